@@ -1,0 +1,5 @@
+"""`python -m raydd`."""
+
+from raydd.cli import entry
+
+entry()

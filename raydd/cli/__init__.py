@@ -1,0 +1,153 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done, 1 the work broke off, 2 a user's mistake (one message), 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NoReturn
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from raydd import __version__, config, pipeline
+from raydd.cli import tables
+from raydd.cli.progress import shown_progress
+from raydd.config import RunConfig
+from raydd.errors import RunError, UserError
+from raydd.pipeline.local import LocalExecutor
+from raydd.storage import Folder
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_STEPS = {
+    "run": ("report", "make everything the config names; reuse what exists, resume what is unfinished"),
+    "experts": ("experts", "train the expert trajectories"),
+    "distill": ("distill", "make the distilled set, and the experts it needs"),
+    "evaluate": ("evaluate", "train the students, and make what they need"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return 2
+    except RunError as error:
+        errors.print(f"[bold red]stopped:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from here")
+        return 130
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+def _main(arguments: list[str]) -> int:
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    handler: Callable[[argparse.Namespace, list[str]], int] = known.handler
+    return handler(known, rest)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raydd", description="Dataset distillation on Ray.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in _STEPS.items():
+        _config_command(commands, name, text, _step)
+    _config_command(commands, "report", "write the report of what is there", _report)
+    _config_command(commands, "show", "print the resolved config and the plan", _show)
+    verify = commands.add_parser("verify", help="check every sha256 and schema of a run")
+    verify.add_argument("run", metavar="RUN")
+    verify.set_defaults(handler=_verify)
+    return parser
+
+
+def _config_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    text: str,
+    handler: Callable[[argparse.Namespace, list[str]], int],
+) -> None:
+    command = commands.add_parser(name, help=text, add_help=False)
+    command.add_argument("config", metavar="CONFIG")
+    command.add_argument("--no-ray", action="store_true")
+    command.add_argument("--quiet", action="store_true")
+    command.set_defaults(handler=handler)
+
+
+def _load(known: argparse.Namespace, rest: list[str]) -> RunConfig:
+    """The config file with the flags laid over it."""
+    if known.config in ("-h", "--help"):
+        rest, default = ["--help"], RunConfig()
+    else:
+        default = config.load(known.config)
+    with _plain_errors():
+        chosen = tyro.cli(
+            RunConfig,
+            prog=f"raydd {known.command} CONFIG [--no-ray] [--quiet]",
+            description=f"{known.command}: every field of the config is a flag.",
+            default=default,
+            args=rest,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+        )
+    return config.from_mapping(config.to_mapping(chosen))
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Keep tyro's boxes narrow enough to read where there is no terminal."""
+    os.environ.setdefault("COLUMNS", "100")
+    yield
+
+
+def _step(known: argparse.Namespace, rest: list[str]) -> int:
+    chosen = _load(known, rest)
+    last_step = _STEPS[known.command][0]
+    with shown_progress(console, known.quiet) as progress:
+        if known.no_ray:
+            run = pipeline.execute(chosen, LocalExecutor(), progress, last_step)
+        else:
+            from raydd.cluster.executor import RayExecutor
+
+            with RayExecutor() as executor:
+                run = pipeline.execute(chosen, executor, progress, last_step)
+    if last_step in ("evaluate", "report"):
+        console.print(tables.results(run))
+    if last_step == "report":
+        console.print(f"report: {escape((run.folder / 'report.html').uri)}", soft_wrap=True)
+    return 0
+
+
+def _report(known: argparse.Namespace, rest: list[str]) -> int:
+    run = pipeline.write_report(_load(known, rest))
+    console.print(tables.results(run))
+    console.print(f"report: {escape((run.folder / 'report.html').uri)}", soft_wrap=True)
+    return 0
+
+
+def _show(known: argparse.Namespace, rest: list[str]) -> int:
+    chosen = _load(known, rest)
+    console.print(config.to_yaml(chosen), end="", soft_wrap=True)
+    console.print(tables.plan(pipeline.plan_of(chosen)))
+    return 0
+
+
+def _verify(known: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise UserError(f"verify: there is no option {rest[0]}")
+    for checked in pipeline.verify(Folder.at(known.run)):
+        console.print(f"intact: {escape(checked)}", soft_wrap=True)
+    return 0

@@ -1,0 +1,71 @@
+"""The executor on Ray."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import ray
+
+from raydd.cluster import distill, evaluate, experts, runtime
+from raydd.errors import RunError, UserError
+from raydd.evaluation.trials import Trial
+from raydd.pipeline.run import Run
+from raydd.progress import Progress
+
+
+class RayExecutor:
+    """Spreads the work over a Ray cluster, or over this machine where there is none.
+
+    Connects when it is first needed, and disconnects at the end of the `with` block.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is started yet."""
+        self._connection = ExitStack()
+        self._connected = False
+
+    def __enter__(self) -> "RayExecutor":
+        """Begin; Ray is not touched."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Disconnect where this executor connected."""
+        self._connection.close()
+
+    def check(self, run: Run, progress: Progress) -> None:
+        """Refuse a run that asks for more than the cluster has or will have."""
+        cluster = run.config.cluster
+        with self._at_work():
+            for field, bundle, count in (
+                ("cluster.num_workers", runtime.worker_resources(cluster), runtime.num_workers(cluster)),
+                ("cluster.threads_per_worker", runtime.share_resources(cluster), 1),
+            ):
+                runtime.require(bundle, count, field, cluster.wait_seconds, progress)
+
+    def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
+        """Train these experts on a pool of actors."""
+        with self._at_work():
+            experts.train_experts(run, numbers, progress)
+
+    def distill(self, run: Run, progress: Progress) -> None:
+        """Distil every stage as one Ray Train job."""
+        with self._at_work():
+            distill.distill(run, progress)
+
+    def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
+        """Train these students as Ray Tune trials."""
+        with self._at_work():
+            evaluate.evaluate(run, trials, progress)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Connected to Ray; an error of ours that comes back from a worker arrives as itself."""
+        if not self._connected:
+            self._connection.enter_context(runtime.session())
+            self._connected = True
+        try:
+            yield
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, (UserError, RunError)):
+                raise cause from None
+            raise RunError(f"a worker failed: {cause!r}") from error

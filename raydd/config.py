@@ -1,0 +1,169 @@
+"""The configuration tree: one complete YAML file a run, in and out.
+
+Every part sits with its owner; this file joins them, checks what goes across, and reads and writes YAML.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from raydd.datasets import DataConfig
+from raydd.errors import ConfigError, UserError
+from raydd.evaluation.trials import EvaluateConfig
+from raydd.experts import ExpertsConfig
+from raydd.methods import DATMConfig, MethodConfig
+from raydd.networks import NetworkConfig
+from raydd.storage import Folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where the work runs. Nothing here determines an artefact."""
+
+    num_workers: int | Literal["auto"] = "auto"
+    """Workers that share one synthetic batch; auto is one per visible GPU, one on CPU."""
+    threads_per_worker: int = 1
+    """CPU threads of every actor, worker and trial, and of the run without Ray."""
+    experts_per_gpu: int = 4
+    """Expert actors and students that share one GPU."""
+    checkpoint_iterations: int = 50
+    """Outer iterations from one checkpoint to the next."""
+    max_failures: int = 3
+    """How often lost workers are replaced before the run stops."""
+    wait_seconds: int = 600
+    """How long to wait for resources that an autoscaling cluster may still add."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one."""
+        for name in ("num_workers", "threads_per_worker", "experts_per_gpu", "checkpoint_iterations"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise ConfigError(f"cluster.{name}", f"must be at least 1, is {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run makes and does."""
+
+    name: str = "raydd"
+    """Of the run, in reports and records."""
+    seed: int = 0
+    """From which every draw of the run follows."""
+    out: str = "runs/raydd"
+    """The run's folder: a path or a URI such as s3://bucket/run."""
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """Of experts and inner loop, and of students unless evaluate.networks names others."""
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    method: MethodConfig = field(default_factory=DATMConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        """Check what goes across the parts."""
+        if self.network.norm == "batch":
+            raise ConfigError(
+                "network.norm", "batch statistics couple the images of a batch; trajectory matching takes instance or none"
+            )
+        self.method.check(self.experts.training.epochs)
+
+    @property
+    def experts_seed(self) -> int:
+        """The seed of the experts, which runs that differ in `seed` only may share."""
+        return self.seed if self.experts.seed is None else self.experts.seed
+
+
+_ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
+
+
+def from_mapping(values: Mapping[str, Any]) -> RunConfig:
+    """A checked configuration.
+
+    Raises:
+        ConfigError: naming the first field that is unknown, has the wrong type, or does not fit.
+    """
+    try:
+        return _ADAPTER.validate_python(dict(values))
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    """The whole configuration, defaults included, as plain data."""
+    dumped: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return dumped
+
+
+def load(path: str) -> RunConfig:
+    """Read a YAML file.
+
+    Raises:
+        UserError: there is no such file, it is not YAML, or its content does not fit.
+    """
+    folder, _, name = path.rpartition("/")
+    where = Folder.at(folder or ".")
+    if not where.has(name):
+        raise UserError(f"{path}: there is no such configuration file")
+    return parse(where.read(name).decode(), path)
+
+
+def parse(text: str, where: str) -> RunConfig:
+    """Read YAML text; `where` names it in messages."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected `key: value` lines such as `method: ...`")
+    return from_mapping(values)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole configuration as YAML."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False)
+
+
+def first_difference(before: Any, after: Any, path: str = "") -> str | None:
+    """The dotted path and both values of the first leaf in which two plain trees differ; None where they are equal."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in dict.fromkeys([*before, *after]):
+            found = first_difference(before.get(name), after.get(name), f"{path}.{name}" if path else str(name))
+            if found:
+                return found
+        return None
+    return None if before == after else f"{path} ({before} there, {after} now)"
+
+
+def field_names(config: object, prefix: str = "") -> list[str]:
+    """The dotted paths of all leaves of a configuration."""
+    names: list[str] = []
+    for item in fields(config) if is_dataclass(config) else ():
+        value = getattr(config, item.name)
+        path = f"{prefix}{item.name}"
+        names += field_names(value, f"{path}.") if is_dataclass(value) else [path]
+    return names
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if len(path) > 2 and path[0] == "method":
+        del path[1]
+    if first["type"] == "unexpected_keyword_argument":
+        return ConfigError(".".join(path), f"there is no such field{_nearest(path)}")
+    if first["type"].startswith("union_tag"):
+        return ConfigError("method.name", f"{first['msg']}")
+    return ConfigError(".".join(path), f"{first['msg']}, got {first.get('input')!r}")
+
+
+def _nearest(path: list[str]) -> str:
+    import difflib
+
+    known = field_names(RunConfig())
+    close = difflib.get_close_matches(".".join(path), known, 1)
+    return f"; did you mean {close[0]}?" if close else ""

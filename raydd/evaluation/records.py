@@ -1,0 +1,218 @@
+"""Records: what one student was trained on and how well it did, one small Parquet file each.
+
+A record's identity covers everything that determines the student and nothing else, so that the same student is never
+trained twice: whoever is about to train one looks it up by `find` first.
+
+Letters: K classes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydd.errors import ArtefactError
+from raydd.storage import Folder, content_key
+
+Status = Literal["ok", "failed"]
+Subject = Literal["synthetic", "init", "random", "k_center", "herding", "imported", "full"]
+Labels = Literal["hard", "stored", "replayed", "online"]
+Mode = Literal["single_shot", "chain", "new_only"]
+Budget = Literal["reference", "matched"]
+
+SCHEMA = pa.schema(
+    {
+        "record_id": pa.string(),
+        "run": pa.string(),
+        "status": pa.string(),
+        "error": pa.string(),
+        "method": pa.string(),
+        "dataset": pa.string(),
+        "images_per_class": pa.int32(),
+        "num_images": pa.int32(),
+        "stage": pa.int32(),
+        "subject": pa.string(),
+        "labels": pa.string(),
+        "mode": pa.string(),
+        "budget": pa.string(),
+        "network": pa.string(),
+        "recipe": pa.string(),
+        "augmentation": pa.string(),
+        "optimizer": pa.string(),
+        "student_seed": pa.int64(),
+        "distill_seed": pa.int64(),
+        "learned_lr": pa.float64(),
+        "epochs": pa.int32(),
+        "optimizer_steps": pa.int64(),
+        "teacher_forwards": pa.int64(),
+        "train_accuracy": pa.float64(),
+        "validation_accuracy": pa.float64(),
+        "test_accuracy": pa.float64(),
+        "best_test_accuracy": pa.float64(),
+        "class_accuracy": pa.list_(pa.float64()),
+        "metrics": pa.map_(pa.string(), pa.float64()),
+        "seconds": pa.float64(),
+        "peak_memory_bytes": pa.int64(),
+        "bytes_total": pa.int64(),
+        "device": pa.string(),
+        "config_key": pa.string(),
+        "commit": pa.string(),
+        "time": pa.timestamp("us", "UTC"),
+    }
+)
+"""The columns of every part file; a sweep adds `param.<dotted.path>`, float64 or utf8."""
+
+_ORDER = ("stage", "method", "images_per_class", "network", "recipe", "distill_seed", "student_seed", "record_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One student. Accuracies are fractions; those of a failed student are None, and its `error` says why."""
+
+    record_id: str
+    run: str
+    status: Status = "ok"
+    error: str | None = None
+    method: str
+    dataset: str
+    images_per_class: int
+    num_images: int
+    stage: int
+    subject: Subject
+    """What the student was trained on; `init` is the state that the method started from."""
+    labels: Labels
+    mode: Mode
+    budget: Budget
+    network: str
+    recipe: str
+    augmentation: str
+    optimizer: str
+    student_seed: int
+    distill_seed: int
+    """The seed of the distillation; of a selection such as `random`, the number of the draw."""
+    learned_lr: float | None
+    epochs: int
+    optimizer_steps: int
+    teacher_forwards: int = 0
+    train_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    test_accuracy: float | None = None
+    """At the last epoch: the number to report."""
+    best_test_accuracy: float | None = None
+    """At the best epoch, chosen on the test set: only to compare with papers that report it."""
+    class_accuracy: tuple[float, ...] | None = None
+    """Test accuracy of each class, K fractions."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float
+    peak_memory_bytes: int | None = None
+    bytes_total: int | None = None
+    """What the student's training set takes to store: images, labels and step sizes."""
+    device: str
+    config_key: str
+    commit: str
+    time: datetime
+    """When the student was finished; with a time zone."""
+
+    def __post_init__(self) -> None:
+        """Refuse a record that says both that the student finished and that it did not."""
+        measured = (self.train_accuracy, self.validation_accuracy, self.test_accuracy, self.best_test_accuracy)
+        if self.status == "ok" and (self.error is not None or self.test_accuracy is None):
+            raise ValueError("a record that is ok has a test accuracy and no error")
+        if self.status == "failed" and (
+            self.error is None or self.class_accuracy or any(a is not None for a in measured)
+        ):
+            raise ValueError("a failed record has an error and no accuracies")
+
+
+def record_id(identity: Mapping[str, Any]) -> str:
+    """Name the record of the student that `identity`, a JSON mapping, determines: 16 hexadecimal digits."""
+    return content_key(identity)
+
+
+def write(folder: Folder, record: Record, parameters: Mapping[str, float | str] | None = None) -> None:
+    """Write a record as its own part file, replacing an earlier one of the same id.
+
+    Args:
+        folder: where the parts lie, `<out>/results`.
+        record: the record.
+        parameters: what a sweep set for this student, by dotted path; kept as columns `param.<dotted.path>`.
+    """
+    table = pa.Table.from_pylist([asdict(record) | {"metrics": list(record.metrics.items())}], SCHEMA)
+    for path, value in (parameters or {}).items():
+        column = pa.array([value], pa.string() if isinstance(value, str) else pa.float64())
+        table = table.append_column(f"param.{path}", column)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    folder.write(_part(record.record_id), sink.getvalue().to_pybytes())
+
+
+def find(folder: Folder, record_id: str) -> Record | None:
+    """Look up one record; None where that student has not been trained yet.
+
+    Raises:
+        ArtefactError: its part file is damaged.
+    """
+    if not folder.has(_part(record_id)):
+        return None
+    row = _read_part(folder, _part(record_id)).to_pylist()[0]
+    values = {f.name: row[f.name] for f in fields(Record)}
+    classes = values["class_accuracy"]
+    values |= {"metrics": dict(values["metrics"]), "class_accuracy": None if classes is None else tuple(classes)}
+    return Record(**values)
+
+
+def read(*folders: Folder) -> pa.Table:
+    """Read all records of all folders as one table, in an order that depends on the records alone.
+
+    Columns that a part lacks are null there. Of records of one id, a finished one is kept, and of those the latest.
+
+    Raises:
+        ArtefactError: a part file is damaged.
+    """
+    parts = [_read_part(folder, name) for folder in folders for name in folder.files() if _is_part(name)]
+    table = pa.concat_tables([SCHEMA.empty_table(), *_agreeing(parts)], promote_options="permissive")
+    table = table.sort_by([("record_id", "ascending"), ("status", "descending"), ("time", "descending")])
+    best: dict[str, int] = {}
+    for row, name in enumerate(table["record_id"].to_pylist()):
+        best.setdefault(name, row)
+    table = table.take(pa.array(best.values(), pa.int64()))
+    extra = sorted(set(table.column_names) - set(SCHEMA.names))
+    return table.select([*SCHEMA.names, *extra]).sort_by([(name, "ascending") for name in _ORDER])
+
+
+def _part(record_id: str) -> str:
+    return f"part-{record_id}.parquet"
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("part-") and name.endswith(".parquet")
+
+
+def _read_part(folder: Folder, name: str) -> pa.Table:
+    """Read a part and cast the columns of SCHEMA to their types; other columns stay as they are."""
+    try:
+        table = pq.read_table(pa.BufferReader(folder.read(name)))
+        known = [column for column in SCHEMA if column.name in table.column_names]
+        for column in known:
+            place = table.column_names.index(column.name)
+            table = table.set_column(place, column, table[column.name].cast(column.type))
+    except pa.ArrowException as error:
+        raise ArtefactError(f"{folder.uri}/{name}: damaged record ({error}); delete it and evaluate again") from error
+    if "record_id" not in table.column_names:
+        raise ArtefactError(f"{folder.uri}/{name}: not a record (no record_id); move it out of the results")
+    return table
+
+
+def _agreeing(parts: list[pa.Table]) -> Iterator[pa.Table]:
+    """Give a column as text wherever its type differs from part to part (a parameter that was 0.5, then "auto")."""
+    types: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for column in part.schema:
+            types.setdefault(column.name, set()).add(column.type)
+    mixed = {name for name, found in types.items() if len(found) > 1}
+    for part in parts:
+        schema = pa.schema([pa.field(c.name, pa.string() if c.name in mixed else c.type) for c in part.schema])
+        yield part.cast(schema)

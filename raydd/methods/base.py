@@ -1,0 +1,92 @@
+"""What every distillation method takes and gives."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from raydd.errors import ConfigError
+from raydd.networks import NetworkConfig
+from raydd.prepared import PreparedData
+from raydd.random import Key
+from raydd.synthetic import SyntheticSet
+from raydd.trajectories import TrajectoryStore
+
+State = dict[str, Any]
+"""A method's whole state: tensors and JSON scalars under flat names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a method works on."""
+
+    data: PreparedData
+    network: NetworkConfig
+    trajectories: TrajectoryStore | None = None
+    num_experts: int = 0
+    """How many of the store's trajectories may be used."""
+    last_epoch: int = 0
+    """The epoch at which those trajectories end."""
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def require_trajectories(self) -> TrajectoryStore:
+        """The trajectory store.
+
+        Raises:
+            ConfigError: the task has none.
+        """
+        if self.trajectories is None:
+            raise ConfigError("experts", "trajectory matching needs expert trajectories")
+        return self.trajectories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a stage begins: the sets that earlier stages left, which take part but never change."""
+
+    stage: int = 0
+    frozen: SyntheticSet | None = None
+
+
+class Method(Protocol):
+    """A running distiller."""
+
+    units: int
+    """1 where one synthetic batch is shared by all workers; the number of class groups where those are independent."""
+    iteration: int
+    """Outer updates done, skipped ones included."""
+
+    def step(self) -> dict[str, float]:
+        """Do one outer update and return its metrics."""
+
+    def result(self) -> SyntheticSet:
+        """This stage's new images only."""
+
+    def state_dict(self) -> State:
+        """A copy of the whole state: exact continuation from it."""
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from what `state_dict` returned."""
+
+
+class BuildsMethod(Protocol):
+    """A method's configuration: what every entry of the registry offers."""
+
+    @property
+    def images_per_class(self) -> int:
+        """New images per class."""
+
+    @property
+    def iterations(self) -> int:
+        """Outer updates in all."""
+
+    def check(self, trajectory_epochs: int) -> None:
+        """Compare with the length of the trajectories.
+
+        Raises:
+            ConfigError: naming the field that does not fit.
+        """
+
+    def build(self, task: Task, start: Start, key: Key) -> Method:
+        """A distiller at its starting state."""

@@ -1,0 +1,105 @@
+"""Starting images and labels, chosen from the real data.
+
+Letters: N real images, M = images_per_class * K synthetic ones, K classes, C H W.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from raydd import networks, random
+from raydd.errors import ConfigError
+from raydd.functional import FlatNetwork
+from raydd.methods.base import Task
+from raydd.prepared import PreparedData
+from raydd.random import Key
+from raydd.training import predict
+
+
+def class_labels(num_classes: int, images_per_class: int) -> Tensor:
+    """int64 [M], class-major: 0 .. 0, 1 .. 1, and so on."""
+    return torch.arange(num_classes).repeat_interleave(images_per_class)
+
+
+def random_real(data: PreparedData, images_per_class: int, key: Key) -> Tensor:
+    """Rows int64 [M] of real training images drawn without replacement, class-major.
+
+    Raises:
+        ConfigError: a class has fewer images.
+    """
+    require_images(data, images_per_class)
+    return torch.cat([_shuffled(data, label, key)[:images_per_class] for label in range(data.num_classes)])
+
+
+def require_images(data: PreparedData, images_per_class: int) -> None:
+    """Raise ConfigError unless every class has that many training images."""
+    for label, count in enumerate(data.train.labels.bincount(minlength=data.num_classes).tolist()):
+        _require(data, label, count, images_per_class, "images")
+
+
+def correctly_predicted(task: Task, images_per_class: int, key: Key) -> Tensor:
+    """Rows int64 [M] of random real images that an expert's last epoch classifies correctly, class-major.
+
+    Expert 0 is asked first; where it knows too few images of a class, expert 1 adds those it knows, and so on
+    (DATM, Guo et al. 2024, section 3.3; image_init `samples_predicted_correctly` of the published code).
+
+    Raises:
+        ConfigError: all experts together know too few images of a class.
+    """
+    data = task.data
+    return torch.cat([_known(task, label, images_per_class, key) for label in range(data.num_classes)])
+
+
+def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
+    """Soft labels [M, K]: for each image the mean logits of the experts that classify it correctly.
+
+    Experts at their last epoch (DATM's code; the paper names a single pre-trained expert). An image that no expert
+    classifies correctly gets the mean over all experts, where the published code divides by zero.
+    """
+    total = torch.zeros(len(labels_M), task.data.num_classes, dtype=torch.float64)
+    everyone, hits = total.clone(), torch.zeros(len(labels_M), 1, dtype=torch.float64)
+    for network in _experts(task):
+        logits = predict(network, images_MCHW).double()
+        correct = (logits.argmax(1) == labels_M).unsqueeze(1)
+        total += logits * correct
+        hits += correct
+        everyone += logits / task.num_experts
+    return torch.where(hits > 0, total / hits.clamp(min=1), everyone).float()
+
+
+def _known(task: Task, label: int, images_per_class: int, key: Key) -> Tensor:
+    rows = _shuffled(task.data, label, key)
+    found = rows[:0]
+    for network in _experts(task):
+        for chunk in rows.split(256):
+            hits = chunk[predict(network, task.data.train.images[chunk]).argmax(1) == label]
+            found = torch.cat([found, hits[~torch.isin(hits, found)]])
+            if len(found) >= images_per_class:
+                return found[:images_per_class]
+    _require(task.data, label, len(found), images_per_class, "images that an expert classifies correctly")
+    return found
+
+
+def _experts(task: Task) -> Iterator[torch.nn.Module]:
+    """The experts at their last epoch, one after the other."""
+    store = task.require_trajectories()
+    module = networks.build(task.network, task.data.shape, task.data.num_classes).to(task.device)
+    flat = FlatNetwork(module)
+    for expert in range(task.num_experts):
+        params = store.params(expert, task.last_epoch).to(task.device)
+        module.load_state_dict(flat.unflatten(params), strict=False)
+        yield module
+
+
+def _shuffled(data: PreparedData, label: int, key: Key) -> Tensor:
+    rows = (data.train.labels == label).nonzero().squeeze(1)
+    return rows[random.permutation(key.child("class", label), len(rows))]
+
+
+def _require(data: PreparedData, label: int, found: int, images_per_class: int, what: str) -> None:
+    if found < images_per_class:
+        raise ConfigError(
+            "method.images_per_class",
+            f"{images_per_class} asked for, but class {data.class_names[label]!r} has only {found} {what}",
+        )

@@ -1,0 +1,222 @@
+"""The networks of the dataset-distillation literature, in one table.
+
+ConvNet is that of DC, MTT and DATM (Gidaris and Komodakis, CVPR 2018): blocks of convolution, norm, ReLU and average
+pooling. The others are the small-image forms in which the same papers report transfer across architectures. All start
+from torch's default initialisation, drawn from the global generator (see `raydd.random.seeded`).
+
+Two habits of the literature: the first convolution pads greyscale 28x28 images to 32x32 (not in ResNet-18); and images
+of 64 pixels or more are halved once more (not in ConvNet), by the first convolution or, in VGG-11, at the end.
+
+Letters: B batch, K classes, C H W, F features.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from raydd.errors import ConfigError
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Which network to build."""
+
+    name: Literal["convnet", "resnet18", "vgg11", "alexnet", "lenet", "mlp"] = "convnet"
+    width: int = 128
+    """Channels of every block (convnet)."""
+    depth: int = 3
+    """Number of blocks, each of which halves the image (convnet)."""
+    norm: Literal["instance", "batch", "none"] = "instance"
+    """Normalisation after each convolution (convnet, resnet18, vgg11)."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below 1 with a ConfigError."""
+        for field in ("width", "depth"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"network.{field}", f"must be at least 1, not {getattr(self, field)}")
+
+    @property
+    def label(self) -> str:
+        """The name in tables and records, such as `convnet-d3-w128-instance`, `resnet18-batch` or `alexnet`."""
+        if self.name == "convnet":
+            return f"convnet-d{self.depth}-w{self.width}-{self.norm}"
+        return f"{self.name}-{self.norm}" if self.name in ("resnet18", "vgg11") else self.name
+
+
+class Network(nn.Module):
+    """A body that turns images into features, and one linear layer."""
+
+    def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
+        """Put a linear layer of F = `num_features` inputs on top of `body`."""
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(num_features, num_classes)
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """What the linear layer sees, [B, F]."""
+        features: Tensor = self.body(images_BCHW)
+        return features.flatten(1)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits [B, K]."""
+        logits: Tensor = self.head(self.features(images_BCHW))
+        return logits
+
+
+def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
+    """Build a network for images of a shape, with fresh parameters from torch's global generator.
+
+    Args:
+        config: which network.
+        shape: C, H, W of the images.
+        num_classes: K.
+
+    Raises:
+        ConfigError: the images are smaller than the network can pool.
+    """
+    _check_size(config, shape)
+    body = _BODIES[config.name](config, shape)
+    return Network(body, _num_features(body, shape), num_classes)
+
+
+def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    return _blocks(config, shape, ((config.width, nn.AvgPool2d(2)) for _ in range(config.depth)))
+
+
+def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Simonyan and Zisserman, ICLR 2015, with one linear layer. At 64 pixels the last map keeps every other pixel."""
+    plan = ((width, nn.MaxPool2d(2) if pooled else nn.Identity()) for width, pooled in _VGG11)
+    return _blocks(config, shape, plan).append(nn.AvgPool2d(1, stride=_extra_stride(shape)))
+
+
+def _resnet18(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """He et al., CVPR 2016. Below 128 pixels the stem is one 3x3 convolution without pooling."""
+    channels, side = shape[0], min(shape[1:])
+    net: nn.Module = torchvision.models.resnet18(norm_layer=_NORMS[config.norm])
+    if side < 128:
+        net.conv1 = nn.Conv2d(channels, 64, 3, stride=_extra_stride(shape), padding=1, bias=False)
+        net.maxpool = nn.Identity()
+    else:
+        net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    net.fc = nn.Identity()
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+    return net
+
+
+def _alexnet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Krizhevsky et al., NeurIPS 2012, as DC shrank it: five convolutions, no norm, one linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 128, 5, stride=_extra_stride(shape), padding=2 + _extra_padding(shape)),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(128, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(192, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 192, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(192, 192, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+
+
+def _lenet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """LeCun et al., 1998, with ReLU and max pooling."""
+    convolutions = nn.Sequential(
+        nn.Conv2d(shape[0], 6, 5, stride=_extra_stride(shape), padding=_extra_padding(shape)),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+    num_features = _num_features(convolutions, shape)
+    return nn.Sequential(convolutions, nn.Linear(num_features, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
+
+
+def _mlp(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Two hidden layers of 128."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU())
+
+
+_BODIES: Final[Mapping[str, Callable[[NetworkConfig, Shape], nn.Module]]] = {
+    "convnet": _convnet,
+    "resnet18": _resnet18,
+    "vgg11": _vgg11,
+    "alexnet": _alexnet,
+    "lenet": _lenet,
+    "mlp": _mlp,
+}
+
+_VGG11: Final = (
+    (64, True), (128, True), (256, False), (256, True), (512, False), (512, True), (512, False), (512, True),
+)  # fmt: skip
+"""Width of each block, and whether it ends in a pooling."""
+
+
+def _instance_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(channels, channels)
+
+
+_NORMS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
+    "instance": _instance_norm,
+    "batch": nn.BatchNorm2d,
+    "none": nn.Identity,
+}
+
+_SMALLEST_SIDE: Final[Mapping[str, int]] = {"resnet18": 9, "vgg11": 32, "alexnet": 8, "lenet": 16, "mlp": 1}
+"""What leaves one pixel after the last pooling; for ResNet-18 two, as an instance norm makes a constant of one."""
+
+
+def _blocks(config: NetworkConfig, shape: Shape, plan: Iterable[tuple[int, nn.Module]]) -> nn.Sequential:
+    """3x3 convolution, norm, ReLU and a pooling, once for every (width, pooling) of the plan."""
+    blocks = nn.Sequential()
+    channels, padding = shape[0], 1 + _extra_padding(shape)
+    for width, pool in plan:
+        conv = nn.Conv2d(channels, width, 3, padding=padding)
+        blocks.append(nn.Sequential(OrderedDict(conv=conv, norm=_NORMS[config.norm](width), relu=nn.ReLU(), pool=pool)))
+        channels, padding = width, 1
+    return blocks
+
+
+def _extra_padding(shape: Shape) -> int:
+    """What makes greyscale 28x28 images 32x32, pixels on every side."""
+    return 2 if shape == (1, 28, 28) else 0
+
+
+def _extra_stride(shape: Shape) -> int:
+    """What halves images of 64 pixels or more."""
+    return 2 if min(shape[1:]) >= 64 else 1
+
+
+def _num_features(body: nn.Module, shape: Shape) -> int:
+    """F, found by shapes alone."""
+    features = deepcopy(body).to("meta")(torch.empty(2, *shape, device="meta"))
+    return math.prod(features.shape[1:])
+
+
+def _check_size(config: NetworkConfig, shape: Shape) -> None:
+    side, size = min(shape[1:]) + 2 * _extra_padding(shape), f"{shape[1]}x{shape[2]}"
+    if config.name == "convnet":
+        if side < 2**config.depth:
+            most = side.bit_length() - 1
+            problem = f"{config.depth} blocks pool an image of {size} to nothing; take at most {most}"
+            raise ConfigError("network.depth", problem)
+    elif side < _SMALLEST_SIDE[config.name]:
+        least = _SMALLEST_SIDE[config.name]
+        problem = f"{config.name} needs images of at least {least}x{least}, not {size}; take convnet or mlp"
+        raise ConfigError("network.name", problem)

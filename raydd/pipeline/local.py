@@ -1,0 +1,36 @@
+"""The executor without Ray: the same work, one thing after the other, in this process."""
+
+from collections.abc import Sequence
+
+from raydd.errors import ResourceError
+from raydd.evaluation.trials import Trial
+from raydd.pipeline import jobs
+from raydd.pipeline.run import Run
+from raydd.progress import Progress
+
+
+class LocalExecutor:
+    """Runs everything here."""
+
+    def check(self, run: Run, progress: Progress) -> None:
+        """Refuse what needs several processes."""
+        workers = run.config.cluster.num_workers
+        if workers not in ("auto", 1):
+            raise ResourceError(f"cluster.num_workers: {workers} workers need Ray; leave out --no-ray or ask for 1")
+
+    def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
+        """Train these experts, in order."""
+        jobs.set_threads(run)
+        for number in numbers:
+            jobs.train_expert(run, number, progress)
+
+    def distill(self, run: Run, progress: Progress) -> None:
+        """Distil every stage."""
+        jobs.set_threads(run)
+        jobs.distill(run, progress)
+
+    def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
+        """Train these students, in order."""
+        jobs.set_threads(run)
+        for trial in trials:
+            jobs.evaluate(run, trial, progress)

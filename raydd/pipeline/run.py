@@ -1,0 +1,191 @@
+"""One run: its config, its folder, and the names, keys and opening of everything in it."""
+
+import importlib.metadata
+import json
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from raydd import config as configs
+from raydd import datasets, prepared
+from raydd.config import RunConfig
+from raydd.errors import ArtefactError, ConfigError
+from raydd.evaluation.trials import Trial, plan_trials
+from raydd.experts import trajectory_card
+from raydd.methods import DATMConfig, Task
+from raydd.prepared import PreparedData
+from raydd.random import Key
+from raydd.storage import Artefact, Folder, content_key
+from raydd.synthetic import KIND as SYNTHETIC
+from raydd.trajectories import KIND as EXPERTS
+from raydd.trajectories import TrajectoryStore, require_card
+
+CONFIG, REPORT, LOCK = "config.yaml", "report.html", "run.lock"
+_MAKES = {
+    EXPERTS: ("data", "network", "experts.training", "experts.seed", "seed"),
+    SYNTHETIC: ("data", "network", "experts", "method", "seed"),
+}
+"""The parts of a config that determine an artefact of the run folder."""
+_MAKES_NOT = ("experts.store", "experts.test_every")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A config and its folder. Small and picklable: workers open the rest themselves."""
+
+    config: RunConfig
+    folder: Folder
+
+    @property
+    def work(self) -> Folder:
+        """What may be deleted when the run is finished."""
+        return self.folder / "work"
+
+    @property
+    def synthetic(self) -> Folder:
+        """The distilled set: the union of all stages."""
+        return self.folder / "synthetic"
+
+    @property
+    def results(self) -> Folder:
+        """One record a student."""
+        return self.folder / "results"
+
+    @property
+    def metrics(self) -> Folder:
+        """JSON lines of experts and distilling."""
+        return self.folder / "metrics"
+
+    def stage(self, number: int) -> Folder:
+        """What stage `number` makes and starts from."""
+        return self.folder / "stages" / f"{number:03d}"
+
+    def key(self) -> Key:
+        """The root of the run's draws."""
+        return Key.root(self.config.seed)
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU that this process sees first, or the CPU."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def data_key(self) -> str:
+        """Of the prepared data: changes with the config and with the source's files."""
+        validation = self.config.seed if self.config.data.validation_fraction else None
+        return content_key(
+            {"data": asdict(self.config.data), "files": datasets.signature(self.config.data), "seed": validation}
+        )
+
+    @cached_property
+    def data(self) -> PreparedData:
+        """The prepared data: mapped from `work/` where it lies there, else made anew."""
+        saved = prepared.open_saved(self.work / "data", self.data_key)
+        return saved or prepared.prepare(self.config.data, self.key())
+
+    @cached_property
+    def trajectories(self) -> TrajectoryStore:
+        """Where the experts are, or will be."""
+        card = trajectory_card(self.config.experts, self.config.network, self.data, self.config.experts_seed)
+        key = content_key(card.identity())
+        if self.config.experts.store is None:
+            return TrajectoryStore(self.folder / "experts", card)
+        root = Folder.at(self.config.experts.store)
+        artefact = Artefact.find(root, EXPERTS)
+        if artefact is None:
+            return TrajectoryStore(root / key, card)
+        require_card(json.loads(artefact.read("card.json")), card, root.uri)
+        return TrajectoryStore(root, card)
+
+    @property
+    def experts_key(self) -> str:
+        """Content key of the trajectories."""
+        return content_key(self.trajectories.card.identity())
+
+    @property
+    def synthetic_key(self) -> str:
+        """Content key of the distilled set."""
+        return content_key(
+            {
+                "experts": self.experts_key,
+                "num_experts": self.config.experts.count,
+                "method": asdict(self.config.method),
+                "seed": self.config.seed,
+            }
+        )
+
+    def task(self) -> Task:
+        """What the method works on."""
+        return Task(
+            data=self.data,
+            network=self.config.network,
+            trajectories=self.trajectories,
+            num_experts=self.config.experts.count,
+            last_epoch=self.config.experts.training.epochs,
+            device=self.device,
+        )
+
+    def trials(self) -> list[Trial]:
+        """The students to train, in a fixed order."""
+        soft = isinstance(self.config.method, DATMConfig)
+        return plan_trials(self.config.evaluate, self.config.network, soft)
+
+    def record_id(self, trial: Trial) -> str:
+        """The name of a trial's record."""
+        return trial.record_id(self.data_key, self.synthetic_key)
+
+    def has_experts(self) -> bool:
+        """Whether all experts that the config names are finished and listed in the manifest."""
+        artefact = Artefact.find(self.trajectories.folder, EXPERTS)
+        last = f"expert-{self.config.experts.count - 1:05d}.json"
+        return artefact is not None and artefact.manifest.key == self.experts_key and last in artefact.names()
+
+    def has_synthetic(self) -> bool:
+        """Whether the distilled set is finished."""
+        artefact = Artefact.find(self.synthetic, SYNTHETIC)
+        return artefact is not None and artefact.manifest.key == self.synthetic_key
+
+    def require_same(self) -> None:
+        """See that no finished artefact of the folder would have to be replaced.
+
+        Raises:
+            ConfigError: one would; names the first field that differs.
+        """
+        made = [(SYNTHETIC, self.synthetic, self.synthetic_key)]
+        if self.config.experts.store is None:
+            made.insert(0, (EXPERTS, self.folder / "experts", self.experts_key))
+        for kind, folder, key in made:
+            artefact = Artefact.find(folder, kind)
+            if artefact is not None and artefact.manifest.key != key:
+                raise self._conflict(kind, folder)
+
+    def _conflict(self, kind: str, folder: Folder) -> Exception:
+        advice = "choose another --out, or delete that folder to make it anew"
+        if not self.folder.has(CONFIG):
+            return ArtefactError(f"{folder.uri}: made by another configuration; {advice}")
+        before = configs.to_mapping(configs.parse(self.folder.read(CONFIG).decode(), f"{self.folder.uri}/{CONFIG}"))
+        after = configs.to_mapping(self.config)
+        for part in _MAKES[kind]:
+            found = configs.first_difference(_select(before, part), _select(after, part), part)
+            if found:
+                return ConfigError(found.split(" ")[0], f"{found}: {folder.uri} was made otherwise; {advice}")
+        return ArtefactError(f"{folder.uri}: made from other data files; {advice}")
+
+
+def versions() -> dict[str, str]:
+    """The libraries that the numbers depend on."""
+    names = ("raydd", "torch", "torchvision", "numpy", "pyarrow")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"python": sys.version.split()[0], **found}
+
+
+def _select(values: dict[str, Any], path: str) -> Any:
+    """One part of a plain config, without the fields that determine nothing."""
+    selected: Any = values
+    for name in path.split("."):
+        selected = selected[name]
+    dropped = {name.removeprefix(f"{path}.") for name in _MAKES_NOT}
+    return {k: v for k, v in selected.items() if k not in dropped} if isinstance(selected, dict) else selected

@@ -1,0 +1,121 @@
+"""The report's numbers: the headline with what it is measured against, and the table of all groups."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raydd.evaluation.summary import Difference, SummaryRow, difference, pool_draws, summarise
+
+NAMES = {
+    "synthetic": "synthetic set",
+    "init": "starting state",
+    "random": "random real images",
+    "k_center": "k-center selection",
+    "herding": "herding selection",
+    "imported": "imported set",
+    "full": "full dataset",
+}
+"""What the page calls each subject."""
+
+_WORDS = {
+    "dataset": "{}",
+    "method": "{}",
+    "images_per_class": "{} images per class",
+    "stage": "stage {}",
+    "network": "{}",
+    "recipe": "recipe {}",
+    "labels": "{} labels",
+    "mode": "{}",
+    "budget": "{} budget",
+}
+"""How the fields that tell groups of one subject apart are put into words."""
+
+_AGAINST = ("random", "init", "full")
+_LABELS = ("hard", "online", "replayed", "stored")
+"""Label regimes, the one that a headline prefers last: labels that belong to the set before labels made for it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One group of the results table."""
+
+    row: SummaryRow
+    conditions: str
+    """What sets it apart from other groups."""
+    draws: SummaryRow
+    """The same group with one observation per draw or distillation."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the headline."""
+
+    entry: Entry
+    lead: Difference | None
+    """By how much the headline's accuracy is above this one's; None for itself."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the records say."""
+
+    entries: list[Entry]
+    shared: str
+    """What all groups have in common."""
+    tiles: list[Tile]
+    """The headline first; empty where no student finished."""
+    failures: list[dict[str, str]]
+
+
+def results(table: pa.Table, network: str | None) -> Results:
+    """Summarise records for the page.
+
+    Args:
+        table: records.
+        network: the label of the network that the headline should be about, where it was evaluated.
+    """
+    rows = summarise(table)
+    varying = {name for name in _WORDS if len({getattr(row, name) for row in rows if row.subject != "full"}) > 1}
+    varying |= {"labels"} if len({row.labels for row in rows}) > 1 else set()
+    entries = [
+        Entry(row, _conditions(row, varying), draws) for row, draws in zip(rows, pool_draws(table), strict=True)
+    ]
+    failed = [row for row in table.to_pylist() if row["status"] != "ok"]
+    return Results(
+        entries=entries,
+        shared=_conditions(rows[0], set(_WORDS) - varying),
+        tiles=_tiles(entries, network),
+        failures=[{name: row[name] for name in ("record_id", "subject", "network", "error")} for row in failed],
+    )
+
+
+def _tiles(entries: Sequence[Entry], network: str | None) -> list[Tile]:
+    finished = [entry for entry in entries if entry.row.n]
+    if not finished:
+        return []
+    made = [entry for entry in finished if entry.row.subject in ("synthetic", "imported")]
+    best = max(made or finished, key=lambda entry: _standing(entry.row, network))
+    others = [_nearest(finished, best.row, subject) for subject in _AGAINST if subject != best.row.subject]
+    leads = [Tile(entry, difference(best.row, entry.row)) for entry in others if entry is not None]
+    return [Tile(best, None), *leads]
+
+
+def _standing(row: SummaryRow, network: str | None) -> tuple[bool | int, ...]:
+    """Rank candidates for the headline: the run's own network, all stages, the recipe's own budget, the set's labels."""
+    labels = _LABELS.index(row.labels) if row.labels in _LABELS else -1
+    return row.network == network, row.mode != "new_only", row.stage, row.budget == "reference", labels, row.n
+
+
+def _nearest(entries: Sequence[Entry], to: SummaryRow, subject: str) -> Entry | None:
+    """Find the group of another subject that was trained most like `to`, on the same network and dataset."""
+    same = [e for e in entries if (e.row.subject, e.row.network, e.row.dataset) == (subject, to.network, to.dataset)]
+    return max(same, key=lambda e: sum(getattr(e.row, name) == getattr(to, name) for name in _WORDS), default=None)
+
+
+def _conditions(row: SummaryRow, names: set[str]) -> str:
+    values = {name: getattr(row, name) for name in _WORDS if name in names}
+    if row.subject == "full":
+        values.pop("images_per_class", None)
+    words = [_WORDS[name].format(value) for name, value in values.items() if value not in (None, "", row.subject)]
+    return ", ".join(words).replace("_", " ")

@@ -1,0 +1,260 @@
+"""A folder on a local disk or in an object store, behind one interface."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+
+from raydd.errors import UserError
+from raydd.storage import cache
+from raydd.storage.local import explained, first_line, publish, temporary, temporary_name
+from raydd.storage.lock import flock, heartbeat
+
+MANIFEST = "manifest.json"
+"""The file that makes an artefact exist; of everything in a folder it is written last and deleted first."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that may or may not exist. It is its address: it compares, hashes and pickles by that alone.
+
+    Names are plain: without slashes, and without a leading dot, which marks what is not finished. All methods raise
+    UserError, naming the file, where the disk or the store refuses.
+    """
+
+    uri: str
+    """An absolute local path, or the URI of an object store with its query string, if any; see `at`."""
+
+    @classmethod
+    def at(cls, uri: str | Path) -> "Folder":
+        """The folder at a path (relative to the working directory, `~` allowed) or at a pyarrow URI.
+
+        `s3://bucket/runs?endpoint_override=HOST:PORT&scheme=http` keeps its query in every folder below it.
+
+        Raises:
+            UserError: pyarrow has no file system of this scheme, or the URI holds a password.
+        """
+        parts = urlsplit(str(uri)) if "://" in str(uri) else None
+        if parts is None or parts.scheme == "file":
+            path = Path(uri) if parts is None else Path(unquote(parts.path))
+            return cls(normpath(path.expanduser().absolute()))
+        if parts.password:
+            raise UserError(
+                f"{parts.scheme}://...@{parts.hostname}: take the password out of the URI, which ends up in logs and "
+                "results; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            )
+        _connect(_store(parts.geturl()))
+        names = [quote(unquote(name)) for name in parts.path.split("/") if name]
+        return cls(parts._replace(path="/".join(["", *names])).geturl())
+
+    def __truediv__(self, name: str) -> "Folder":
+        """The folder `name` below this one; `a/b` goes two levels down."""
+        names = [_plain(part) for part in name.split("/")]
+        if self.is_local:
+            return Folder(str(self.path.joinpath(*names)))
+        parts = urlsplit(self.uri)
+        return Folder(parts._replace(path="/".join([parts.path, *map(quote, names)])).geturl())
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder on a local disk."""
+        return "://" not in self.uri
+
+    @property
+    def path(self) -> Path:
+        """The local path; ValueError for a folder of an object store, whose files `local` makes available."""
+        if not self.is_local:
+            raise ValueError(f"{self.uri} has no local path")
+        return Path(self.uri)
+
+    def exists(self) -> bool:
+        """Whether the folder is there; in an object store, whether anything lies in it."""
+        return bool(self._info().type == FileType.Directory)
+
+    def listing(self) -> list[Any]:
+        """Pyarrow's FileInfo of everything directly inside, by name; empty where there is no folder."""
+        filesystem, path = self._location
+        with explained(self.uri):
+            infos = filesystem.get_file_info(FileSelector(path, allow_not_found=True))
+        return sorted((info for info in infos if is_plain(info.base_name)), key=lambda info: info.base_name)
+
+    def files(self) -> list[str]:
+        """The names of the files directly inside, sorted; empty where there is no folder."""
+        return [info.base_name for info in self.listing() if info.type == FileType.File]
+
+    def folders(self) -> list[str]:
+        """The names of the folders directly inside, sorted; empty where there is no folder."""
+        return [info.base_name for info in self.listing() if info.type == FileType.Directory]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return bool((self / name)._info().type == FileType.File)
+
+    def size(self, name: str) -> int:
+        """A file's size in bytes."""
+        return int(self._file(name).size)
+
+    def read(self, name: str) -> bytes:
+        """A file's content, past the cache."""
+        filesystem, path = (self / name)._location
+        with explained((self / name).uri), filesystem.open_input_file(path) as file:
+            return bytes(file.read())
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file as it is stored, past the cache, as 64 hexadecimal digits."""
+        filesystem, path = (self / name)._location
+        with (
+            explained((self / name).uri),
+            filesystem.open_input_stream(path, compression=None, buffer_size=cache.CHUNK_BYTES) as file,
+        ):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def local(self, name: str) -> Path:
+        """A local file with the content of `name`: itself, or a copy that is to be opened soon (`cache.fetch`)."""
+        info = self._file(name)
+        return self.path / name if self.is_local else cache.fetch(self._location[0], info, (self / name).uri)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make or replace a file, atomically."""
+        with self.writing(name) as path:
+            path.write_bytes(data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Yield a local path to be filled; it becomes the file `name` on leaving, and nothing on an error.
+
+        The path is hidden and ends like `name`. On a local disk it lies beside the file it will be; for an object
+        store it lies in the cache's folder and is uploaded whole.
+        """
+        target = self / name
+        with temporary(self.path if self.is_local else cache.cache_folder(), name, target.uri) as path:
+            yield path
+            with explained(target.uri):
+                if self.is_local:
+                    publish(path, target.path)
+                else:
+                    target._upload(path)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        if self.has(name):
+            filesystem, path = (self / name)._location
+            with explained((self / name).uri):
+                filesystem.delete_file(path)
+
+    def delete_all(self) -> None:
+        """Delete the folder, if it is there, and everything in it; an artefact inside never exists in part."""
+        if not self.exists():
+            return
+        with explained(self.uri):
+            if self.is_local:
+                condemned = self.path.with_name(temporary_name(self.path.name))
+                self.path.rename(condemned)
+                shutil.rmtree(condemned)
+                return
+            filesystem, path = self._location
+            for info in filesystem.get_file_info(FileSelector(path, recursive=True)):
+                if info.base_name == MANIFEST:
+                    filesystem.delete_file(info.path)
+            filesystem.delete_dir(path)
+
+    def check_writable(self) -> None:
+        """Raise UserError where files could never be written; creates nothing.
+
+        Checked are the permissions of the nearest folder that exists, or that the bucket does.
+        """
+        with explained(self.uri):
+            if self.is_local:
+                parent = next(path for path in (self.path, *self.path.parents) if path.exists())
+                if not parent.is_dir():
+                    raise UserError(f"{self.uri}: {parent} is a file, not a folder; choose another folder")
+                if not os.access(parent, os.W_OK | os.X_OK):
+                    raise UserError(f"{self.uri}: no permission to write in {parent}; choose another folder")
+                return
+            filesystem, bucket = _connect(_store(self.uri))
+            if filesystem.get_file_info(bucket).type == FileType.NotFound:
+                raise UserError(f"{self.uri}: there is no bucket {bucket}; make it, or correct the name")
+
+    def lock(self, name: str = "run.lock") -> AbstractContextManager[None]:
+        """Hold this folder's lock for the length of a `with` block.
+
+        Raises:
+            UserError: somebody else holds it; the message names host, process and time.
+        """
+        return flock((self / name).path) if self.is_local else heartbeat(self / name)
+
+    @property
+    def _location(self) -> tuple[Any, str]:
+        """The pyarrow file system and the path in it; of a file, too, when this is `folder / file`."""
+        if self.is_local:
+            return _LOCAL, self.uri
+        filesystem, bucket = _connect(_store(self.uri))
+        return filesystem, (bucket + unquote(urlsplit(self.uri).path)).rstrip("/")
+
+    def _info(self) -> Any:
+        filesystem, path = self._location
+        with explained(self.uri):
+            return filesystem.get_file_info(path)
+
+    def _file(self, name: str) -> Any:
+        """The FileInfo of a file that has to be there."""
+        info = (self / name)._info()
+        if info.type != FileType.File:
+            raise UserError(f"{(self / name).uri}: there is no such file")
+        return info
+
+    def _upload(self, path: Path) -> None:
+        """Store a local file as one object at this address. In C++ throughout: no signal can publish a part of it."""
+        filesystem, key = self._location
+        copy_files(
+            str(path), key, source_filesystem=_LOCAL, destination_filesystem=filesystem, chunk_size=cache.CHUNK_BYTES
+        )
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name stays in its folder and is not hidden."""
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
+
+
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise ValueError(f"{name!r} is not a plain name (no slash, no leading dot)")
+    return name
+
+
+_LOCAL = LocalFileSystem()
+
+
+def _store(uri: str) -> str:
+    """A URI without the path in the bucket."""
+    scheme, netloc, _, query, _ = urlsplit(uri)
+    return urlunsplit((scheme, netloc, "", query, ""))
+
+
+@lru_cache
+def _connect(store: str) -> tuple[Any, str]:
+    """The pyarrow file system of a store, with its connections, and the bucket's name."""
+    try:
+        filesystem, bucket = FileSystem.from_uri(_with_patience(store))
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{store}: {first_line(error)}; a folder is a local path, s3://... or gs://...") from error
+    if not bucket:
+        raise UserError(f"{store}: this names no bucket; write {store}BUCKET/FOLDER")
+    return filesystem, bucket
+
+
+def _with_patience(store: str) -> str:
+    """Give up on Google's store after a minute, where its own default is a quarter of an hour without a word."""
+    parts = urlsplit(store)
+    if parts.scheme not in ("gs", "gcs") or "retry_limit_seconds" in parts.query:
+        return store
+    return parts._replace(query="&".join(filter(None, [parts.query, "retry_limit_seconds=60"]))).geturl()

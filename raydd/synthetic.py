@@ -1,0 +1,196 @@
+"""SyntheticSet: a distilled dataset with everything that is needed to use it elsewhere.
+
+Letters: M synthetic images, K classes, C H W.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from raydd import whitening
+from raydd.errors import ArtefactError
+from raydd.storage import Artefact, ArtefactWriter, Folder, new_artefact
+from raydd.whitening import Preprocessing
+
+KIND = "synthetic"
+MAX_FILE_BYTES = 256 * 2**20
+_CARD, _WHITENING, _PREVIEW = "card.json", "whitening.safetensors", "preview.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSet:
+    """A small dataset to train on, in the space that networks see."""
+
+    images: Tensor
+    """float32 [M, C, H, W] in network space (standardised or whitened)."""
+    labels: Tensor
+    """int64 [M]: the class of each image."""
+    soft_labels: Tensor | None = None
+    """float32 [M, K] logits, or None where labels are hard."""
+    stage: Tensor
+    """int32 [M]: the stage that made each image."""
+    learned_lr: tuple[float | None, ...]
+    """The student's step size, one a stage; None where none was learned."""
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known: method, dataset, evaluation recipe, seeds, versions. JSON."""
+
+    def __len__(self) -> int:
+        """The number of images, M."""
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, K."""
+        return len(self.class_names)
+
+    @property
+    def images_per_class(self) -> int:
+        """Images per class, counting all stages; the mean where classes differ, rounded down."""
+        return len(self) // self.num_classes
+
+    @property
+    def targets(self) -> Tensor:
+        """What a student's loss compares with: the label logits where there are any, else the classes."""
+        return self.labels if self.soft_labels is None else self.soft_labels
+
+    def pixels(self) -> Tensor:
+        """The images as people see them, uint8 [M, C, H, W]."""
+        return self.preprocessing.inverse(self.images).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+    def save(self, folder: Folder, key: str) -> None:
+        """Write the set as one artefact: Parquet, card, whitening and preview."""
+        with new_artefact(folder, KIND, key) as writer:
+            files = self._write_images(writer)
+            tensors = {name: t.contiguous() for name, t in self.preprocessing.tensors().items()}
+            writer.write(_WHITENING, save_tensors(tensors))
+            writer.write(_PREVIEW, preview(self.pixels(), self.labels))
+            writer.write(_CARD, json.dumps(self._card(files), indent=2, sort_keys=True).encode())
+
+    @classmethod
+    def load(cls, folder: Folder) -> "SyntheticSet":
+        """Read a set that `save` wrote.
+
+        Raises:
+            ArtefactError: there is none, or it is damaged.
+        """
+        artefact = Artefact.find(folder, KIND)
+        if artefact is None:
+            raise ArtefactError(f"{folder.uri}: there is no synthetic set here (no manifest.json)")
+        artefact.verify()
+        card = json.loads(artefact.read(_CARD))
+        table = pa.concat_tables([pq.read_table(artefact.local(name)) for name in card.pop("files")])
+        shape = (table.num_rows, *card.pop("image_shape"))
+        soft = table["soft_label"].combine_chunks()
+        return cls(
+            images=_floats(table["tensor"].combine_chunks().storage).view(shape),
+            labels=torch.from_numpy(table["label"].to_numpy().copy()),
+            soft_labels=None if soft.null_count else _floats(soft).view(len(table), -1),
+            stage=torch.from_numpy(table["stage"].to_numpy().copy()),
+            learned_lr=tuple(card.pop("learned_lr")),
+            class_names=tuple(card.pop("class_names")),
+            preprocessing=whitening.restore(card.pop("preprocessing"), load_tensors(artefact.read(_WHITENING))),
+            card=card,
+        )
+
+    def _card(self, files: list[str]) -> dict[str, Any]:
+        return {
+            **self.card,
+            "files": files,
+            "class_names": list(self.class_names),
+            "image_shape": list(self.images.shape[1:]),
+            "images_per_class": self.images_per_class,
+            "label_regime": "hard" if self.soft_labels is None else "stored",
+            "learned_lr": list(self.learned_lr),
+            "num_images": len(self),
+            "preprocessing": self.preprocessing.describe(),
+        }
+
+    def _write_images(self, writer: ArtefactWriter) -> list[str]:
+        bytes_per_image = self.images[0].numel() * 5 + 4 * self.num_classes
+        rows = max(1, MAX_FILE_BYTES // bytes_per_image)
+        names = []
+        for number, first in enumerate(range(0, len(self), rows)):
+            names.append(f"images-{number:05d}.parquet")
+            with writer.writing(names[-1]) as path:
+                _write_parquet(path, self._table(slice(first, first + rows)))
+        return names
+
+    def _table(self, rows: slice) -> pa.Table:
+        images = self.images[rows].contiguous()
+        pngs = [{"bytes": _png(image), "path": None} for image in self.pixels()[rows]]
+        soft_type = pa.list_(pa.float32(), self.num_classes)
+        if self.soft_labels is None:
+            soft = pa.nulls(len(images), soft_type)
+        else:
+            soft = pa.FixedSizeListArray.from_arrays(pa.array(self.soft_labels[rows].reshape(-1).numpy()), type=soft_type)
+        columns = {
+            "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(images.numpy()),
+            "image": pa.array(pngs, pa.struct({"bytes": pa.binary(), "path": pa.string()})),
+            "label": pa.array(self.labels[rows].numpy()),
+            "soft_label": soft,
+            "stage": pa.array(self.stage[rows].numpy()),
+            "index": pa.array(np.arange(rows.start, rows.start + len(images))),
+        }
+        return pa.table(columns)
+
+
+def union(parts: list[SyntheticSet]) -> SyntheticSet:
+    """All stages as one set, in the order of the stages; labels stay soft only where every part's are."""
+    soft = [part.soft_labels for part in parts if part.soft_labels is not None]
+    return replace(
+        parts[-1],
+        images=torch.cat([part.images for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        soft_labels=torch.cat(soft) if len(soft) == len(parts) else None,
+        stage=torch.cat([part.stage for part in parts]),
+        learned_lr=tuple(lr for part in parts for lr in part.learned_lr),
+    )
+
+
+def preview(pixels_MCHW: Tensor, labels_M: Tensor, columns: int = 10) -> bytes:
+    """A PNG of the images: one row per class, at most `columns` of each, on a white grid.
+
+    Args:
+        pixels_MCHW: uint8 [M, C, H, W].
+        labels_M: int64 [M].
+        columns: the most images shown of one class.
+    """
+    rows = [pixels_MCHW[labels_M == label][:columns] for label in labels_M.unique()]
+    _, channels, height, width = pixels_MCHW.shape
+    gap, across = 1, max(len(row) for row in rows)
+    grid = torch.full((channels, len(rows) * (height + gap) + gap, across * (width + gap) + gap), 255, dtype=torch.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = gap + i * (height + gap), gap + j * (width + gap)
+            grid[:, top : top + height, left : left + width] = image
+    scale = max(1, 64 // height)
+    return _png(grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+
+
+def _png(image_CHW: Tensor) -> bytes:
+    array = image_CHW.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _floats(array: pa.Array) -> Tensor:
+    return torch.from_numpy(array.flatten().to_numpy().astype(np.float32, copy=True))
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)

@@ -1,0 +1,264 @@
+"""The networks: sizes and orders of the specification, their equations, and second derivatives."""
+
+import math
+import pickle
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+from torch.nn import functional as F
+
+from raydd.errors import ConfigError
+from raydd.networks import Network, NetworkConfig, build
+from raydd.random import Key, seeded
+
+KEY = Key.root(0)
+ALL = [NetworkConfig(name=name) for name in ("convnet", "resnet18", "vgg11", "alexnet", "lenet", "mlp")]
+BATCH_NORM = [NetworkConfig(name=name, norm="batch") for name in ("convnet", "resnet18", "vgg11")]
+NO_NORM = [NetworkConfig(name=name, norm="none") for name in ("convnet", "resnet18", "vgg11")]
+label = NetworkConfig.label.fget
+
+
+def keyed(config: NetworkConfig, shape: tuple[int, int, int], num_classes: int = 10) -> Network:
+    with seeded(KEY):
+        return build(config, shape, num_classes)
+
+
+def batch(size: int, *shape: int) -> Tensor:
+    return torch.randn(size, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def num_parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "side", "num_classes", "expected"),
+    [
+        (3, 128, 32, 10, 320_010),
+        (3, 128, 32, 100, 504_420),
+        (4, 128, 64, 200, 857_160),
+        (4, 128, 64, 1000, 2_496_360),
+        (5, 128, 128, 10, 615_690),
+        (3, 32, 32, 10, 24_714),
+    ],
+)
+def test_convnet_has_the_published_number_of_parameters(
+    depth: int, width: int, side: int, num_classes: int, expected: int
+) -> None:
+    net = build(NetworkConfig(depth=depth, width=width), (3, side, side), num_classes)
+    assert num_parameters(net) == expected
+    assert net.head.in_features == width * 16
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet18", 11_173_962), ("vgg11", 9_231_114), ("alexnet", 1_872_202), ("lenet", 62_006), ("mlp", 411_146)],
+)
+def test_the_others_have_the_sizes_of_their_small_image_forms(name: str, expected: int) -> None:
+    assert num_parameters(build(NetworkConfig(name=name), (3, 32, 32), 10)) == expected
+
+
+def test_the_flat_order_is_block_by_block_then_the_head() -> None:
+    names = [name for name, _ in build(NetworkConfig(depth=2), (3, 8, 8), 10).named_parameters()]
+    block = ("conv.weight", "conv.bias", "norm.weight", "norm.bias")
+    assert names == [f"body.{i}.{part}" for i in range(2) for part in block] + ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 8, 8), (3, 9, 13)])
+def test_convnet_equals_its_equations(shape: tuple[int, int, int]) -> None:
+    net = keyed(NetworkConfig(depth=2, width=5), shape).double()
+    parameters = iter([p.detach() + 0.1 for p in net.parameters()])
+    x = images = batch(4, *shape)
+    for i in range(2):
+        weight, bias, scale, shift = (next(parameters) for _ in range(4))
+        x = F.conv2d(x, weight, bias, padding=3 if i == 0 and shape == (1, 28, 28) else 1)
+        mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+        x = (x - mean) / (variance + 1e-5).sqrt() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+        height, width = (side // 2 * 2 for side in x.shape[2:])
+        x = x.clamp(min=0)[:, :, :height, :width]
+        x = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+    features = x.flatten(1)
+    logits = features @ next(parameters).T + next(parameters)
+    for p in net.parameters():
+        p.data += 0.1
+    torch.testing.assert_close(net.features(images), features)
+    torch.testing.assert_close(net(images), logits)
+
+
+@pytest.mark.parametrize("config", ALL + BATCH_NORM + NO_NORM, ids=label)
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 64, 64), (1, 28, 28)])
+def test_every_network_takes_the_usual_images(config: NetworkConfig, shape: tuple[int, int, int]) -> None:
+    net, images = keyed(config, shape), batch(3, *shape).float()
+    features, logits = net.eval().features(images), net(images)
+    assert features.shape == (3, net.head.in_features) and logits.shape == (3, 10)
+    torch.testing.assert_close(net.head(features), logits)
+    assert logits[0].ne(logits[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "last_map"),
+    [
+        ("resnet18", (3, 32, 32), (512, 4, 4)),
+        ("resnet18", (3, 64, 64), (512, 4, 4)),
+        ("resnet18", (3, 128, 128), (512, 4, 4)),
+        ("vgg11", (3, 32, 32), (512, 1, 1)),
+        ("vgg11", (3, 64, 64), (512, 1, 1)),
+        ("vgg11", (1, 28, 28), (512, 1, 1)),
+        ("alexnet", (3, 32, 32), (192, 4, 4)),
+        ("alexnet", (3, 64, 64), (192, 4, 4)),
+        ("alexnet", (1, 28, 28), (192, 4, 4)),
+        ("lenet", (3, 32, 32), (16, 5, 5)),
+        ("lenet", (3, 64, 64), (16, 5, 5)),
+        ("lenet", (1, 28, 28), (16, 5, 5)),
+    ],
+)
+def test_the_last_map_has_the_size_of_the_literature(
+    name: str, shape: tuple[int, int, int], last_map: tuple[int, int, int]
+) -> None:
+    net = build(NetworkConfig(name=name), shape, 10).to("meta")
+    layer = {"resnet18": "layer4", "lenet": "0.5"}.get(name, str(len(list(net.body.children())) - 1))
+    sizes = []
+    net.body.get_submodule(layer).register_forward_hook(lambda _, __, output: sizes.append(output.shape[1:]))
+    net(torch.empty(2, *shape, device="meta"))
+    assert sizes == [last_map]
+
+
+def test_resnet_is_torchvisions_with_a_small_stem() -> None:
+    ours = keyed(NetworkConfig(name="resnet18", norm="batch"), (3, 32, 32))
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    images = batch(4, 3, 32, 32).float()
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("config", ALL + BATCH_NORM, ids=label)
+def test_initialisation_is_torchs_default_and_keyed(config: NetworkConfig) -> None:
+    net, again = keyed(config, (3, 32, 32)), keyed(config, (3, 32, 32))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            assert 0.95 * bound < layer.weight.abs().max() <= bound
+            assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        elif isinstance(layer, nn.GroupNorm | nn.BatchNorm2d):
+            assert layer.weight.eq(1).all() and layer.bias.eq(0).all() and layer.eps == 1e-5
+
+
+@pytest.mark.parametrize("config", ALL, ids=label)
+def test_a_network_is_copied_and_compiled_whole(config: NetworkConfig) -> None:
+    net, images = keyed(config, (3, 32, 32)), batch(2, 3, 32, 32).float()
+    assert torch.equal(pickle.loads(pickle.dumps(net))(images), net(images))
+    assert torch.equal(torch.compile(net, backend="eager", fullgraph=True)(images), net(images))
+
+
+def test_instance_norm_treats_samples_apart_and_batch_norm_does_not() -> None:
+    images = batch(4, 3, 32, 32).float()
+    for norm, apart in [("instance", True), ("batch", False)]:
+        net = keyed(NetworkConfig(norm=norm, width=16), (3, 32, 32))
+        assert torch.allclose(net(images)[:2], net(images[:2]), atol=1e-6) is apart
+
+
+SMALL = [
+    (NetworkConfig(depth=2, width=4), (1, 8, 8)),
+    (NetworkConfig(depth=2, width=4, norm="none"), (1, 8, 8)),
+    (NetworkConfig(name="resnet18"), (1, 9, 9)),
+    (NetworkConfig(name="vgg11"), (1, 28, 28)),
+    (NetworkConfig(name="alexnet"), (1, 8, 8)),
+    (NetworkConfig(name="lenet"), (1, 16, 16)),
+    (NetworkConfig(name="mlp"), (1, 8, 8)),
+]
+
+
+@pytest.mark.parametrize(("config", "shape"), SMALL, ids=[config.label for config, _ in SMALL])
+def test_hessian_vector_products_agree(config: NetworkConfig, shape: tuple[int, int, int]) -> None:
+    """Reverse over reverse against forward over reverse, both in float64."""
+    net = keyed(config, shape).double()
+    images, labels = batch(3, *shape), torch.tensor([0, 5, 9])
+    params = {name: p.detach() for name, p in net.named_parameters()}
+    direction = {name: batch(*p.shape) for name, p in params.items()}
+
+    def loss(theta: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(functional_call(net, theta, (images,)), labels)
+
+    _, forward = jvp(grad(loss), (params,), (direction,))
+    leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
+    first = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True)
+    product = sum((g * v).sum() for g, v in zip(first, direction.values(), strict=True))
+    reverse = torch.autograd.grad(product, list(leaves.values()))
+    for a, b in zip(forward.values(), reverse, strict=True):
+        torch.testing.assert_close(a, b)
+    assert any(b.abs().max() > 1e-6 for b in reverse)
+
+
+def test_the_hessian_vector_product_of_convnet_equals_finite_differences() -> None:
+    net = keyed(NetworkConfig(depth=2, width=4), (1, 8, 8)).double()
+    images, labels = batch(5, 1, 8, 8), torch.arange(5)
+    params = {name: p.detach() for name, p in net.named_parameters()}
+    direction = {name: batch(*p.shape) for name, p in params.items()}
+
+    def gradient(step: Tensor | float) -> dict[str, Tensor]:
+        moved = {name: p + step * direction[name] for name, p in params.items()}
+        return grad(lambda theta: F.cross_entropy(functional_call(net, theta, (images,)), labels))(moved)
+
+    _, product = jvp(gradient, (torch.zeros(()).double(),), (torch.ones(()).double(),))
+    ahead, behind = gradient(1e-6), gradient(-1e-6)
+    for name in params:
+        torch.testing.assert_close(product[name], (ahead[name] - behind[name]) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("config", BATCH_NORM, ids=label)
+def test_batch_norm_networks_have_second_derivatives(config: NetworkConfig) -> None:
+    net, images = keyed(config, (3, 32, 32)), batch(3, 3, 32, 32).float().requires_grad_()
+    parameters = list(net.parameters())
+    gradient = torch.autograd.grad(net(images).logsumexp(1).sum(), parameters, create_graph=True)
+    (pixels,) = torch.autograd.grad(sum(g.square().sum() for g in gradient), images)
+    assert pixels.isfinite().all() and pixels.abs().max() > 0
+
+
+@pytest.mark.parametrize(("config", "shape"), SMALL, ids=[config.label for config, _ in SMALL])
+def test_the_smallest_images_still_matter(config: NetworkConfig, shape: tuple[int, int, int]) -> None:
+    logits = keyed(config, shape).double()(batch(3, *shape))
+    assert (logits[0] - logits[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "message"),
+    [
+        (NetworkConfig(depth=4), (1, 8, 8), "network.depth: 4 blocks pool an image of 8x8 to nothing; take at most 3"),
+        (
+            NetworkConfig(depth=6),
+            (1, 28, 28),
+            "network.depth: 6 blocks pool an image of 28x28 to nothing; take at most 5",
+        ),
+        (NetworkConfig(name="resnet18"), (1, 8, 8), "network.name: resnet18 needs images of at least 9x9, not 8x8"),
+        (NetworkConfig(name="vgg11"), (3, 28, 40), "network.name: vgg11 needs images of at least 32x32, not 28x40"),
+        (NetworkConfig(name="lenet"), (1, 8, 8), "network.name: lenet needs images of at least 16x16, not 8x8"),
+        (NetworkConfig(name="alexnet"), (3, 7, 8), "network.name: alexnet needs images of at least 8x8, not 7x8"),
+    ],
+)
+def test_images_too_small_to_pool_are_refused(config: NetworkConfig, shape: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(config, shape, 10)
+
+
+@pytest.mark.parametrize("field", ["width", "depth"])
+def test_sizes_below_one_are_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=f"network.{field}: must be at least 1, not 0"):
+        NetworkConfig(**{field: 0})
+
+
+def test_labels() -> None:
+    assert [config.label for config in ALL] == [
+        "convnet-d3-w128-instance",
+        "resnet18-instance",
+        "vgg11-instance",
+        "alexnet",
+        "lenet",
+        "mlp",
+    ]
+    assert NetworkConfig(name="resnet18", norm="batch").label == "resnet18-batch"
+    assert NetworkConfig(width=32, depth=2, norm="none").label == "convnet-d2-w32-none"
