@@ -68,7 +68,8 @@ class RunConfig:
         """Check what goes across the parts."""
         if self.network.norm == "batch":
             raise ConfigError(
-                "network.norm", "batch statistics couple the images of a batch; trajectory matching takes instance or none"
+                "network.norm",
+                "batch statistics couple the images of a batch; trajectory matching takes instance or none",
             )
         self.method.check(self.experts.training.epochs)
 

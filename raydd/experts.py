@@ -55,7 +55,7 @@ def trajectory_card(config: ExpertsConfig, network: NetworkConfig, data: Prepare
     return TrajectoryCard(
         dataset=data.name,
         fingerprint=data.fingerprint,
-        preprocessing=data.preprocessing.digest,
+        preprocessing=data.preprocessing.describe(),
         network=network.label,
         parameters=tuple(FlatNetwork(module).shapes.items()),
         recipe=asdict(config.training),

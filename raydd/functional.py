@@ -2,8 +2,8 @@
 
 Letters: M synthetic images, B batch of one inner step, K classes, C H W, P flat parameters, T inner steps.
 
-One inner step is `theta_{t+1} = theta_t - lr * g_t` with `g_t = grad_theta loss_t(theta_t)`. The gradient of any loss of
-`theta_T` with respect to images, labels and step size follows from the recursion
+One inner step is `theta_{t+1} = theta_t - lr * g_t` with `g_t = grad_theta loss_t(theta_t)`. The gradient of any loss
+of `theta_T` with respect to images, labels and step size follows from the recursion
 
     lambda_T = dL/dtheta_T,   s_t = <g_t, lambda_{t+1}>,   lambda_t = lambda_{t+1} - lr * ds_t/dtheta,
     dL/dx += -lr * ds_t/dx,   dL/dy += -lr * ds_t/dy,      dL/dlr += -s_t,

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from raydd import datasets, whitening
-from raydd.datasets import DataConfig, ImageSet
+from raydd.datasets import DataConfig, ImageSet, Splits
 from raydd.random import Key
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.whitening import Preprocessing
@@ -62,8 +62,15 @@ class PreparedData:
 def prepare(config: DataConfig, key: Key) -> PreparedData:
     """Load the dataset, fit the preprocessing on its training split, and apply it to all splits."""
     splits = datasets.load(config, key)
-    preprocessing = whitening.fit(config, splits.train)
+    return _apply(splits, whitening.fit(config, splits.train))
 
+
+def apply(config: DataConfig, preprocessing: Preprocessing, key: Key) -> PreparedData:
+    """Load the dataset and bring it into the network space of somebody else's preprocessing."""
+    return _apply(datasets.load(config, key), preprocessing)
+
+
+def _apply(splits: Splits, preprocessing: Preprocessing) -> PreparedData:
     def seen(images: ImageSet) -> LabelledImages:
         return LabelledImages(preprocessing.forward(images.images), images.labels)
 

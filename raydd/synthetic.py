@@ -136,7 +136,9 @@ class SyntheticSet:
         if self.soft_labels is None:
             soft = pa.nulls(len(images), soft_type)
         else:
-            soft = pa.FixedSizeListArray.from_arrays(pa.array(self.soft_labels[rows].reshape(-1).numpy()), type=soft_type)
+            soft = pa.FixedSizeListArray.from_arrays(
+                pa.array(self.soft_labels[rows].reshape(-1).numpy()), type=soft_type
+            )
         columns = {
             "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(images.numpy()),
             "image": pa.array(pngs, pa.struct({"bytes": pa.binary(), "path": pa.string()})),
@@ -172,7 +174,9 @@ def preview(pixels_MCHW: Tensor, labels_M: Tensor, columns: int = 10) -> bytes:
     rows = [pixels_MCHW[labels_M == label][:columns] for label in labels_M.unique()]
     _, channels, height, width = pixels_MCHW.shape
     gap, across = 1, max(len(row) for row in rows)
-    grid = torch.full((channels, len(rows) * (height + gap) + gap, across * (width + gap) + gap), 255, dtype=torch.uint8)
+    grid = torch.full(
+        (channels, len(rows) * (height + gap) + gap, across * (width + gap) + gap), 255, dtype=torch.uint8
+    )
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             top, left = gap + i * (height + gap), gap + j * (width + gap)

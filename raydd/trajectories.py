@@ -42,8 +42,8 @@ class TrajectoryCard:
     dataset: str
     fingerprint: str
     """Of the training images and labels."""
-    preprocessing: str
-    """Digest of the map into network space."""
+    preprocessing: Mapping[str, Any]
+    """The map into network space, as it describes itself; fitted on the data of the fingerprint."""
     network: str
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
     """Name and shape of every parameter, in the order of the flat vector."""
@@ -80,7 +80,11 @@ class TrajectoryStore:
     def finished(self) -> list[int]:
         """The experts whose trajectories are finished, ascending."""
         names = (Path(name) for name in self.folder.files())
-        return [int(name.stem.removeprefix("expert-")) for name in names if name.suffix == ".json" and "expert-" in name.stem]
+        return [
+            int(name.stem.removeprefix("expert-"))
+            for name in names
+            if name.suffix == ".json" and "expert-" in name.stem
+        ]
 
     def write(self, expert: int, snapshots: Iterator[Snapshot]) -> None:
         """Store one whole trajectory: the Arrow file, then the JSON file that makes it exist.
@@ -143,7 +147,9 @@ class TrajectoryStore:
         for expert in range(count):
             epochs = self.reader(expert).epochs
             if epochs < last_epoch:
-                raise ArtefactError(f"{self.folder.uri}: expert {expert} ends at epoch {epochs}, {last_epoch} is needed")
+                raise ArtefactError(
+                    f"{self.folder.uri}: expert {expert} ends at epoch {epochs}, {last_epoch} is needed"
+                )
 
     def _schema(self, expert: int) -> pa.Schema:
         fields = [

@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.transforms import v2
 
-from raydd.datasets import DataConfig, Splits, load, open_saved, save
+from raydd.datasets import DataConfig, Splits, load, signature
 from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.random import Key
 from raydd.storage import Folder
@@ -462,7 +462,7 @@ def test_validation_needs_two_images_of_a_class() -> None:
         load(DataConfig(train_limit_per_class=1, validation_fraction=0.5), KEY)
 
 
-# config, image sets, saved copies
+# config, image sets
 
 
 @pytest.mark.parametrize(
@@ -489,27 +489,13 @@ def test_fingerprint_covers_pixels_labels_and_names() -> None:
     assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_saved_copy_is_mapped_and_equal(tmp_path: Path) -> None:
-    splits = load(DataConfig(validation_fraction=0.1), KEY)
-    folder = Folder.at(tmp_path / "copy")
-    assert open_saved(folder) is None
-    save(splits, folder, "0123456789abcdef")
-    opened = open_saved(folder)
-    assert opened is not None and opened.validation is not None and splits.validation is not None
-    assert opened.train.fingerprint == splits.train.fingerprint
-    assert opened.test.fingerprint == splits.test.fingerprint
-    assert opened.validation.fingerprint == splits.validation.fingerprint
-    assert opened.train.name == "digits"
-    if (maps := Path("/proc/self/maps")).exists():
-        assert "data.safetensors" in maps.read_text()
-
-
-def test_saved_copy_without_validation_or_damaged(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
-    save(load(DataConfig(), KEY), folder, "0123456789abcdef")
-    opened = open_saved(folder)
-    assert opened is not None and opened.validation is None
-    with (tmp_path / "data.safetensors").open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(ArtefactError, match=r"data\.safetensors"):
-        open_saved(folder)
+def test_signature_changes_with_the_files(tmp_path: Path) -> None:
+    config = DataConfig(source="imagefolder", root=str(tmp_path))
+    file = tmp_path / "train" / "cat" / "0.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    before = signature(config)
+    (tmp_path / "notes.txt").write_text("not part of the dataset")
+    assert signature(config) == before
+    file.write_bytes(b"other")
+    assert signature(config) != before

@@ -235,8 +235,9 @@ ON_A_SMALL_DISK = 'mount -t tmpfs -o size=64k tmpfs "$1" || exit 99; exec "$2" -
 
 FILL_THE_DISK = """
 import sys
+import numpy as np
 import pyarrow as pa
-from safetensors import serialize_file
+from safetensors.numpy import save_file
 from raydd.errors import UserError
 from raydd.storage import Folder, new_artefact
 
@@ -248,7 +249,7 @@ folder = Folder.at(sys.argv[1])
 folder.write("small", b"fits")
 for write in (
     lambda path: path.write_bytes(bytes(200_000)),
-    lambda path: serialize_file({"x": {"dtype": "uint8", "shape": [200_000], "data": bytes(200_000)}}, path),
+    lambda path: save_file({"x": np.zeros(50_000)}, path),
     write_pyarrow,
 ):
     try:

@@ -42,7 +42,7 @@ class BarProgress:
 
 
 class LineProgress:
-    """A line when a piece of work begins, every ten seconds, and when it ends."""
+    """A line every ten seconds for each piece of work, and one when it ends."""
 
     def __init__(self, console: Console) -> None:
         """Print on this console."""
@@ -54,7 +54,7 @@ class LineProgress:
         """Print if it is time to."""
         now = time.monotonic()
         began, first = self._began.setdefault(task, (now, done))
-        if done < total and now - self._last.get(task, -_SECONDS) < _SECONDS:
+        if done < total and now - self._last.setdefault(task, now) < _SECONDS:
             return
         self._last[task] = now
         rate = (done - first) / (now - began) if now > began else 0.0

@@ -55,7 +55,8 @@ def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
 
 def _run_pool(actors: list[ray.actor.ActorHandle], numbers: list[int]) -> None:
     """Keep every actor busy until all experts are trained."""
-    idle, flying = list(actors), {}
+    idle = list(actors)
+    flying: dict[ray.ObjectRef, ray.actor.ActorHandle] = {}
     while numbers or flying:
         while numbers and idle:
             actor = idle.pop()

@@ -5,7 +5,6 @@ images it keeps, and returns them as `Splits`.
 """
 
 from raydd.datasets.images import ImageSet, Splits
-from raydd.datasets.saved import open_saved, save
 from raydd.datasets.sources import SOURCES, DataConfig, load, signature
 
-__all__ = ["SOURCES", "DataConfig", "ImageSet", "Splits", "load", "signature", "open_saved", "save"]
+__all__ = ["SOURCES", "DataConfig", "ImageSet", "Splits", "load", "signature"]

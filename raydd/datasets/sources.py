@@ -1,8 +1,10 @@
 """The table of sources, and the way from a config to the splits of a dataset."""
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain
 from typing import Literal
 
@@ -27,6 +29,8 @@ SOURCES: dict[str, Callable[[Folder], tuple[Listing, Listing]]] = {
     "parquet": parquet,
 }
 """What `data.source` may be: from the root folder to the training and the test split."""
+
+_SPLITS = ("train", "test", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +87,22 @@ def load(config: DataConfig, key: Key) -> Splits:
 
 
 def signature(config: DataConfig) -> str:
-    """Tells one state of the dataset's files from another by their names, sizes and times, without reading them."""
-    folder = Folder.at(config.root or default_root())
-    return folder.uri
+    """Tells one state of a dataset's files from another by names, sizes and times, without reading them.
+
+    Sha256 over the files below the folders where the source looks; over the version of scikit-learn for `digits`.
+    """
+    root = Folder.at(config.root or default_root())
+    places = {"digits": [], "cifar10": [root / "cifar10", root / "cifar-10-batches-py"], "parquet": [root]}
+    found = sorted(line for place in places.get(config.source, [root / s for s in _SPLITS]) for line in _walk(place))
+    return hashlib.sha256("\n".join([version("scikit-learn"), *found]).encode()).hexdigest()
+
+
+def _walk(folder: Folder) -> Iterator[str]:
+    for info in folder.listing():
+        if info.is_file:
+            yield f"{folder.uri} {info.base_name} {info.size} {info.mtime_ns}"
+    for name in folder.folders():
+        yield from _walk(folder / name)
 
 
 def hold_out(train: ImageSet, fraction: float, key: Key) -> tuple[ImageSet, ImageSet | None]:

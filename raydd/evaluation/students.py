@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def train_student(
         provenance: what else the record says.
         record_id: the record's name.
         device: where to train.
-        progress: is told after every epoch, under the record's name.
+        progress: is told after every epoch.
 
     Returns:
         The finished record; one with status `failed` and the error where training broke off.
@@ -79,7 +80,7 @@ def train_student(
     began = time.perf_counter()
     common = _common(trial, training_set, provenance, record_id)
     try:
-        measured = _measure(trial, data, training_set, device, progress, record_id)
+        measured = _measure(trial, data, training_set, device, progress)
     except Exception as error:  # a failed student stays as a row; the others go on
         text = f"{type(error).__name__}: {error}"
         return Record(**common, status="failed", error=text, **_circumstances(began, device))
@@ -92,8 +93,7 @@ def _measure(
     training_set: TrainingSet,
     device: torch.device,
     progress: Progress,
-    task: str,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     key = Key.root(trial.student_seed).child("student")
     module = build_seeded(trial.network, data, key.child("init")).to(device)
     training = Training(
@@ -102,7 +102,7 @@ def _measure(
     result = EpochResult(float("nan"), float("nan"))
     for epoch in range(trial.recipe.epochs):
         result = training.run_epoch(epoch)
-        progress.update(task, epoch + 1, trial.recipe.epochs, f"{trial.subject} loss {result.loss:.3f}")
+        progress.update(trial.title, epoch + 1, trial.recipe.epochs, f"loss {result.loss:.3f}")
     logits = predict(module, data.test.images)
     validation = data.validation
     return {
@@ -115,7 +115,7 @@ def _measure(
     }
 
 
-def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, record_id: str) -> dict[str, object]:
+def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, record_id: str) -> dict[str, Any]:
     recipe = trial.recipe
     return {
         "record_id": record_id,
@@ -144,7 +144,7 @@ def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, rec
     }
 
 
-def _circumstances(began: float, device: torch.device) -> dict[str, object]:
+def _circumstances(began: float, device: torch.device) -> dict[str, Any]:
     return {
         "seconds": time.perf_counter() - began,
         "peak_memory_bytes": peak_memory_bytes(device),

@@ -65,6 +65,12 @@ class Trial:
     recipe: Recipe
     student_seed: int
 
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        draw = f" {self.draw}" if self.subject == "random" else ""
+        return f"student {self.student_seed} of {self.subject}{draw}, {self.labels} labels, {self.network.label}"
+
     def record_id(self, data_key: str, set_key: str) -> str:
         """The record's name, which depends on nothing but what determines the student.
 

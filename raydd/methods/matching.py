@@ -241,7 +241,9 @@ class TrajectoryMatching:
         if not (loss.isfinite() and loss <= bound):
             return float(loss), None
         gradients = adjoint(loop, trajectory, lr, images, labels, cotangent)
-        finite = all(bool(g.isfinite().all()) for g in (gradients.images, gradients.labels, gradients.lr) if g is not None)
+        finite = all(
+            bool(g.isfinite().all()) for g in (gradients.images, gradients.labels, gradients.lr) if g is not None
+        )
         return float(loss), gradients if finite else None
 
     def _inner_steps(self, num_images: int) -> list[InnerStep]:

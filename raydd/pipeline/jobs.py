@@ -71,7 +71,8 @@ def training_set(run: Run, trial: Trial) -> TrainingSet:
     if trial.subject in ("synthetic", "init"):
         folder = run.synthetic if trial.subject == "synthetic" else run.stage(0) / "init"
         chosen = SyntheticSet.load(folder)
-        size = sum(entry.size for entry in Artefact.find(folder, SYNTHETIC).manifest.files.values())
+        artefact = Artefact.find(folder, SYNTHETIC)
+        size = sum(entry.size for entry in artefact.manifest.files.values()) if artefact else 0
         return TrainingSet(
             images=chosen.images,
             targets=chosen.targets,

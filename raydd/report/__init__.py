@@ -62,7 +62,7 @@ def _render(run: Run) -> str:
     found = results(run.table, run.network)
     return environment.get_template("page.html").render(
         name=run.table["run"][0].as_py(),
-        finished=max(time for time in run.table["time"].to_pylist() if time is not None),
+        finished=max(filter(None, run.table["time"].to_pylist()), default=None),
         names=NAMES,
         results=found,
         students=[_students(found), *_classes(run, found)] if found.tiles else [],
@@ -77,7 +77,7 @@ def _render(run: Run) -> str:
 def _sections(run: Run) -> list[Section]:
     many = len(run.distillation) > 1
     stages = [
-        Section(f"Distilling, stage {int(stage)}" if many else "Distilling", figures.distillation(lines))
+        Section(f"Distilling, stage {stage.lstrip('0') or 0}" if many else "Distilling", figures.distillation(lines))
         for stage, lines in run.distillation.items()
     ]
     experts = Section("Experts", [figures.experts(run.experts)] if run.experts else [])
@@ -85,11 +85,10 @@ def _sections(run: Run) -> list[Section]:
 
 
 def _students(found: Results) -> Panel:
-    lanes = []
-    for entry in found.entries:
-        label = ", ".join(filter(None, [NAMES[entry.row.subject], entry.conditions]))
-        lanes.append(Lane(entry.row.subject, label, entry.row.accuracies))
-    return figures.students([lane for lane in lanes if lane.accuracies])
+    finished = [entry for entry in found.entries if entry.row.n]
+    return figures.students(
+        [Lane(e.row.subject, NAMES[e.row.subject], e.conditions, e.row.accuracies) for e in finished]
+    )
 
 
 def _classes(run: Run, found: Results) -> list[Panel]:
@@ -122,7 +121,7 @@ def _number(value: float | None) -> str:
     """Whole numbers with separators, others to four digits."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+    return f"{value:,.0f}" if value % 1 == 0 else f"{value:.4g}"
 
 
 def _duration(seconds: float | None) -> str:

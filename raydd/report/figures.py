@@ -28,6 +28,7 @@ _COLOUR = {name: f"#0000{number:02x}" for number, name in enumerate(_VARIABLES, 
 
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.size": 8.5,
     "axes.edgecolor": _COLOUR["rule"],
     "axes.labelcolor": _COLOUR["muted"],
@@ -67,32 +68,22 @@ class Lane:
     """One line of the dot plot."""
 
     subject: str
-    label: str
+    name: str
+    conditions: str
     accuracies: Sequence[float]
 
 
 def students(lanes: Sequence[Lane]) -> Panel:
-    """Draw every student's test accuracy as a dot, a lane per group, with the mean and a bar of one standard deviation."""
+    """Draw every student's test accuracy as a dot, a lane per group, with the mean and one standard deviation."""
 
     def draw(axes: Axes) -> None:
         for y, lane in enumerate(lanes):
-            values, colour = np.asarray(lane.accuracies), _COLOUR.get(lane.subject, _COLOUR["muted"])
-            mean, summary, heights = values.mean(), f"{100 * values.mean():.2f}", np.full(len(values), float(y))
-            if len(values) > 1:
-                spread = values.std(ddof=1)
-                axes.plot([mean - spread, mean + spread], [y, y], color=colour, linewidth=10, alpha=0.18)
-                summary += f" ± {100 * spread:.2f}"
-                heights += 0.06 * (np.arange(len(values)) % 5 - 2)
-            axes.plot([mean], [y], marker="|", markersize=15, markeredgewidth=1.2, color=_COLOUR["ink"])
-            axes.scatter(values, heights, s=16, color=colour, alpha=0.75, linewidths=0)
-            words = {"transform": axes.get_yaxis_transform(), "va": "center"}
-            axes.text(0, y - 0.36, lane.label, **words)
-            axes.text(1, y - 0.36, f"{summary} %", ha="right", color=_COLOUR["muted"], **words)
-        axes.set(ylim=(len(lanes) - 0.7, -0.55), yticks=np.arange(len(lanes) - 1) + 0.37, yticklabels=[])
+            _draw_lane(axes, y, lane)
+        axes.set(ylim=(len(lanes) - 0.78, -0.7), yticks=np.arange(len(lanes) - 1) + 0.26, yticklabels=[])
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.margins(x=0.06)
 
-    return _panel("Every student", "Test accuracy", draw, height=0.5 + 0.5 * len(lanes), legend={})
+    return _panel("Every student", "Test accuracy", draw, height=0.5 + 0.6 * len(lanes), legend={})
 
 
 def classes(names: Sequence[str], accuracies: Mapping[str, Sequence[float]], legend: Mapping[str, str]) -> Panel:
@@ -103,18 +94,19 @@ def classes(names: Sequence[str], accuracies: Mapping[str, Sequence[float]], leg
         accuracies: the subjects to compare, the first of which decides what is shown of many classes; K fractions each.
         legend: what the page calls the subjects.
     """
-    first = np.asarray(next(iter(accuracies.values())))
-    shown, caption = np.arange(len(names)), ""
+    first = next(iter(accuracies.values()))
+    shown, caption = list(range(len(names))), ""
     if len(names) > _MOST_CLASSES:
         half = _MOST_CLASSES // 2
-        shown = np.argsort(first, kind="stable")[[*range(half), *range(-half, 0)]]
+        ranked = sorted(shown, key=first.__getitem__)
+        shown = ranked[:half] + ranked[-half:]
         caption = f"The {half} worst and the {half} best of {len(names)} classes."
     thickness = 0.78 / len(accuracies)
 
     def draw(axes: Axes) -> None:
         for number, (subject, values) in enumerate(accuracies.items()):
             offsets = np.arange(len(shown)) + (number - (len(accuracies) - 1) / 2) * thickness
-            axes.barh(offsets, np.asarray(values)[shown], height=thickness * 0.86, color=_COLOUR[subject])
+            axes.barh(offsets, [values[k] for k in shown], height=thickness * 0.86, color=_COLOUR[subject])
         axes.set_yticks(range(len(shown)), [names[k] for k in shown])
         axes.set(ylim=(len(shown) - 0.5, -0.5), xlim=(0, None))
         axes.grid(visible=False, axis="y")
@@ -133,25 +125,21 @@ def distillation(lines: Sequence[Line]) -> list[Panel]:
 def experts(lines: Sequence[Line]) -> Panel:
     """Draw the accuracies of every expert over its epochs, and their means."""
     curves = {
-        colour: (measured, words)
-        for colour, measured, words in (
-            ("random", "train_accuracy", "training data"),
-            ("synthetic", "test_accuracy", "test data"),
-        )
-        if np.isfinite(_column(lines, measured)).any()
+        colour: name
+        for colour, name in {"random": "train_accuracy", "synthetic": "test_accuracy"}.items()
+        if np.isfinite(_column(lines, name)).any()
     }
 
     def draw(axes: Axes) -> None:
-        for colour, (measured, _) in curves.items():
+        for colour, name in curves.items():
             for _, own in groupby(lines, key=lambda line: line["expert"]):
-                one = list(own)
-                axes.plot(_column(one, "epoch"), _column(one, measured), color=_COLOUR[colour], linewidth=0.7, alpha=0.35)
-            axes.plot(*_mean_by_epoch(lines, measured), color=_COLOUR[colour], linewidth=1.8)
+                axes.plot(*_mean_by_epoch(list(own), name), color=_COLOUR[colour], linewidth=0.7, alpha=0.35)
+            axes.plot(*_mean_by_epoch(lines, name), color=_COLOUR[colour], linewidth=1.8)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     count = len({line["expert"] for line in lines})
-    legend = {colour: words for colour, (_, words) in curves.items()}
+    legend = {colour: name.replace("_", " ") for colour, name in curves.items()}
     caption = f"{count} experts; the bold line is their mean." if count > 1 else ""
     return _panel("Expert accuracy", "Epoch", draw, legend=legend, caption=caption)
 
@@ -162,7 +150,25 @@ def running_mean(values_T: Floats, window: int) -> Floats:
     sums = np.cumsum(np.where(finite, values_T, 0.0))
     counts = np.cumsum(finite).astype(np.float64)
     sums[window:], counts[window:] = sums[window:] - sums[:-window], counts[window:] - counts[:-window]
-    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _draw_lane(axes: Axes, y: float, lane: Lane) -> None:
+    """Draw a lane's dots, on five heights so that fewer hide each other, and write what it is above them."""
+    values, colour = np.asarray(lane.accuracies), _COLOUR[lane.subject]
+    mean, heights = values.mean(), np.full(len(values), float(y))
+    summary = f"{100 * mean:.2f}"
+    if len(values) > 1:
+        spread = values.std(ddof=1)
+        summary += f" ± {100 * spread:.2f}"
+        axes.plot([mean - spread, mean + spread], [y, y], color=colour, linewidth=10, alpha=0.18)
+        heights += 0.06 * (np.arange(len(values)) % 5 - 2)
+    axes.plot([mean], [y], marker="|", markersize=15, markeredgewidth=1.2, color=_COLOUR["ink"])
+    axes.scatter(values, heights, s=16, color=colour, alpha=0.75, linewidths=0)
+    across = axes.get_yaxis_transform()
+    axes.text(0, y - 0.5, lane.name, transform=across, in_layout=False)
+    axes.text(1, y - 0.5, f"{summary} %", transform=across, in_layout=False, ha="right")
+    axes.text(0, y - 0.27, lane.conditions, transform=across, in_layout=False, size=7, color=_COLOUR["muted"])
 
 
 def _loss(lines: Sequence[Line]) -> Panel:
@@ -177,13 +183,15 @@ def _loss(lines: Sequence[Line]) -> Panel:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         at = iteration[skipped > 0]
-        bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(at, np.full(len(at), 0.02), "|", color=_COLOUR["skipped"], markersize=7, **bottom)
+        bottom = np.full(len(at), 0.02)
+        axes.plot(at, bottom, "|", color=_COLOUR["skipped"], markersize=7, transform=axes.get_xaxis_transform())
 
     count = int(np.nansum(skipped))
     legend = {"synthetic": f"loss, and its mean over {window} iterations"}
     legend |= {"skipped": "skipped iteration"} if count else {}
-    caption = f"{len(lines):,} iterations, {count:,} of them skipped."
+    rollbacks = _column(lines, "rollbacks")
+    caption = f"{len(lines):,} iterations, {count:,} of them skipped"
+    caption += f", {np.nanmax(rollbacks):.0f} roll-backs." if np.nansum(rollbacks) else "."
     return _panel("Matching loss", "Iteration", draw, legend=legend, caption=caption)
 
 
@@ -203,7 +211,7 @@ def _start_epochs(lines: Sequence[Line]) -> Panel:
         axes.plot(*_thinned(iteration, bound), color=_COLOUR["init"], linewidth=1.6, drawstyle="steps-post")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
-    legend = {"synthetic": "start epoch drawn", "init": "upper bound"}
+    legend = {"synthetic": "start epoch drawn", "init": "upper bound, exclusive"}
     return _panel("Start epochs", "Iteration", draw, legend=legend)
 
 
@@ -245,12 +253,13 @@ def _column(lines: Sequence[Line], name: str) -> Floats:
 
 
 def _thinned(x_T: Floats, y_T: Floats) -> tuple[Floats, Floats]:
-    """Every so manieth point, few enough to draw."""
+    """Points at equal steps, few enough to draw."""
     step = -(-len(x_T) // _MOST_POINTS)
     return x_T[::step], y_T[::step]
 
 
 def _mean_by_epoch(lines: Sequence[Line], name: str) -> tuple[Floats, Floats]:
+    """The epochs at which a quantity was measured, and its means over experts there."""
     epochs, values = _column(lines, "epoch"), _column(lines, name)
     known = np.isfinite(values)
     at = np.unique(epochs[known])

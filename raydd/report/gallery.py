@@ -79,7 +79,9 @@ def most_likely(logits_K: Tensor, class_names: Sequence[str], count: int = 3) ->
 def _in_words(probabilities_K: Tensor, class_names: Sequence[str], count: int) -> str:
     top = probabilities_K.topk(min(count, len(class_names)))
     named = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return ", ".join(f"{class_names[k]} {probability:.0%}" for k, probability in named).replace("%", "\N{NO-BREAK SPACE}%")
+    return ", ".join(f"{class_names[k]} {probability:.0%}" for k, probability in named).replace(
+        "%", "\N{NO-BREAK SPACE}%"
+    )
 
 
 def _class_label(synthetic: SyntheticSet, k: int) -> str:

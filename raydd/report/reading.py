@@ -47,7 +47,7 @@ def read(folder: Folder) -> Run:
     table = records.read(folder / "results")
     if not table.num_rows:
         raise ArtefactError(
-            f"{folder.uri}: nothing to report, there is no results/part-*.parquet; evaluate the run first (raydd evaluate)"
+            f"{folder.uri}: nothing to report, there is no results/part-*.parquet; evaluate first (raydd evaluate)"
         )
     metrics = folder / "metrics"
     stages = folder / "stages"

@@ -21,7 +21,7 @@ NAMES = {
 _WORDS = {
     "dataset": "{}",
     "method": "{}",
-    "images_per_class": "{} images per class",
+    "images_per_class": "{} per class",
     "stage": "stage {}",
     "network": "{}",
     "recipe": "recipe {}",
@@ -78,9 +78,7 @@ def results(table: pa.Table, network: str | None) -> Results:
     rows = summarise(table)
     varying = {name for name in _WORDS if len({getattr(row, name) for row in rows if row.subject != "full"}) > 1}
     varying |= {"labels"} if len({row.labels for row in rows}) > 1 else set()
-    entries = [
-        Entry(row, _conditions(row, varying), draws) for row, draws in zip(rows, pool_draws(table), strict=True)
-    ]
+    entries = [Entry(row, _conditions(row, varying), draws) for row, draws in zip(rows, pool_draws(table), strict=True)]
     failed = [row for row in table.to_pylist() if row["status"] != "ok"]
     return Results(
         entries=entries,
@@ -102,7 +100,7 @@ def _tiles(entries: Sequence[Entry], network: str | None) -> list[Tile]:
 
 
 def _standing(row: SummaryRow, network: str | None) -> tuple[bool | int, ...]:
-    """Rank candidates for the headline: the run's own network, all stages, the recipe's own budget, the set's labels."""
+    """Rank candidates for the headline: the run's network, all stages, the recipe's own budget, the set's labels."""
     labels = _LABELS.index(row.labels) if row.labels in _LABELS else -1
     return row.network == network, row.mode != "new_only", row.stage, row.budget == "reference", labels, row.n
 
