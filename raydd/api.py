@@ -109,9 +109,12 @@ def evaluate(
         recipe: the set's own by default.
         num_students: seeds 0, 1, ...
         progress: is told after every epoch.
+
+    Raises:
+        DataError: the data are not what they say, or not what the set was distilled from.
     """
     synthetic, chosen = dataset.synthetic, recipe or dataset.recipe
-    prepared = apply(data, dataset.preprocessing, Key.root(0))
+    prepared = apply(data, dataset.preprocessing, tuple(synthetic.images.shape[1:]), synthetic.class_names, Key.root(0))
     training_set = TrainingSet(
         images=synthetic.images,
         targets=synthetic.targets,

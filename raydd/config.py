@@ -3,9 +3,11 @@
 Every part sits with its owner; this file joins them, checks what goes across, and reads and writes YAML.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -62,10 +64,13 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def __post_init__(self) -> None:
         """Check what goes across the parts."""
+        for name, seed in (("seed", self.seed), ("experts.seed", self.experts_seed)):
+            if not -(2**63) <= seed < 2**63:
+                raise ConfigError(name, f"must fit into 64 bits, is {seed}")
         if self.network.norm == "batch":
             raise ConfigError(
                 "network.norm",
@@ -106,18 +111,19 @@ def load(path: str) -> RunConfig:
     Raises:
         UserError: there is no such file, it is not YAML, or its content does not fit.
     """
-    folder, _, name = path.rpartition("/")
-    where = Folder.at(folder or ".")
-    if not where.has(name):
+    if "://" in path:
+        folder, _, name = path.rpartition("/")
+        return parse(Folder.at(folder).read(name), path)
+    if not Path(path).is_file():
         raise UserError(f"{path}: there is no such configuration file")
-    return parse(where.read(name).decode(), path)
+    return parse(Path(path).read_bytes(), path)
 
 
-def parse(text: str, where: str) -> RunConfig:
-    """Read YAML text; `where` names it in messages."""
+def parse(text: bytes, where: str) -> RunConfig:
+    """Read YAML; `where` names it in messages."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{where}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected `key: value` lines such as `method: ...`")
@@ -129,7 +135,7 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(to_mapping(config), sort_keys=False)
 
 
-def first_difference(before: Any, after: Any, path: str = "") -> str | None:
+def first_difference(before: Any, after: Any, path: str = "") -> tuple[str, Any, Any] | None:
     """The dotted path and both values of the first leaf in which two plain trees differ; None where they are equal."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys([*before, *after]):
@@ -137,7 +143,7 @@ def first_difference(before: Any, after: Any, path: str = "") -> str | None:
             if found:
                 return found
         return None
-    return None if before == after else f"{path} ({before} there, {after} now)"
+    return None if before == after else (path, before, after)
 
 
 def field_names(config: object, prefix: str = "") -> list[str]:
@@ -152,19 +158,22 @@ def field_names(config: object, prefix: str = "") -> list[str]:
 
 def _explain(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    if len(path) > 2 and path[0] == "method":
-        del path[1]
+    path, context = [str(part) for part in first["loc"]], first.get("ctx", {})
+    if path[:1] == ["method"]:
+        del path[1:2]
+    where = ".".join(path)
+    if isinstance(cause := context.get("error"), ConfigError):
+        inside = cause.field.startswith(where)
+        return cause if inside else ConfigError(f"{where}.{cause.field.rpartition('.')[2]}", cause.problem)
     if first["type"] == "unexpected_keyword_argument":
-        return ConfigError(".".join(path), f"there is no such field{_nearest(path)}")
+        return ConfigError(where, f"there is no such field{_nearest(path)}")
     if first["type"].startswith("union_tag"):
-        return ConfigError("method.name", f"{first['msg']}")
-    return ConfigError(".".join(path), f"{first['msg']}, got {first.get('input')!r}")
+        known = ", ".join(method.name for method in get_args(get_args(MethodConfig)[0]))
+        return ConfigError("method.name", f"must be one of {known}, is {context.get('tag', 'missing')}")
+    return ConfigError(where, f"{first['msg']}, got {first.get('input')!r}")
 
 
 def _nearest(path: list[str]) -> str:
-    import difflib
-
-    known = field_names(RunConfig())
-    close = difflib.get_close_matches(".".join(path), known, 1)
+    known = {".".join(name.split(".")[: len(path)]) for name in field_names(RunConfig())}
+    close = difflib.get_close_matches(".".join(path), sorted(known - {".".join(path)}), 1)
     return f"; did you mean {close[0]}?" if close else ""

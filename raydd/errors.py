@@ -8,8 +8,11 @@ class UserError(Exception):
     """
 
 
-class ConfigError(UserError):
-    """A field of the configuration is wrong, or two of them do not go together."""
+class ConfigError(UserError, ValueError):
+    """A field of the configuration is wrong, or two of them do not go together.
+
+    A ValueError, too: pydantic and tyro then say in which part of the whole configuration it was raised.
+    """
 
     def __init__(self, field: str, problem: str) -> None:
         """Name the field by its dotted path (`method.images_per_class`) and say what is wrong with it."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raydd import datasets, whitening
 from raydd.datasets import DataConfig, ImageSet, Splits
+from raydd.errors import DataError
 from raydd.random import Key
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.whitening import Preprocessing
@@ -65,9 +66,32 @@ def prepare(config: DataConfig, key: Key) -> PreparedData:
     return _apply(splits, whitening.fit(config, splits.train))
 
 
-def apply(config: DataConfig, preprocessing: Preprocessing, key: Key) -> PreparedData:
-    """Load the dataset and bring it into the network space of somebody else's preprocessing."""
-    return _apply(datasets.load(config, key), preprocessing)
+def apply(
+    config: DataConfig, preprocessing: Preprocessing, shape: tuple[int, ...], class_names: tuple[str, ...], key: Key
+) -> PreparedData:
+    """Load the dataset and bring it into the network space of somebody else's preprocessing.
+
+    Args:
+        config: the dataset.
+        preprocessing: fitted elsewhere.
+        shape: C, H, W of the images that it was fitted on.
+        class_names: their classes.
+        key: of the validation split.
+
+    Raises:
+        DataError: the dataset has images of another shape, or other classes.
+    """
+    splits = datasets.load(config, key)
+    for what, wanted, found in (
+        ("images of", shape, splits.test.shape),
+        ("the classes", class_names, splits.test.class_names),
+    ):
+        if found != wanted:
+            raise DataError(
+                f"{splits.test.name}: has {what} {found}, but the set was distilled for {wanted}; "
+                "give the dataset, and the data.image_size, that it was distilled from"
+            )
+    return _apply(splits, preprocessing)
 
 
 def _apply(splits: Splits, preprocessing: Preprocessing) -> PreparedData:

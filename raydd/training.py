@@ -93,7 +93,9 @@ class Training:
         self._augmentation = augmentation(recipe.augmentation)
         self._loss = soft_cross_entropy if targets.is_floating_point() else hard_cross_entropy
         self._classes = targets.argmax(1) if targets.is_floating_point() else targets
-        self._optimizer = self._new_optimizer(self.lr)
+        self._optimizer = torch.optim.SGD(
+            module.parameters(), lr=step_size, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
 
     def run_epoch(self, epoch: int) -> EpochResult:
         """Train for one epoch.
@@ -101,8 +103,7 @@ class Training:
         Raises:
             RunError: the loss is not finite any more.
         """
-        if self.recipe.schedule == "step" and epoch == self.recipe.decay_epoch:
-            self._optimizer = self._new_optimizer(self.lr * 0.1)
+        self._follow_schedule(epoch)
         device = next(self.module.parameters()).device
         order = random.permutation(self.key.child("order", epoch), len(self.images))
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -135,14 +136,21 @@ class Training:
         """Take over what `state_dict` returned."""
         module = {name.removeprefix("module."): t for name, t in state.items() if name.startswith("module.")}
         self.module.load_state_dict(module)
+        self._optimizer.state.clear()
         for number, parameter in enumerate(self.module.parameters()):
             if f"momentum.{number}" in state:
-                self._optimizer.state[parameter]["momentum_buffer"] = state[f"momentum.{number}"].to(parameter.device)
+                momentum = state[f"momentum.{number}"].to(parameter.device, copy=True)
+                self._optimizer.state[parameter]["momentum_buffer"] = momentum
 
-    def _new_optimizer(self, lr: float) -> torch.optim.SGD:
-        return torch.optim.SGD(
-            self.module.parameters(), lr=lr, momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay
-        )
+    def _follow_schedule(self, epoch: int) -> None:
+        """Set the epoch's step size; where it falls, the optimiser forgets its momenta."""
+        decay_epoch = self.recipe.decay_epoch
+        if self.recipe.schedule == "constant" or epoch < decay_epoch:
+            return
+        if epoch == decay_epoch:
+            self._optimizer.state.clear()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr * 0.1
 
 
 @torch.no_grad()

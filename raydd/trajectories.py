@@ -114,8 +114,14 @@ class TrajectoryStore:
         with new_artefact(self.folder, KIND, key) as writer:
             writer.write("card.json", json.dumps(self.card.identity(), indent=2).encode())
             for expert in self.finished():
-                writer.adopt(f"{_name(expert)}.arrow")
+                arrow = f"{_name(expert)}.arrow"
+                writer.adopt(arrow)
                 writer.adopt(f"{_name(expert)}.json")
+                if writer.files[arrow].sha256 != self._facts(expert)["sha256"]:
+                    raise ArtefactError(
+                        f"{(self.folder / arrow).uri}: the content is not what was written (SHA-256 differs); "
+                        f"delete the expert's two files and run again"
+                    )
 
     def reader(self, expert: int) -> "Trajectory":
         """One expert's trajectory.
@@ -125,7 +131,7 @@ class TrajectoryStore:
         """
         if not self.has(expert):
             raise ArtefactError(f"{self.folder.uri}: expert {expert} has no finished trajectory")
-        facts = json.loads(self.folder.read(f"{_name(expert)}.json"))
+        facts = self._facts(expert)
         path = self.folder.local(f"{_name(expert)}.arrow")
         if path.stat().st_size != facts["size"]:
             raise ArtefactError(
@@ -151,6 +157,16 @@ class TrajectoryStore:
                     f"{self.folder.uri}: expert {expert} ends at epoch {epochs}, {last_epoch} is needed"
                 )
 
+    def _facts(self, expert: int) -> dict[str, Any]:
+        name = f"{_name(expert)}.json"
+        try:
+            facts: dict[str, Any] = json.loads(self.folder.read(name))
+            return {"size": facts["size"], "sha256": facts["sha256"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(
+                f"{(self.folder / name).uri}: damaged ({error!r}); delete the expert's two files and run again"
+            ) from error
+
     def _schema(self, expert: int) -> pa.Schema:
         fields = [
             pa.field("epoch", pa.int32()),
@@ -175,15 +191,18 @@ class Trajectory:
         try:
             self._file = pa.ipc.open_file(pa.memory_map(str(path)))
             found = json.loads(self._file.schema.metadata[b"card"])
+            batches = (self._file.get_batch(i) for i in range(self._file.num_record_batches))
+            self._row = {batch["epoch"][0].as_py(): i for i, batch in enumerate(batches)}
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path}: not a readable trajectory ({error}); delete it and run again") from error
+            raise ArtefactError(
+                f"{path}: not a readable trajectory ({error}); delete the expert's two files and run again"
+            ) from error
         require_card(found, card, str(path))
-        self._row = {self._file.get_batch(i)["epoch"][0].as_py(): i for i in range(self._file.num_record_batches)}
 
     @property
     def epochs(self) -> int:
         """The last epoch stored."""
-        return max(self._row)
+        return int(max(self._row))
 
     def params(self, epoch: int) -> Tensor:
         """float32 [P] after `epoch` epochs, a copy.

@@ -44,7 +44,7 @@ class Problem:
     soft: bool
     steps: int
     batch_size: int = 7
-    augmentation: Augmentation = DSA()  # noqa: RUF009
+    augmentation: Augmentation = DSA()
 
     @property
     def images(self) -> Tensor:
@@ -240,7 +240,7 @@ def solve_sharded() -> Results:
     return found
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("world", [3, 2, 1])  # all three processes start at once
 def test_sharded_over_workers(world: int) -> None:
     results = on_workers(world, solve_sharded)
     for name, problem in SHARDED.items():
@@ -262,7 +262,7 @@ torch.set_num_threads(1)
 kind = sys.argv[1]
 blocks = [[nn.Conv2d(c, 32, 3, padding=1), nn.GroupNorm(32, 32), nn.ReLU(), nn.AvgPool2d(2)] for c in (3, 32, 32)]
 network = FlatNetwork(nn.Sequential(*sum(blocks, []), nn.Flatten(), nn.Linear(512, 10)))
-images, labels = torch.randn(16, 3, 32, 32), torch.randn(16, 10)
+images, labels = torch.randn(10, 3, 32, 32), torch.randn(10, 10)
 lr, start = torch.tensor(0.01), network.flat()
 target = start + 0.01 * torch.randn(network.size)
 
@@ -271,14 +271,14 @@ def peak():
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
 def run(steps):
-    loop = InnerLoop(network, soft_cross_entropy, [InnerStep(torch.arange(16), 16, lambda x: x.flip(3))] * steps)
+    loop = InnerLoop(network, soft_cross_entropy, [InnerStep(torch.arange(10), 10, lambda x: x.flip(3))] * steps)
     if kind == "adjoint":
         trajectory = unroll(loop, start, lr, images, labels)
         adjoint(loop, trajectory, lr, images, labels, 2 * (trajectory[-1] - target))
         return
     theta, leaf = start.clone().requires_grad_(), images.clone().requires_grad_()
     for _ in range(steps):
-        loss = loop.batch_loss(theta, leaf.flip(3), labels, 16)
+        loss = loop.batch_loss(theta, leaf.flip(3), labels, 10)
         theta = theta - lr * torch.autograd.grad(loss, theta, create_graph=True)[0]
     torch.autograd.grad((theta - target).square().sum(), leaf)
 
@@ -290,8 +290,8 @@ print(network.size, peak() - before)
 """
 
 
-ALLOWANCE_BYTES = 16 * 2**20
-"""For what the allocator keeps; the activations of one step are 14 MB."""
+ALLOWANCE_BYTES = 12 * 2**20
+"""For what the allocator keeps; the activations of one step are 9 MB."""
 
 
 def peak_growth(kind: str) -> tuple[int, int]:

@@ -169,10 +169,11 @@ def test_columns_that_an_older_part_lacks_are_null(folder: Folder) -> None:
     [
         lambda data: data[:-20],
         lambda data: b"",
+        lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:],
         lambda data: _parquet(pa.table({"accuracy": [0.5]})),
         lambda data: _parquet(pa.table({"record_id": ["a"], "test_accuracy": ["high"]})),
     ],
-    ids=["truncated", "empty", "something else", "another type"],
+    ids=["truncated", "empty", "a flipped bit", "something else", "another type"],
 )
 def test_a_damaged_part_is_named(folder: Folder, spoil: Callable[[bytes], bytes]) -> None:
     record = make_record()

@@ -209,7 +209,7 @@ def test_soft_labels_are_told_in_words(run: Folder, page: Page) -> None:
 def test_figures_card_and_config_are_there(page: Page) -> None:
     titles = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
     assert titles == [
-        *("Every student", "Accuracy by class", "Matching loss", "Learned step size", "Start epochs"),
+        *("Every student", "Accuracy by class", "Loss", "Learned step size", "Start epochs"),
         "Expert accuracy",
     ]
     assert "60 iterations, 1 of them skipped." in page.text

@@ -104,7 +104,9 @@ def _process(rank: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _as_rank(rank: int, world: int, place: Path, function: Callable[..., Results], arguments: tuple[object, ...]) -> dict:
+def _as_rank(
+    rank: int, world: int, place: Path, function: Callable[..., Results], arguments: tuple[object, ...]
+) -> dict:
     dist.init_process_group(
         "gloo", init_method=f"file://{place}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
     )

@@ -84,15 +84,21 @@ def _config_command(
     command.add_argument("config", metavar="CONFIG")
     command.add_argument("--no-ray", action="store_true")
     command.add_argument("--quiet", action="store_true")
-    command.set_defaults(handler=handler)
+    command.add_argument("-h", "--help", action=_Help, nargs=0)
+    command.set_defaults(handler=handler, command=name)
+
+
+class _Help(argparse.Action):
+    """Lists every field with its value: that of the config named before, else the default."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> NoReturn:
+        _load(namespace, ["--help"])
+        sys.exit()
 
 
 def _load(known: argparse.Namespace, rest: list[str]) -> RunConfig:
     """The config file with the flags laid over it."""
-    if known.config in ("-h", "--help"):
-        rest, default = ["--help"], RunConfig()
-    else:
-        default = config.load(known.config)
+    default = RunConfig() if known.config is None else config.load(known.config)
     with _plain_errors():
         chosen = tyro.cli(
             RunConfig,

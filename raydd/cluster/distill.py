@@ -46,7 +46,7 @@ def _worker(config: dict[str, object]) -> Exception | None:
     """One worker's whole life. What cannot be mended by trying again is returned, not raised."""
     run, posted = config["run"], config["progress"]
     assert isinstance(run, Run) and isinstance(posted, BoardProgress)
-    jobs.set_threads(run)
+    jobs.set_up(run)
     first = ray.train.get_context().get_world_rank() == 0
     try:
         jobs.distill(run, posted if first else NoProgress())

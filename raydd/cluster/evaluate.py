@@ -18,7 +18,7 @@ def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
 
     Every trial writes its own record, so nothing of Tune's state is needed to go on after a break.
     """
-    share = runtime.share_resources(run.config.cluster)
+    share = runtime.share_resources(run.config.cluster, len(trials))
     with relayed(progress) as posted:
         trainable = tune.with_parameters(_student, run=run, trials=list(trials), progress=posted)
         resources = {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}
@@ -38,6 +38,6 @@ def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
 
 def _student(config: dict[str, int], run: Run, trials: list[Trial], progress: BoardProgress) -> dict[str, float]:
     """One trial."""
-    jobs.set_threads(run)
+    jobs.set_up(run)
     record = jobs.evaluate(run, trials[config["trial"]], progress)
     return {"test_accuracy": record.test_accuracy or 0.0}

@@ -37,9 +37,10 @@ class RayExecutor:
         with self._at_work():
             for field, bundle, count in (
                 ("cluster.num_workers", runtime.worker_resources(cluster), runtime.num_workers(cluster)),
-                ("cluster.threads_per_worker", runtime.share_resources(cluster), 1),
+                ("cluster.threads_per_worker", runtime.share_resources(cluster, 1), 1),
             ):
-                runtime.require(bundle, count, field, cluster.wait_seconds, progress)
+                if runtime.require(bundle, count, field, cluster.wait_seconds, progress):
+                    self._connection.callback(runtime.ask_for_nothing)
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts on a pool of actors."""

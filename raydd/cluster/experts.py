@@ -1,6 +1,7 @@
 """Expert trajectories in parallel: a pool of actors, each of which trains one expert after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import ray
 
@@ -16,15 +17,14 @@ from raydd.progress import Progress
 class ExpertTrainer:
     """Trains experts. Ray restarts it when it dies, and the expert goes on from its last epoch."""
 
-    def __init__(self, run: Run, progress: BoardProgress) -> None:
-        """Map the data, which all actors of a node share through the page cache."""
-        jobs.set_threads(run)
+    def __init__(self, run: Run) -> None:
+        """Take the run alone: Ray cannot promise to restart an actor whose constructor was given a handle."""
+        jobs.set_up(run)
         self._run = run
-        self._progress = progress
 
-    def train(self, number: int) -> None:
-        """Train one expert to its end."""
-        jobs.train_expert(self._run, number, self._progress)
+    def train(self, number: int, progress: BoardProgress) -> None:
+        """Train one expert to its end; all actors of a node share the mapped data through the page cache."""
+        jobs.train_expert(self._run, number, progress)
 
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
@@ -33,34 +33,42 @@ def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
     Raises:
         RunError: an expert failed, or its actor died more often than `cluster.max_failures` allows.
     """
+    with relayed(progress) as posted, pool(run, len(numbers)) as actors:
+        try:
+            _run_pool(actors, list(numbers), posted)
+        except ray.exceptions.RayActorError as error:
+            times = run.config.cluster.max_failures + 1
+            raise RunError(f"an expert's actor died {times} times: {error}") from error
+
+
+@contextmanager
+def pool(run: Run, count: int) -> Iterator[list[ray.actor.ActorHandle]]:
+    """At most `count` actors, on all GPUs where there are any."""
     cluster = run.config.cluster
-    share = runtime.share_resources(cluster)
+    share = runtime.share_resources(cluster, count)
     options = {
         "num_cpus": share["CPU"],
         "num_gpus": share.get("GPU", 0),
         "max_restarts": cluster.max_failures,
         "max_task_retries": cluster.max_failures,
     }
-    with relayed(progress) as posted:
-        count = min(len(numbers), runtime.how_many_fit(share))
-        actors = [ExpertTrainer.options(**options).remote(run, posted) for _ in range(count)]  # type: ignore[attr-defined]
-        try:
-            _run_pool(actors, list(numbers))
-        except ray.exceptions.RayActorError as error:
-            raise RunError(f"an expert's actor died {cluster.max_failures + 1} times: {error}") from error
-        finally:
-            for actor in actors:
-                ray.kill(actor)
+    size = min(count, runtime.how_many_fit(share))
+    actors = [ExpertTrainer.options(**options).remote(run) for _ in range(size)]  # type: ignore[attr-defined]
+    try:
+        yield actors
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
-def _run_pool(actors: list[ray.actor.ActorHandle], numbers: list[int]) -> None:
+def _run_pool(actors: list[ray.actor.ActorHandle], numbers: list[int], progress: BoardProgress) -> None:
     """Keep every actor busy until all experts are trained."""
     idle = list(actors)
     flying: dict[ray.ObjectRef, ray.actor.ActorHandle] = {}
     while numbers or flying:
         while numbers and idle:
             actor = idle.pop()
-            flying[actor.train.remote(numbers.pop(0))] = actor
+            flying[actor.train.remote(numbers.pop(0), progress)] = actor
         (done,), _ = ray.wait(list(flying), num_returns=1)
         idle.append(flying.pop(done))
         ray.get(done)

@@ -1,14 +1,18 @@
 """Connecting to Ray, and knowing what it has before asking for it."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from raydd.config import ClusterConfig
 from raydd.errors import ResourceError
@@ -16,6 +20,7 @@ from raydd.progress import Progress
 
 NAMESPACE = "raydd"
 _QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,19 +51,25 @@ def session() -> Iterator[None]:
 def num_workers(config: ClusterConfig) -> int:
     """How many workers share a synthetic batch: what the config says, or one per GPU, one without."""
     if config.num_workers == "auto":
-        return max(1, int(ray.cluster_resources().get("GPU", 0)))
+        return max(1, num_gpus())
     return config.num_workers
 
 
 def worker_resources(config: ClusterConfig) -> dict[str, float]:
     """What one Train worker takes: its threads, and a GPU where the cluster has any."""
-    return {"CPU": float(config.threads_per_worker), **({"GPU": 1.0} if has_gpu() else {})}
+    return {"CPU": float(config.threads_per_worker), **({"GPU": 1.0} if num_gpus() else {})}
 
 
-def share_resources(config: ClusterConfig) -> dict[str, float]:
-    """What one expert actor or student takes: its threads, and a share of a GPU where the cluster has any."""
-    gpu = {"GPU": 1.0 / config.experts_per_gpu} if has_gpu() else {}
-    return {"CPU": float(config.threads_per_worker), **gpu}
+def share_resources(config: ClusterConfig, count: int) -> dict[str, float]:
+    """What each of `count` expert actors or students takes: its threads, and a share of a GPU where there is any.
+
+    Ray fills one GPU before it turns to the next: the share is as large as it can be with all of them at work.
+    """
+    threads = {"CPU": float(config.threads_per_worker)}
+    if not (gpus := num_gpus()):
+        return threads
+    at_once = min(count, how_many_fit(threads))
+    return {**threads, "GPU": 1.0 / max(1, min(config.experts_per_gpu, math.ceil(at_once / gpus)))}
 
 
 def how_many_fit(bundle: Mapping[str, float]) -> int:
@@ -67,35 +78,58 @@ def how_many_fit(bundle: Mapping[str, float]) -> int:
     return sum(min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items()) for node in alive)
 
 
-def has_gpu() -> bool:
-    """Whether any node has one."""
-    return bool(ray.cluster_resources().get("GPU", 0))
+def num_gpus() -> int:
+    """How many there are on all nodes."""
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
-def require(bundle: Mapping[str, float], count: int, field: str, wait_seconds: int, progress: Progress) -> None:
+def require(bundle: Mapping[str, float], count: int, field: str, wait_seconds: int, progress: Progress) -> bool:
     """See that the cluster holds `count` bundles; a cluster that scales itself is asked for them and waited for.
+
+    Returns:
+        Whether it was asked; it keeps what it was asked for until `ask_for_nothing`.
 
     Raises:
         ResourceError: it does not hold them, or did not in time; names `field` and what there is.
     """
-    asked = [dict(bundle)] * count
-    deadline = time.monotonic() + (wait_seconds if _may_grow(bundle, count) else 0)
+    if how_many_fit(bundle) >= count:
+        return False
+    request_resources(bundles=[dict(bundle)] * count)
+    asked = _autoscaler().cluster_resource_state.cluster_resource_state_version
+    deadline = time.monotonic() + wait_seconds
     while (fits := how_many_fit(bundle)) < count:
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or _out_of_reach(asked):
+            ask_for_nothing()
             there = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
             raise ResourceError(
                 f"{field}: {count} times {dict(bundle)} asked for, but only {fits} fit into the {there} of this cluster"
             )
-        request_resources(bundles=asked)
         progress.update("waiting for resources", fits, count, f"at most {left:.0f} s more")
-        time.sleep(min(2.0, left))
+        time.sleep(min(1.0, left))
+    progress.update("waiting for resources", count, count, "there they are")
+    return True
 
 
-def _may_grow(bundle: Mapping[str, float], count: int) -> bool:
-    """Whether the cluster scales itself, and its limits leave room for that much."""
-    limits = state.get_max_resources_from_cluster_config()
-    return bool(limits) and all(limits.get(name, 0) >= amount * count for name, amount in bundle.items())
+def ask_for_nothing() -> None:
+    """Let the cluster shrink again."""
+    request_resources(bundles=[])
+
+
+def _out_of_reach(asked: int) -> bool:
+    """Whether waiting is in vain: nothing scales this cluster, or what does has seen state `asked` and given up."""
+    if not is_autoscaler_v2(fetch_from_server=True):
+        return True
+    answer = _autoscaler().autoscaling_state
+    seen = answer.last_seen_cluster_resource_state_version >= asked
+    return seen and bool(answer.infeasible_cluster_resource_constraints)
+
+
+def _autoscaler() -> Any:
+    """What the autoscaler was asked for and what it answered (Ray's autoscaler.proto, GetClusterStatusReply)."""
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_status())
+    return reply
 
 
 def _cpus() -> int:

@@ -145,7 +145,7 @@ def write(folder: Folder, record: Record, parameters: Mapping[str, float | str] 
         column = pa.array([value], pa.string() if isinstance(value, str) else pa.float64())
         table = table.append_column(f"param.{path}", column)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     folder.write(_part(record.record_id), sink.getvalue().to_pybytes())
 
 
@@ -158,9 +158,9 @@ def find(folder: Folder, record_id: str) -> Record | None:
     if not folder.has(_part(record_id)):
         return None
     row = _read_part(folder, _part(record_id)).to_pylist()[0]
-    values = {f.name: row[f.name] for f in fields(Record)}
+    values = {f.name: row.get(f.name) for f in fields(Record)}
     classes = values["class_accuracy"]
-    values |= {"metrics": dict(values["metrics"]), "class_accuracy": None if classes is None else tuple(classes)}
+    values |= {"metrics": dict(values["metrics"] or ()), "class_accuracy": None if classes is None else tuple(classes)}
     return Record(**values)
 
 
@@ -193,16 +193,17 @@ def _is_part(name: str) -> bool:
 
 def _read_part(folder: Folder, name: str) -> pa.Table:
     """Read a part and cast the columns of SCHEMA to their types; other columns stay as they are."""
+    source = pa.BufferReader(folder.read(name))
     try:
-        table = pq.read_table(pa.BufferReader(folder.read(name)))
-        known = [column for column in SCHEMA if column.name in table.column_names]
-        for column in known:
-            place = table.column_names.index(column.name)
-            table = table.set_column(place, column, table[column.name].cast(column.type))
-    except pa.ArrowException as error:
+        table = pq.read_table(source, page_checksum_verification=True)
+        for place, column in enumerate(table.schema.names):
+            if column in SCHEMA.names:
+                known = SCHEMA.field(column)
+                table = table.set_column(place, known, table[column].cast(known.type))
+    except (pa.ArrowException, OSError) as error:
         raise ArtefactError(f"{folder.uri}/{name}: damaged record ({error}); delete it and evaluate again") from error
-    if "record_id" not in table.column_names:
-        raise ArtefactError(f"{folder.uri}/{name}: not a record (no record_id); move it out of the results")
+    if "record_id" not in table.column_names or table.num_rows != 1:
+        raise ArtefactError(f"{folder.uri}/{name}: not one student's record; move it out of the results")
     return table
 
 

@@ -71,6 +71,11 @@ class Trial:
         draw = f" {self.draw}" if self.subject == "random" else ""
         return f"student {self.student_seed} of {self.subject}{draw}, {self.labels} labels, {self.network.label}"
 
+    @property
+    def uses_experts(self) -> bool:
+        """Whether its labels are made by the experts, and not stored with its images."""
+        return self.subject == "random" and self.labels == "stored"
+
     def record_id(self, data_key: str, set_key: str) -> str:
         """The record's name, which depends on nothing but what determines the student.
 

@@ -4,21 +4,19 @@ Nothing is written before everything that can be known to be wrong has been look
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from raydd import config as configs
 from raydd import networks, prepared, report
 from raydd.config import RunConfig
-from raydd.errors import ArtefactError
+from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
 from raydd.evaluation.trials import Trial
 from raydd.methods.initial import require_images
-from raydd.pipeline.run import CONFIG, LOCK, Run
+from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
 from raydd.progress import Progress
 from raydd.storage import Artefact, Folder
-from raydd.synthetic import SyntheticSet
-from raydd.trajectories import KIND as EXPERTS
 
 
 class Executor(Protocol):
@@ -84,12 +82,7 @@ def verify(folder: Folder) -> list[str]:
     Raises:
         ArtefactError: naming the first file that is not as it was written.
     """
-    checked = []
-    for path in _artefact_folders(folder):
-        artefact = Artefact.find(path)
-        assert artefact is not None
-        artefact.verify()
-        checked.append(path.uri)
+    checked = _intact(folder)
     records.read(folder / "results")
     if not checked:
         raise ArtefactError(f"{folder.uri}: there are no finished artefacts here")
@@ -99,15 +92,38 @@ def verify(folder: Folder) -> list[str]:
 def _check(run: Run) -> None:
     """Everything that can be wrong before the work begins."""
     run.folder.check_writable()
-    data = run.data
-    for network in (run.config.network, *run.config.evaluate.networks):
-        networks.build(network, data.shape, data.num_classes)
-    require_images(data, run.config.method.images_per_class)
+    _check_networks(run)
+    require_images(run.data, run.config.method.images_per_class)
     run.require_same()
-    if run.has_synthetic():
-        SyntheticSet.load(run.synthetic)
-    elif run.has_experts():
-        _verify_experts(run)
+    _check_inputs(run)
+
+
+def _check_networks(run: Run) -> None:
+    shape, num_classes = run.data.shape, run.data.num_classes
+    networks.build(run.config.network, shape, num_classes)
+    for number, network in enumerate(run.config.evaluate.networks):
+        try:
+            networks.build(network, shape, num_classes)
+        except ConfigError as error:
+            name = error.field.replace("network", f"evaluate.networks.{number}", 1)
+            raise ConfigError(name, error.problem) from error
+
+
+def _check_inputs(run: Run) -> None:
+    """See that whatever is finished and will be read is as it was written."""
+    records.read(run.results)
+    missing = _missing_trials(run)
+    folders = [run.synthetic, run.folder / "stages"]
+    if missing or not run.has_synthetic():
+        folders.append(run.work)
+    uses_experts = not run.has_synthetic() or any(trial.uses_experts for trial in missing)
+    if uses_experts:
+        folders.append(run.trajectories.folder)
+    for folder in folders:
+        _intact(folder)
+    if uses_experts and not run.has_experts():
+        for number in filter(run.trajectories.has, range(run.config.experts.count)):
+            run.trajectories.reader(number)
 
 
 def _is_finished(run: Run) -> bool:
@@ -119,24 +135,17 @@ def _missing_trials(run: Run) -> list[Trial]:
     return [trial for trial, record in found if record is None or record.status == "failed"]
 
 
-def _verify_experts(run: Run) -> None:
-    artefact = Artefact.find(run.trajectories.folder, EXPERTS)
-    assert artefact is not None
-    artefact.verify()
-    run.trajectories.check(run.config.experts.count, run.config.experts.training.epochs)
-
-
 def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:
-    if run.has_synthetic() and run.has_experts():
-        return
     missing = [n for n in range(run.config.experts.count) if not run.trajectories.has(n)]
     if missing:
         _share_data(run)
         executor.experts(run, missing, progress)
-    if not run.has_experts():
-        run.trajectories.publish(run.experts_key)
-        _verify_experts(run)
+    finished = run.has_experts()
+    if not (finished and run.metrics.has(CURVES)):
+        run.trajectories.check(run.config.experts.count, run.config.experts.training.epochs)
         _write_curves(run)
+    if not finished:
+        run.trajectories.publish(run.experts_key)
 
 
 def _make_synthetic(run: Run, executor: Executor, progress: Progress) -> None:
@@ -166,11 +175,13 @@ def _write_curves(run: Run) -> None:
         for point in run.trajectories.reader(number).curve()
         if point["epoch"]
     ]
-    run.metrics.write("experts.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    run.metrics.write(CURVES, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def _artefact_folders(folder: Folder) -> Iterator[Folder]:
-    if folder.has("manifest.json"):
-        yield folder
-    for name in folder.folders():
-        yield from _artefact_folders(folder / name)
+def _intact(folder: Folder) -> list[str]:
+    """Compare every finished artefact in and below a folder with its manifest; returns where they are."""
+    artefact = Artefact.find(folder)
+    if artefact is not None:
+        artefact.verify()
+    below = [uri for name in folder.folders() for uri in _intact(folder / name)]
+    return below if artefact is None else [folder.uri, *below]

@@ -6,10 +6,9 @@ Each is idempotent: it finds what is finished, picks up what is not, and writes 
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
-from raydd import experts
+from raydd import experts, process
 from raydd.distill import Checkpoints, is_first_worker, run_stage
 from raydd.evaluation import records
 from raydd.evaluation.students import Provenance, TrainingSet, train_student
@@ -18,7 +17,7 @@ from raydd.methods import Method, Start
 from raydd.methods.initial import class_labels, masked_mean_logits, random_real
 from raydd.pipeline.run import Run, versions
 from raydd.progress import Progress
-from raydd.storage import Artefact
+from raydd.storage import Artefact, Folder
 from raydd.synthetic import KIND as SYNTHETIC
 from raydd.synthetic import SyntheticSet, union
 
@@ -99,12 +98,11 @@ def training_set(run: Run, trial: Trial) -> TrainingSet:
 def _stage(run: Run, number: int, progress: Progress) -> SyntheticSet:
     """Distil one stage, from its newest checkpoint where there is one."""
     folder, key = run.stage(number), run.synthetic_key
-    finished = Artefact.find(folder / "synthetic", SYNTHETIC)
-    if finished is not None and finished.manifest.key == key:
+    if _is_made(folder / "synthetic", key):
         return SyntheticSet.load(folder / "synthetic")
     method = run.config.method.build(run.task(), Start(stage=number), run.key().child("stage", number))
     checkpoints = Checkpoints(run.work / "checkpoints", f"stage-{number:03d}-{key}")
-    if is_first_worker() and checkpoints.load() is None:
+    if is_first_worker() and not _is_made(folder / "init", key):
         _described(run, method).save(folder / "init", key)
     _barrier()
     run_stage(
@@ -121,6 +119,12 @@ def _stage(run: Run, number: int, progress: Progress) -> SyntheticSet:
         result.save(folder / "synthetic", key)
         checkpoints.delete()
     return result
+
+
+def _is_made(folder: Folder, key: str) -> bool:
+    """Whether a set was finished under this key."""
+    artefact = Artefact.find(folder, SYNTHETIC)
+    return artefact is not None and artefact.manifest.key == key
 
 
 def _described(run: Run, method: Method) -> SyntheticSet:
@@ -143,6 +147,6 @@ def _barrier() -> None:
         dist.barrier()
 
 
-def set_threads(run: Run) -> None:
-    """The number of CPU threads that every process of a run computes with; the order of sums depends on it."""
-    torch.set_num_threads(run.config.cluster.threads_per_worker)
+def set_up(run: Run) -> None:
+    """Set up the process that is about to compute for the run."""
+    process.set_up(run.config.cluster.threads_per_worker)

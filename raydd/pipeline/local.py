@@ -20,17 +20,17 @@ class LocalExecutor:
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts, in order."""
-        jobs.set_threads(run)
+        jobs.set_up(run)
         for number in numbers:
             jobs.train_expert(run, number, progress)
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage."""
-        jobs.set_threads(run)
+        jobs.set_up(run)
         jobs.distill(run, progress)
 
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students, in order."""
-        jobs.set_threads(run)
+        jobs.set_up(run)
         for trial in trials:
             jobs.evaluate(run, trial, progress)

@@ -23,7 +23,7 @@ from raydd.synthetic import KIND as SYNTHETIC
 from raydd.trajectories import KIND as EXPERTS
 from raydd.trajectories import TrajectoryStore, require_card
 
-CONFIG, REPORT, LOCK = "config.yaml", "report.html", "run.lock"
+CONFIG, CURVES, REPORT, LOCK = "config.yaml", "experts.jsonl", "report.html", "run.lock"
 _MAKES = {
     EXPERTS: ("data", "network", "experts.training", "experts.seed", "seed"),
     SYNTHETIC: ("data", "network", "experts", "method", "seed"),
@@ -38,6 +38,10 @@ class Run:
 
     config: RunConfig
     folder: Folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was opened here: the data do not travel."""
+        return {"config": self.config, "folder": self.folder}
 
     @property
     def work(self) -> Folder:
@@ -166,12 +170,13 @@ class Run:
         advice = "choose another --out, or delete that folder to make it anew"
         if not self.folder.has(CONFIG):
             return ArtefactError(f"{folder.uri}: made by another configuration; {advice}")
-        before = configs.to_mapping(configs.parse(self.folder.read(CONFIG).decode(), f"{self.folder.uri}/{CONFIG}"))
+        before = configs.to_mapping(configs.parse(self.folder.read(CONFIG), f"{self.folder.uri}/{CONFIG}"))
         after = configs.to_mapping(self.config)
         for part in _MAKES[kind]:
             found = configs.first_difference(_select(before, part), _select(after, part), part)
             if found:
-                return ConfigError(found.split(" ")[0], f"{found}: {folder.uri} was made otherwise; {advice}")
+                name, there, now = found
+                return ConfigError(name, f"is {now}, but {folder.uri} was made with {there}; {advice}")
         return ArtefactError(f"{folder.uri}: made from other data files; {advice}")
 
 

@@ -179,7 +179,8 @@ def _loss(lines: Sequence[Line]) -> Panel:
         axes.plot(*_thinned(iteration, loss), color=_COLOUR["synthetic"], linewidth=0.6, alpha=0.4)
         axes.plot(*_thinned(iteration, running_mean(loss, window)), color=_COLOUR["synthetic"], linewidth=1.8)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if high < 30 * low else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         at = iteration[skipped > 0]
@@ -192,7 +193,7 @@ def _loss(lines: Sequence[Line]) -> Panel:
     rollbacks = _column(lines, "rollbacks")
     caption = f"{len(lines):,} iterations, {count:,} of them skipped"
     caption += f", {np.nanmax(rollbacks):.0f} roll-backs." if np.nansum(rollbacks) else "."
-    return _panel("Matching loss", "Iteration", draw, legend=legend, caption=caption)
+    return _panel("Loss", "Iteration", draw, legend=legend, caption=caption)
 
 
 def _learned_lr(lines: Sequence[Line]) -> Panel:

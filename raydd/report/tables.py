@@ -76,8 +76,7 @@ def results(table: pa.Table, network: str | None) -> Results:
         network: the label of the network that the headline should be about, where it was evaluated.
     """
     rows = summarise(table)
-    varying = {name for name in _WORDS if len({getattr(row, name) for row in rows if row.subject != "full"}) > 1}
-    varying |= {"labels"} if len({row.labels for row in rows}) > 1 else set()
+    varying = {name for name in _WORDS if len({_value(row, name) for row in rows} - {None}) > 1}
     entries = [Entry(row, _conditions(row, varying), draws) for row, draws in zip(rows, pool_draws(table), strict=True)]
     failed = [row for row in table.to_pylist() if row["status"] != "ok"]
     return Results(
@@ -111,9 +110,12 @@ def _nearest(entries: Sequence[Entry], to: SummaryRow, subject: str) -> Entry | 
     return max(same, key=lambda e: sum(getattr(e.row, name) == getattr(to, name) for name in _WORDS), default=None)
 
 
+def _value(row: SummaryRow, name: str) -> str | int | None:
+    """A field that may tell groups apart, which the size of the full dataset does not."""
+    return None if (row.subject, name) == ("full", "images_per_class") else getattr(row, name)
+
+
 def _conditions(row: SummaryRow, names: set[str]) -> str:
-    values = {name: getattr(row, name) for name in _WORDS if name in names}
-    if row.subject == "full":
-        values.pop("images_per_class", None)
+    values = {name: _value(row, name) for name in _WORDS if name in names}
     words = [_WORDS[name].format(value) for name, value in values.items() if value not in (None, "", row.subject)]
     return ", ".join(words).replace("_", " ")

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from os.path import normpath
@@ -146,10 +146,9 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
-        if self.has(name):
-            filesystem, path = (self / name)._location
-            with explained((self / name).uri):
-                filesystem.delete_file(path)
+        filesystem, path = (self / name)._location
+        with explained((self / name).uri), suppress(FileNotFoundError):
+            filesystem.delete_file(path)
 
     def delete_all(self) -> None:
         """Delete the folder, if it is there, and everything in it; an artefact inside never exists in part."""

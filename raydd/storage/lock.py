@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -95,10 +95,10 @@ def _withdraw_if_held(claims: "Folder", claim: str, stale_seconds: float) -> Non
     now = times.pop(claim)
     for other, time in times.items():
         if now - time <= stale_seconds:
-            patience = (
-                f"wait for it to end, or stop it; the lock of a killed process is free after {stale_seconds:.0f} s"
-            )
-            raise _held(claims.uri, claims.read(other), patience)
+            holder = b""
+            with suppress(UserError):  # it withdraws at this moment
+                holder = claims.read(other)
+            raise _held(claims.uri, holder, f"; if it was killed, wait {stale_seconds:.0f} seconds")
         claims.delete(other)
 
 
@@ -122,5 +122,5 @@ def _held(place: str, holder: bytes, hint: str = "") -> UserError:
     try:
         who = "process {pid} on {host} since {since}".format(**json.loads(holder))
     except (ValueError, LookupError, TypeError):
-        who = "a process that has not yet told its name"
+        who = "another process"
     return UserError(f"{place}: held by {who}; wait for it to end, or stop it{hint}")

@@ -96,9 +96,11 @@ def tesla(
     batches: Sequence[Sequence[int]],
     augments: Sequence[Augment],
 ) -> tuple[Tensor, Tensor]:
-    """TESLA's closed form: with G the sum of the inner gradients and D = |theta_0 - theta*|^2,
+    """TESLA's closed form of the gradients by images and step size.
 
-    dL/dx = 2 / D [lr (theta* - theta_0) + lr^2 G]^T dG/dx at fixed thetas, dL/dlr = -2 / D (theta_0 - lr G - theta*)^T G.
+    With G the sum of the inner gradients, D = |theta_0 - theta*|^2, and all theta_t held fixed in dG/dx,
+
+        dL/dx = 2 / D [lr (theta* - theta_0) + lr^2 G]^T dG/dx,    dL/dlr = -2 / D (theta_0 - lr G - theta*)^T G.
     """
     theta, total = start_P.clone(), torch.zeros_like(start_P)
     direct = torch.zeros_like(start_P)
@@ -113,7 +115,9 @@ def tesla(
     return by_images, -2 / distance * ((start_P - lr * total - target_P) * total).sum()
 
 
-def label_gradient(network: Logits, theta_P: Tensor, direction_P: Tensor, batch_BCHW: Tensor, labels_BK: Tensor) -> Tensor:
+def label_gradient(
+    network: Logits, theta_P: Tensor, direction_P: Tensor, batch_BCHW: Tensor, labels_BK: Tensor
+) -> Tensor:
     """ds/dy [B, K] for s = <grad_theta loss, direction>, in closed form: -(p_c / B) (u_c - sum_k p_k u_k).
 
     Here u is the derivative of the log probabilities along the direction, taken from the Jacobian, row by row.
@@ -131,7 +135,7 @@ def window_bound(iteration: int, initial: int, final: int, expansion: int) -> in
 
 def select_correct(network: Logits, experts: Sequence[Tensor], images_NCHW: Tensor, order: Sequence[int], label: int,
                    count: int) -> list[int]:  # fmt: skip
-    """DATM's starting images of one class: along `order`, those that expert 0 knows, then those that expert 1 adds, ..."""
+    """DATM's starting images of one class: along `order` those that expert 0 knows, then those that expert 1 adds."""
     chosen: list[int] = []
     for theta in experts:
         for row in order:
@@ -143,7 +147,9 @@ def select_correct(network: Logits, experts: Sequence[Tensor], images_NCHW: Tens
     raise LookupError(f"{len(chosen)} images of class {label}")
 
 
-def masked_mean(network: Logits, experts: Sequence[Tensor], images_MCHW: Tensor, labels_M: Sequence[int]) -> list[Tensor]:
+def masked_mean(
+    network: Logits, experts: Sequence[Tensor], images_MCHW: Tensor, labels_M: Sequence[int]
+) -> list[Tensor]:
     """DATM's starting labels: image by image the mean logits of the experts that classify it correctly.
 
     The mean of all of them where there is none, where the published code divides by zero.

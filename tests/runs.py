@@ -1,0 +1,206 @@
+"""Runs of the real command as processes of their own: started, watched through their files, and disturbed.
+
+Only descendants of a process that was started here are ever looked for or killed.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+import raydd
+from raydd.evaluation import records
+from raydd.storage import Folder
+
+ROOT = Path(raydd.__file__).parents[1]
+PATIENCE = 400.0
+"""Seconds; the machine may be busy with other things."""
+
+CONFIG: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "data": {"source": "digits"},
+    "network": {"width": 4, "depth": 2},
+    "experts": {
+        "count": 2,
+        "training": {"epochs": 6, "lr": 0.1, "batch_size": 32, "augmentation": "crop"},
+    },
+    "method": {
+        "name": "datm",
+        "images_per_class": 1,
+        "iterations": 20,
+        "synthetic_steps": 8,
+        "expert_epochs": 1,
+        "initial_max_start_epoch": 2,
+        "max_start_epoch": 4,
+        "expansion_iterations": 10,
+        "image_lr": 10.0,
+        "synthetic_lr_init": 0.05,
+        "augmentation": "color_crop_cutout_scale_rotate",
+    },
+    "evaluate": {
+        "num_students": 1,
+        "random_draws": 1,
+        "recipe": {"epochs": 5, "lr": None, "momentum": 0.9, "batch_size": 16, "augmentation": "none"},
+        "full_epochs": 1,
+    },
+    "cluster": {"checkpoint_iterations": 3},
+}
+"""The whole road in seconds, and yet each part long enough to be disturbed."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process and the moment at which it began, which together no other process ever has."""
+
+    pid: int
+    began: str
+    parent: int
+    title: str
+
+    def is_alive(self) -> bool:
+        return (now := _process(self.pid)) is not None and now.began == self.began
+
+    def kill(self) -> None:
+        """SIGKILL, unless the number has passed to another process."""
+        with suppress(ProcessLookupError):
+            handle = os.pidfd_open(self.pid)
+            try:
+                if self.is_alive():
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+
+
+class Command:
+    """A program that runs in a process of its own; what it prints is kept in a file."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self._log = log
+        defaults = {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                arguments, env={**os.environ, **defaults, **environment}, stdout=file, stderr=subprocess.STDOUT
+            )
+
+    def output(self) -> str:
+        """What has been printed so far."""
+        return self._log.read_text()
+
+    def wait(self) -> int:
+        """The exit code; fails where the program does not end."""
+        return self.process.wait(PATIENCE)
+
+    def family(self) -> list[Process]:
+        """The process and all its descendants."""
+        members: list[Process] = [root] if (root := _process(self.process.pid)) else []
+        everybody = list(filter(None, (_process(int(p.name)) for p in Path("/proc").iterdir() if p.name.isdigit())))
+        for member in members:
+            members += [process for process in everybody if process.parent == member.pid]
+        return members
+
+    def find(self, title: str) -> Process | None:
+        """The first descendant whose title begins like this."""
+        return next((process for process in self.family() if process.title.startswith(title)), None)
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition and return what it returned; fail with what was printed if the program ends first."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := condition()):
+            assert self.process.poll() is None, f"ended with {self.process.returncode}\n{self.output()}"
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.01)
+        return found
+
+
+@contextmanager
+def started(arguments: list[str], log: Path, **environment: str) -> Iterator[Command]:
+    """Start a program. When the block is left, it and all of its descendants are gone."""
+    command = Command(arguments, log, environment)
+    try:
+        yield command
+    finally:
+        family = command.family()
+        for member in family:
+            member.kill()
+        command.process.wait()
+        wait_until_gone(family)
+
+
+def raydd_run(out: Path, *flags: str, config: dict[str, Any] = CONFIG) -> list[str]:
+    """The command line of `raydd run` into the folder `out`."""
+    file = out.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(config))
+    return [sys.executable, "-m", "raydd", "run", str(file), "--out", str(out), *flags]
+
+
+@contextmanager
+def running(out: Path, *flags: str, config: dict[str, Any] = CONFIG, **environment: str) -> Iterator[Command]:
+    """`raydd run` under way."""
+    with started(raydd_run(out, *flags, config=config), out.with_suffix(".log"), **environment) as command:
+        yield command
+
+
+def run(out: Path, *flags: str, config: dict[str, Any] = CONFIG, code: int = 0, **environment: str) -> str:
+    """`raydd run` to its end, which has to be this exit code; returns what it printed."""
+    with running(out, *flags, config=config, **environment) as command:
+        assert command.wait() == code, command.output()
+        return command.output()
+
+
+def wait_until_gone(processes: list[Process]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while alive := [process for process in processes if process.is_alive()]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+def epochs(out: Path, expert: int = 0) -> list[Path]:
+    """The epochs that are kept of an expert in training."""
+    return sorted(out.glob(f"work/experts/*/expert-{expert:05d}/epoch-*"))
+
+
+def metrics(out: Path) -> list[str]:
+    """The lines of the distilling's metrics as of the newest checkpoint."""
+    file = out / "metrics" / "distill-000.jsonl"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def made(out: Path) -> dict[str, str]:
+    """The SHA-256 of every file of the experts, the stages and the synthetic set."""
+    files = (path for part in ("experts", "stages", "synthetic") for path in (out / part).rglob("[!.]*"))
+    return {str(path.relative_to(out)): sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+
+
+def students(out: Path) -> pa.Table:
+    """The records, without what differs from one run to the next: time, memory and the like."""
+    table = records.read(Folder.at(out) / "results")
+    return table.drop_columns(["seconds", "time", "peak_memory_bytes", "device", "commit"])
+
+
+def times(out: Path) -> dict[str, int]:
+    """When every file was written that is not the report, in nanoseconds."""
+    rewritten = ("config.yaml", "run.lock", "report.html", "preview.png")
+    files = (path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] not in rewritten)
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in files}
+
+
+def _process(pid: int) -> Process | None:
+    """What /proc knows of a living process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent, *rest = stat.rpartition(")")[2].split()
+    return None if state == "Z" else Process(pid, began=rest[17], parent=int(parent), title=title.strip())

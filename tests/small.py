@@ -1,0 +1,145 @@
+"""Small runs of the command line inside this process, and what it takes to compare and to damage them."""
+
+import atexit
+import copy
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from raydd.cli import main
+
+CONFIG: dict[str, Any] = {
+    "name": "small",
+    "data": {"source": "digits", "train_limit_per_class": 12},
+    "network": {"width": 8, "depth": 2},
+    "experts": {"count": 2, "training": {"epochs": 4, "lr": 0.2, "batch_size": 8, "augmentation": "none"}},
+    "method": {
+        "name": "datm",
+        "images_per_class": 1,
+        "iterations": 10,
+        "synthetic_steps": 4,
+        "expert_epochs": 2,
+        "initial_max_start_epoch": 1,
+        "max_start_epoch": 2,
+        "expansion_iterations": 5,
+        "image_lr": 1.0,
+        "synthetic_lr_init": 0.05,
+        "augmentation": "none",
+    },
+    "evaluate": {
+        "num_students": 1,
+        "random_draws": 1,
+        "recipe": {"epochs": 5, "lr": None, "momentum": 0.9, "batch_size": 32, "augmentation": "none"},
+        "full_epochs": 1,
+    },
+    "cluster": {"checkpoint_iterations": 3},
+}
+"""Experts that know the digits, so that DATM finds images that they classify correctly; all else as short as it gets."""
+STUDENTS = 5
+"""Synthetic, init, random with hard and with stored labels, full."""
+UPDATES = {"expert": 8, "distil": 10, "student": 4 * 5 + 1}
+"""How often each kind of work tells its progress."""
+REWRITTEN = ("config.yaml", "run.lock", "report.html", "preview.png")
+"""What every run writes anew."""
+
+State = dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A config file and the folder that it names."""
+
+    file: Path
+    out: Path
+
+    def does(self, command: str, *flags: object) -> int:
+        """The exit code of a command on this run, without Ray and without progress."""
+        return raydd(command, self.file, "--no-ray", "--quiet", *flags)
+
+    def artefacts(self) -> State:
+        """The state of everything that is not written anew by every run."""
+        return {name: seen for name, seen in state(self.out).items() if name not in REWRITTEN}
+
+
+def raydd(*arguments: object) -> int:
+    """The exit code of a command line."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        assert isinstance(end.code, int)
+        return end.code
+
+
+def small_run(folder: Path, changes: Mapping[str, object] | None = None) -> SmallRun:
+    """A run that is not begun, with some fields (dotted paths) changed, in `folder`."""
+    values = copy.deepcopy(CONFIG) | {"out": str(folder / "run")}
+    for path, value in (changes or {}).items():
+        *parents, name = path.split(".")
+        inside = values
+        for parent in parents:
+            inside = inside.setdefault(parent, {})
+        inside[name] = value
+    file = folder / "run.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return SmallRun(file, folder / "run")
+
+
+def finished_run(folder: Path) -> SmallRun:
+    """A finished run of `CONFIG` in `folder`: a copy of one that is made once."""
+    shutil.copytree(_finished(), folder / "run")
+    return small_run(folder)
+
+
+@cache
+def _finished() -> Path:
+    temporary = TemporaryDirectory()
+    atexit.register(temporary.cleanup)
+    run = small_run(Path(temporary.name))
+    assert run.does("run") == 0
+    return run.out
+
+
+def state(folder: Path) -> State:
+    """Time of writing and SHA-256 of every file below a folder, and the folders, by relative path."""
+    return {str(path.relative_to(folder)): _seen(path) for path in sorted(folder.rglob("*"))}
+
+
+def _seen(path: Path) -> tuple[int, str]:
+    if path.is_dir():
+        return 0, "folder"
+    return path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Invert one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0xFF
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    """Cut off the second half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def image_folder(root: Path, per_class: int = 20, tests_per_class: int = 10) -> Path:
+    """Three classes of 16x16 pictures, a colour each under noise, as PNG files in the layout of `imagefolder`."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", per_class), ("test", tests_per_class)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 120, (16, 16, 3), np.uint8)
+                pixels[:, :, channel] += 100
+                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+    return root
