@@ -15,7 +15,7 @@ of the whole batch, and two all-reduces of P floats a step make the result that 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -98,13 +98,67 @@ class InnerLoop:
     network: FlatNetwork
     loss: SampleLoss
     steps: Sequence[InnerStep]
+    kept_graphs: int = 0
+    """How many of the last steps keep their graph from the way out for the way back, at the price of its activations;
+    every other step is computed again. The numbers are the same but for rounding: torch differentiates a norm by other
+    formulas where the result is to be differentiated once more."""
 
-    def batch_loss(self, params_P: Tensor, images_BCHW: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-        """This worker's part of the mean loss over the whole batch."""
-        return self.loss(self.network(params_P, images_BCHW), labels) / batch_size
+    def graph(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> "StepGraph":
+        """One step's gradient with everything that is needed to differentiate it again."""
+        clean = images_MCHW[step.index].requires_grad_()
+        with torch.enable_grad():
+            augmented = step.augment(clean)
+        theta, batch = params_P.detach().requires_grad_(), augmented.detach().requires_grad_()
+        targets = labels[step.index]
+        learned = [targets.requires_grad_()] if targets.is_floating_point() else []
+        value = self.loss(self.network(theta, batch), targets) / step.batch_size
+        (gradient,) = torch.autograd.grad(value, theta, create_graph=True)
+        return StepGraph(theta, clean, augmented, batch, learned, gradient)
+
+    def gradient(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> Tensor:
+        """One step's gradient [P], and nothing that would have to be kept."""
+        theta = params_P.detach().requires_grad_()
+        logits = self.network(theta, step.augment(images_MCHW[step.index]))
+        (gradient,) = torch.autograd.grad(self.loss(logits, labels[step.index]) / step.batch_size, theta)
+        return gradient
 
 
-def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, labels: Tensor) -> list[Tensor]:
+@dataclass(frozen=True)
+class StepGraph:
+    """One inner step, differentiable once more."""
+
+    theta: Tensor
+    """[P], a leaf."""
+    clean: Tensor
+    """[b, C, H, W], a leaf: the step's rows of the synthetic images."""
+    augmented: Tensor
+    """[b, C, H, W], a function of `clean`."""
+    batch: Tensor
+    """The same values as a leaf, so that the augmentation is never differentiated twice."""
+    learned: list[Tensor]
+    """The step's label logits as a leaf; empty where labels are hard."""
+    gradient: Tensor
+    """g [P], a function of the leaves."""
+
+    def pull_back(self, cotangent_P: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`[ds/dtheta; s]` [P + 1] and `[ds/dx, ds/dy]` of the step's own rows, for `s = <g, cotangent>`."""
+        s = torch.dot(self.gradient, cotangent_P)
+        by_theta, by_batch, *by_learned = torch.autograd.grad(s, [self.theta, self.batch, *self.learned])
+        (by_clean,) = torch.autograd.grad(self.augmented, self.clean, by_batch)
+        return torch.cat([by_theta, s.detach().view(1)]), [by_clean, *by_learned]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What `unroll` leaves for `adjoint`, which uses it up."""
+
+    params: list[Tensor]
+    """theta_0 ... theta_T, T + 1 vectors [P]."""
+    graphs: dict[int, StepGraph] = field(default_factory=dict)
+    """By step, where they were kept."""
+
+
+def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, labels: Tensor) -> Trajectory:
     """Train on the synthetic images with plain SGD and keep every parameter vector.
 
     Args:
@@ -113,19 +167,18 @@ def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, l
         lr: the step size, a scalar.
         images_MCHW: the synthetic images.
         labels: class indices [M] or label logits [M, K], as the loop's loss takes them.
-
-    Returns:
-        `theta_0 ... theta_T`, T + 1 vectors [P].
     """
-    trajectory = [params_P]
-    for step in loop.steps:
-        theta = trajectory[-1].detach().requires_grad_()
-        if len(step.index):
-            batch = step.augment(images_MCHW[step.index])
-            (gradient,) = torch.autograd.grad(loop.batch_loss(theta, batch, labels[step.index], step.batch_size), theta)
-        else:
+    trajectory = Trajectory([params_P])
+    for t, step in enumerate(loop.steps):
+        theta = trajectory.params[-1]
+        if not len(step.index):
             gradient = torch.zeros_like(theta)
-        trajectory.append(torch.sub(theta.detach(), all_reduce_sum(gradient).mul_(lr)))
+        elif t < len(loop.steps) - loop.kept_graphs:
+            gradient = loop.gradient(step, theta, images_MCHW, labels)
+        else:
+            trajectory.graphs[t] = loop.graph(step, theta, images_MCHW, labels)
+            gradient = trajectory.graphs[t].gradient.detach().clone()
+        trajectory.params.append(theta - all_reduce_sum(gradient).mul_(lr))
     return trajectory
 
 
@@ -142,12 +195,7 @@ class InnerGradients:
 
 
 def adjoint(
-    loop: InnerLoop,
-    trajectory: list[Tensor],
-    lr: Tensor,
-    images_MCHW: Tensor,
-    labels: Tensor,
-    cotangent_P: Tensor,
+    loop: InnerLoop, trajectory: Trajectory, lr: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
 ) -> InnerGradients:
     """Exact gradients of a loss of `theta_T` through the steps that `unroll` took.
 
@@ -166,41 +214,23 @@ def adjoint(
     label_gradient = torch.zeros_like(labels) if labels.is_floating_point() else None
     lr_gradient = torch.zeros_like(lr)
     cotangent = cotangent_P
-    trajectory.pop()
-    for step in reversed(loop.steps):
-        theta, first = trajectory.pop(), not trajectory
-        curvature, pull = _step_adjoint(loop, step, theta, images_MCHW, labels, cotangent)
+    trajectory.params.pop()
+    for t in reversed(range(len(loop.steps))):
+        step, theta = loop.steps[t], trajectory.params.pop()
         if len(step.index):
-            image_gradient.index_add_(0, step.index, pull[0] * -lr)
+            graph = trajectory.graphs.pop(t, None) or loop.graph(step, theta, images_MCHW, labels)
+            curvature, pulled = graph.pull_back(cotangent)
+            image_gradient.index_add_(0, step.index, pulled[0] * -lr)
             if label_gradient is not None:
-                label_gradient.index_add_(0, step.index, pull[1] * -lr)
+                label_gradient.index_add_(0, step.index, pulled[1] * -lr)
+        else:
+            curvature = theta.new_zeros(len(theta) + 1)
         all_reduce_sum(curvature)
         lr_gradient = lr_gradient - curvature[-1]
-        if not first:
+        if t:
             cotangent = cotangent - lr * curvature[:-1]
     return InnerGradients(
         images=all_reduce_sum(image_gradient),
         labels=None if label_gradient is None else all_reduce_sum(label_gradient),
         lr=lr_gradient,
     )
-
-
-def _step_adjoint(
-    loop: InnerLoop, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    """`[ds/dtheta; s]` [P + 1] of this worker, and `[ds/dx, ds/dy]` of its own rows, for `s = <g, cotangent>`."""
-    if not len(step.index):
-        return params_P.new_zeros(len(params_P) + 1), []
-    clean = images_MCHW[step.index].requires_grad_()
-    with torch.enable_grad():
-        augmented = step.augment(clean)
-    theta = params_P.detach().requires_grad_()
-    batch = augmented.detach().requires_grad_()
-    targets = labels[step.index]
-    leaves = [theta, batch] + ([targets.requires_grad_()] if targets.is_floating_point() else [])
-    value = loop.batch_loss(theta, batch, targets, step.batch_size)
-    (gradient,) = torch.autograd.grad(value, theta, create_graph=True)
-    s = torch.dot(gradient, cotangent_P)
-    by_theta, by_batch, *by_targets = torch.autograd.grad(s, leaves)
-    (by_clean,) = torch.autograd.grad(augmented, clean, by_batch)
-    return torch.cat([by_theta, s.detach().view(1)]), [by_clean, *by_targets]

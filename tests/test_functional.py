@@ -1,6 +1,6 @@
 """The adjoint of the inner loop against one graph through all of its steps, in one process and in several."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -17,6 +17,7 @@ from raydd.functional import (
     InnerGradients,
     InnerLoop,
     InnerStep,
+    Trajectory,
     adjoint,
     hard_cross_entropy,
     shard,
@@ -86,7 +87,7 @@ class Problem:
         """The product's loss and gradients."""
         loop, images, labels = self.loop(), self.images, self.labels
         trajectory = unroll(loop, self.start, self.lr, images, labels)
-        loss, cotangent = matching_loss(trajectory[-1], self.target, self.start)
+        loss, cotangent = matching_loss(trajectory.params[-1], self.target, self.start)
         return loss, adjoint(loop, trajectory, self.lr, images, labels, cotangent)
 
     def reference(self) -> Results:
@@ -106,6 +107,17 @@ class Problem:
         )
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         return {"loss": loss.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+@pytest.mark.parametrize("kept_graphs", [1, 2, 3, 9])
+def test_kept_graphs_change_nothing_but_rounding(kept_graphs: int) -> None:
+    problem = Problem(soft=True, steps=3)
+    loop, inputs = problem.loop(), (problem.start, problem.lr, problem.images, problem.labels)
+    again = [(loop, unroll(loop, *inputs)) for loop in (loop, replace(loop, kept_graphs=kept_graphs))]
+    assert [len(trajectory.graphs) for _, trajectory in again] == [0, min(kept_graphs, 3)]
+    plain, kept = (adjoint(loop, trajectory, *inputs[1:], problem.target) for loop, trajectory in again)
+    for name in ("images", "labels", "lr"):
+        assert relative_error(getattr(kept, name), getattr(plain, name)) < 1e-12, name
 
 
 def as_results(loss: Tensor, gradients: InnerGradients) -> Results:
@@ -167,7 +179,7 @@ def test_inputs_stay_as_they_were() -> None:
     before = [tensor.clone() for tensor in inputs]
     loop = problem.loop()
     trajectory = unroll(loop, inputs[0], *inputs[1:4])
-    assert len(trajectory) == 4
+    assert len(trajectory.params) == 4
     adjoint(loop, trajectory, *inputs[1:4], inputs[4])
     for tensor, copy in zip(inputs, before, strict=True):
         assert torch.equal(tensor, copy) and not tensor.requires_grad
@@ -198,9 +210,9 @@ def test_a_constant_cotangent_gives_tesla(steps: int) -> None:
     problem = Problem(soft=False, steps=steps)
     loop, images, labels, lr = problem.loop(), problem.images, problem.labels, problem.lr
     trajectory = unroll(loop, problem.start, lr, images, labels)
-    _, cotangent = matching_loss(trajectory[-1], problem.target, problem.start)
+    _, cotangent = matching_loss(trajectory.params[-1], problem.target, problem.start)
     single = [
-        adjoint(InnerLoop(loop.network, loop.loss, [step]), trajectory[t : t + 2], lr, images, labels, cotangent)
+        adjoint(InnerLoop(loop.network, loop.loss, [step]), Trajectory(trajectory.params[t : t + 2]), lr, images, labels, cotangent)
         for t, step in enumerate(loop.steps)
     ]
     by_images, by_lr = sum(g.images for g in single), sum(g.lr for g in single)
@@ -274,11 +286,11 @@ def run(steps):
     loop = InnerLoop(network, soft_cross_entropy, [InnerStep(torch.arange(10), 10, lambda x: x.flip(3))] * steps)
     if kind == "adjoint":
         trajectory = unroll(loop, start, lr, images, labels)
-        adjoint(loop, trajectory, lr, images, labels, 2 * (trajectory[-1] - target))
+        adjoint(loop, trajectory, lr, images, labels, 2 * (trajectory.params[-1] - target))
         return
     theta, leaf = start.clone().requires_grad_(), images.clone().requires_grad_()
     for _ in range(steps):
-        loss = loop.batch_loss(theta, leaf.flip(3), labels, 10)
+        loss = soft_cross_entropy(network(theta, leaf.flip(3)), labels) / 10
         theta = theta - lr * torch.autograd.grad(loss, theta, create_graph=True)[0]
     torch.autograd.grad((theta - target).square().sum(), leaf)
 

@@ -29,6 +29,8 @@ class Task:
     """The epoch at which those trajectories end."""
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    kept_graphs: int = 0
+    """Inner steps that keep their graph: faster, for more memory (see `raydd.functional.InnerLoop`)."""
 
     def require_trajectories(self) -> TrajectoryStore:
         """The trajectory store.

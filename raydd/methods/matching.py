@@ -234,9 +234,9 @@ class TrajectoryMatching:
         )
         images, labels, lr = self._whole("images"), self._whole_labels(), self._learned["lr"]
         loss_of = soft_cross_entropy if self._soft else hard_cross_entropy
-        loop = InnerLoop(self._network, loss_of, self._inner_steps(len(images)))
+        loop = InnerLoop(self._network, loss_of, self._inner_steps(len(images)), self.task.kept_graphs)
         trajectory = unroll(loop, theta_0, lr, images, labels)
-        loss, cotangent = matching_loss(trajectory[-1], target, theta_0)
+        loss, cotangent = matching_loss(trajectory.params[-1], target, theta_0)
         bound = math.inf if self.config.threshold is None else self.config.threshold
         if not (loss.isfinite() and loss <= bound):
             return float(loss), None

@@ -130,6 +130,7 @@ class Run:
             num_experts=self.config.experts.count,
             last_epoch=self.config.experts.training.epochs,
             device=self.device,
+            kept_graphs=self.config.cluster.kept_graphs,
         )
 
     def trials(self) -> list[Trial]:
