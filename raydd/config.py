@@ -173,7 +173,10 @@ def _explain(error: ValidationError) -> ConfigError:
     if first["type"].startswith("union_tag"):
         known = ", ".join(method.name for method in get_args(get_args(MethodConfig)[0]))
         return ConfigError("method.name", f"must be one of {known}, is {context.get('tag', 'missing')}")
-    return ConfigError(where, f"{first['msg']}, got {first.get('input')!r}")
+    message = first["msg"]
+    if (parent := ".".join(path[:-1])) in field_names(RunConfig()) and not path[-1].isdigit():  # a member of a union
+        where, message = parent, ", or: ".join(e["msg"] for e in error.errors() if e["loc"][:-1] == first["loc"][:-1])
+    return ConfigError(where, f"{message}, got {first.get('input')!r}")
 
 
 def _nearest(path: list[str]) -> str:

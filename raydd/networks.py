@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from raydd.errors import ConfigError
@@ -101,7 +100,9 @@ def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
 def _resnet18(config: NetworkConfig, shape: Shape) -> nn.Module:
     """He et al., CVPR 2016. Below 128 pixels the stem is one 3x3 convolution without pooling."""
     channels, side = shape[0], min(shape[1:])
-    net: nn.Module = torchvision.models.resnet18(norm_layer=_NORMS[config.norm])
+    from torchvision.models import resnet18  # here, because importing torchvision takes seconds
+
+    net: nn.Module = resnet18(norm_layer=_NORMS[config.norm])
     if side < 128:
         net.conv1 = nn.Conv2d(channels, 64, 3, stride=_extra_stride(shape), padding=1, bias=False)
         net.maxpool = nn.Identity()

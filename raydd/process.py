@@ -1,7 +1,9 @@
-"""How a process that computes is set up."""
+"""How a process that computes is set up, and what it has taken."""
 
 import ctypes
+import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -19,3 +21,14 @@ def set_up(threads: int) -> None:
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that was resident in this process so far.
+
+    Linux hands a process the peak of the one that started it in `getrusage`, hence its own status file where it is.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

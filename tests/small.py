@@ -43,13 +43,15 @@ CONFIG: dict[str, Any] = {
     },
     "cluster": {"checkpoint_iterations": 3},
 }
-"""Experts that know the digits, so that DATM finds images that they classify correctly; all else as short as it gets."""
+"""Experts that know the digits, so that DATM finds images that they classify correctly; else as short as it gets."""
 STUDENTS = 5
 """Synthetic, init, random with hard and with stored labels, full."""
 UPDATES = {"expert": 8, "distil": 10, "student": 4 * 5 + 1}
 """How often each kind of work tells its progress."""
 REWRITTEN = ("config.yaml", "run.lock", "report.html", "preview.png")
 """What every run writes anew."""
+
+_DATM = "initial_max_start_epoch", "expansion_iterations"
 
 State = dict[str, tuple[int, str]]
 
@@ -108,6 +110,26 @@ def _finished() -> Path:
     return run.out
 
 
+@cache
+def picture_run(method: str, preprocess: str, validation_fraction: float) -> SmallRun:
+    """A finished run on the pictures of `image_folder`, 20 a class to train with; shared, so not to be changed."""
+    temporary = TemporaryDirectory()
+    atexit.register(temporary.cleanup)
+    folder = Path(temporary.name)
+    common = {name: value for name, value in CONFIG["method"].items() if name not in _DATM or method == "datm"}
+    changes = {
+        "data": {"source": "imagefolder", "root": str(image_folder(folder / "pictures")), "preprocess": preprocess},
+        "data.validation_fraction": validation_fraction,
+        "experts.training.lr": 0.05,
+        "method": {**common, "name": method, "image_lr": 0.1},
+        "evaluate.recipe.epochs": 40,
+        "evaluate.full_epochs": 5,
+    }
+    run = small_run(folder, changes)
+    assert run.does("run") == 0
+    return run
+
+
 def state(folder: Path) -> State:
     """Time of writing and SHA-256 of every file below a folder, and the folders, by relative path."""
     return {str(path.relative_to(folder)): _seen(path) for path in sorted(folder.rglob("*"))}
@@ -132,14 +154,15 @@ def truncate(path: Path) -> None:
 
 
 def image_folder(root: Path, per_class: int = 20, tests_per_class: int = 10) -> Path:
-    """Three classes of 16x16 pictures, a colour each under noise, as PNG files in the layout of `imagefolder`."""
+    """Three classes of 16x16 pictures, a pattern each under noise, as PNG files in the layout of `imagefolder`."""
     draw = np.random.default_rng(0)
+    row, column = np.indices((16, 16)) // 2 % 2
+    patterns = {"checks": row ^ column, "columns": column, "rows": row}
     for split, count in (("train", per_class), ("test", tests_per_class)):
-        for channel, name in enumerate(("red", "green", "blue")):
+        for name, pattern in patterns.items():
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = draw.integers(0, 120, (16, 16, 3), np.uint8)
-                pixels[:, :, channel] += 100
-                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+                pixels = 100 * pattern[:, :, None] + draw.integers(0, 4, (16, 16, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:03d}.png")
     return root

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray._raylet import GcsClient
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from runs import CONFIG, epochs, made, metrics, raydd_run, run, running, started, students, times, wait_until_gone
 
 from raydd import config as configs
@@ -280,6 +282,7 @@ def autoscaling_cluster(nodes: int, update_seconds: int) -> Iterator[str]:
     folder, port = Path(tempfile.mkdtemp(prefix="raydd")), free_port()
     provider = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"
     config = {
+        **dict.fromkeys(("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files"), []),
         "cluster_name": "pretended",
         "max_workers": nodes,
         "provider": {
@@ -310,9 +313,17 @@ def autoscaling_cluster(nodes: int, update_seconds: int) -> Iterator[str]:
     try:
         with started(ray_start, folder / "log", **environment) as command:
             command.until(lambda: "--block" in command.output())
+            command.until(lambda: autoscaler(f"127.0.0.1:{port}").autoscaling_state.autoscaler_state_version)
             yield f"127.0.0.1:{port}"
     finally:
         shutil.rmtree(folder)
+
+
+def autoscaler(address: str) -> Any:
+    """What the autoscaler of a cluster was asked for and what it answered, as Ray's GetClusterStatusReply."""
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(address).get_cluster_status())
+    return reply
 
 
 def free_port() -> int:
@@ -331,9 +342,7 @@ def test_an_autoscaling_cluster_is_waited_for_within_its_limits(tmp_path: Path) 
         assert "error: cluster.num_workers: 64 times" in printed and not out.exists()
         printed = run(out, "--cluster.num-workers", "3", RAY_ADDRESS=address)
         assert "waiting for resources: 3/3" in printed
-        state = runtime.GetClusterStatusReply()
-        state.ParseFromString(ray._raylet.GcsClient(address).get_cluster_status())
-        assert not state.cluster_resource_state.cluster_resource_constraints[0].resource_requests
+        assert not autoscaler(address).cluster_resource_state.cluster_resource_constraints[0].resource_requests
     pipeline.verify(Folder.at(out))
 
 
@@ -345,4 +354,13 @@ def test_waiting_for_an_autoscaling_cluster_has_an_end(tmp_path: Path) -> None:
         printed = run(out, *flags, code=2, RAY_ADDRESS=address)
     assert "waiting for resources: 1/3" in printed and "s more" in printed
     assert "error: cluster.num_workers: 3 times {'CPU': 1.0} asked for, but only 1 fit" in printed
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_an_address_at_which_no_cluster_answers_is_named(tmp_path: Path) -> None:
+    out, began = tmp_path / "run", time.monotonic()
+    printed = run(out, code=2, RAY_ADDRESS=f"127.0.0.1:{free_port()}")
+    assert time.monotonic() - began < 200
+    assert "error: RAY_ADDRESS: no Ray cluster lets us in at 127.0.0.1" in printed and "Traceback" not in printed
     assert not out.exists()

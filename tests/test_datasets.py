@@ -25,9 +25,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from raydd.datasets import DataConfig, Splits, load, signature
-from raydd.errors import ArtefactError, ConfigError, DataError
+from raydd.errors import ConfigError, DataError
 from raydd.random import Key
-from raydd.storage import Folder
 
 KEY = Key.root(0)
 TRAIN10K_SHA256 = "78b0adb6c9ddd83aaeef319aeb90848d310b5adbad91e5421d6cf3ea91002ce5"

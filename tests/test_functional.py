@@ -212,7 +212,14 @@ def test_a_constant_cotangent_gives_tesla(steps: int) -> None:
     trajectory = unroll(loop, problem.start, lr, images, labels)
     _, cotangent = matching_loss(trajectory.params[-1], problem.target, problem.start)
     single = [
-        adjoint(InnerLoop(loop.network, loop.loss, [step]), Trajectory(trajectory.params[t : t + 2]), lr, images, labels, cotangent)
+        adjoint(
+            InnerLoop(loop.network, loop.loss, [step]),
+            Trajectory(trajectory.params[t : t + 2]),
+            lr,
+            images,
+            labels,
+            cotangent,
+        )
         for t, step in enumerate(loop.steps)
     ]
     by_images, by_lr = sum(g.images for g in single), sum(g.lr for g in single)

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the work broke off, 2 a user's mistake (one message), 130 
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from raydd import __version__, config, pipeline
+from raydd.bench.matching import MatchingBench
 from raydd.cli import tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
@@ -71,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every sha256 and schema of a run")
     verify.add_argument("run", metavar="RUN")
     verify.set_defaults(handler=_verify)
+    bench = commands.add_parser("bench", help="measure against the plain way of doing the same work", add_help=False)
+    bench.add_argument("name", metavar="NAME", choices=["matching"])
+    bench.add_argument("--json", metavar="FILE")
+    bench.set_defaults(handler=_bench)
     return parser
 
 
@@ -155,4 +161,14 @@ def _verify(known: argparse.Namespace, rest: list[str]) -> int:
         raise UserError(f"verify: there is no option {rest[0]}")
     for checked in pipeline.verify(Folder.at(known.run)):
         console.print(f"intact: {escape(checked)}", soft_wrap=True)
+    return 0
+
+
+def _bench(known: argparse.Namespace, rest: list[str]) -> int:
+    measured = tyro.cli(MatchingBench, prog=f"raydd bench {known.name}", args=rest).run()
+    for name, value in measured.items():
+        console.print(f"{name}: {value:.4g}")
+    if known.json:
+        folder, _, name = known.json.rpartition("/")
+        Folder.at(folder or ".").write(name, json.dumps(measured, indent=2).encode())
     return 0

@@ -5,6 +5,7 @@ from rich.table import Table
 from raydd.evaluation import records
 from raydd.evaluation.summary import summarise
 from raydd.pipeline.run import Run
+from raydd.plan import Plan
 
 
 def results(run: Run) -> Table:
@@ -28,6 +29,30 @@ def results(run: Run) -> Table:
             _number(row.seconds, 1, ".1f"),
         )
     return table
+
+
+def plan(made: Plan) -> Table:
+    """What each kind of work takes, and the artefacts that it makes."""
+    table = Table(title="plan")
+    for name in ("work", "makes"):
+        table.add_column(name)
+    for name in ("units", "TFLOP", "disk MB", "work MB", "memory MB"):
+        table.add_column(name, justify="right")
+    for step in (*made.steps, made.total):
+        table.add_row(
+            step.work,
+            step.makes,
+            str(step.units),
+            f"{step.flops / 1e12:.3g}",
+            _megabytes(step.disk_bytes),
+            _megabytes(step.working_disk_bytes),
+            _megabytes(step.peak_memory_bytes),
+        )
+    return table
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f}"
 
 
 def _number(value: float | None, scale: float, form: str) -> str:

@@ -26,6 +26,8 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
+_ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
+"""How often Ray tries to reach a cluster, 45 seconds each time; by itself it does so for a quarter of an hour."""
 
 
 @contextmanager
@@ -33,6 +35,9 @@ def session() -> Iterator[None]:
     """A connection to Ray: the caller's own where there is one, a cluster's where RAY_ADDRESS names it, else a new one.
 
     Only what was started here is shut down.
+
+    Raises:
+        ResourceError: no cluster answers at RAY_ADDRESS, or it does not let us in.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -40,12 +45,31 @@ def session() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
-    own = {"include_dashboard": False, "num_cpus": _cpus()} if address == "local" else {}
-    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **own)
+    if address == "local":
+        _connect(address, include_dashboard=False, num_cpus=_cpus())
+    else:
+        _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    os.environ[_ATTEMPTS] = "1"
+    try:
+        _connect(address)
+    except ConnectionError as error:
+        raise ResourceError(
+            f"RAY_ADDRESS: no Ray cluster lets us in at {address}; see that it runs and that RAY_AUTH_TOKEN is the one "
+            "it was started with, or unset RAY_ADDRESS to work on this machine"
+        ) from error
+    finally:
+        del os.environ[_ATTEMPTS]  # a cluster that is started here may take its time
+
+
+def _connect(address: str, **options: Any) -> None:
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
 
 
 def num_workers(config: ClusterConfig) -> int:

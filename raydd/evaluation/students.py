@@ -3,9 +3,7 @@
 Letters: M training images, N test images, K classes.
 """
 
-import resource
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydd import __version__
+from raydd import __version__, process
 from raydd.evaluation.metrics import accuracy_per_class
 from raydd.evaluation.records import Record
 from raydd.evaluation.trials import Trial
@@ -157,8 +155,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory used so far: of the GPU where the device is one, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return process.peak_memory_bytes()
 
 
 @cache

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import pyarrow.compute as pc
+
 from raydd import config as configs
 from raydd import networks, prepared, report
 from raydd.config import RunConfig
@@ -15,6 +17,7 @@ from raydd.evaluation import records
 from raydd.evaluation.trials import Trial
 from raydd.methods.initial import require_images
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
+from raydd.plan import DataFacts, Plan, make_plan
 from raydd.progress import Progress
 from raydd.storage import Artefact, Folder
 
@@ -76,6 +79,13 @@ def write_report(config: RunConfig) -> Run:
     return run
 
 
+def plan_of(config: RunConfig) -> Plan:
+    """What the run will take, from the size of its dataset; writes nothing."""
+    data = Run(config, Folder.at(config.out)).data
+    held_out = 0 if data.validation is None else len(data.validation)
+    return make_plan(config, DataFacts(len(data.train), len(data.test), data.shape, data.num_classes, held_out))
+
+
 def verify(folder: Folder) -> list[str]:
     """Check every sha256 and schema below a run's folder; returns what was checked.
 
@@ -111,7 +121,6 @@ def _check_networks(run: Run) -> None:
 
 def _check_inputs(run: Run) -> None:
     """See that whatever is finished and will be read is as it was written."""
-    records.read(run.results)
     missing = _missing_trials(run)
     folders = [run.synthetic, run.folder / "stages"]
     if missing or not run.has_synthetic():
@@ -131,8 +140,9 @@ def _is_finished(run: Run) -> bool:
 
 
 def _missing_trials(run: Run) -> list[Trial]:
-    found = ((trial, records.find(run.results, run.record_id(trial))) for trial in run.trials())
-    return [trial for trial, record in found if record is None or record.status == "failed"]
+    found = records.read(run.results)
+    finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
+    return [trial for trial in run.trials() if run.record_id(trial) not in finished]
 
 
 def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from raydd.config import RunConfig
 from raydd.evaluation.trials import plan_trials
 from raydd.methods import DATMConfig
 from raydd.methods.matching import draw_batches
-from raydd.plan.cost import DataFacts, matching_step, network_size, predicting, training
+from raydd.plan.cost import DataFacts, kept_graph, matching_step, network_size, predicting, training
 from raydd.random import Key
 
 __all__ = [
@@ -200,18 +200,27 @@ def _distill(config: RunConfig, facts: DataFacts) -> Step:
     batches = draw_batches(Key.root(config.seed), num_images, batch_size, method.synthetic_steps)
     workers = 1 if config.cluster.num_workers == "auto" else config.cluster.num_workers
     step = matching_step(config.network, facts, math.ceil(batch_size / workers), soft)
+    kept = min(config.cluster.kept_graphs, method.synthetic_steps)
+    graph = kept_graph(config.network, facts, math.ceil(batch_size / workers), soft)
     vector = 4 * network_size(config.network, facts)[0]
     resident = 5 * learned + (method.synthetic_steps + 1) * vector
+    flops = step.flops_of(sum(map(len, batches))) - graph.flops_of(sum(map(len, batches[len(batches) - kept :])))
     start, checkpoint = predicting(config.network, facts), checkpoint_bytes(config, facts)
-    work = max(resident + step.memory_bytes, soft * (vector + start.memory_bytes), SAVE_FACTOR * checkpoint)
+    work = max(
+        resident + step.memory_bytes + kept * graph.memory_bytes,
+        soft * (vector + start.memory_bytes),
+        SAVE_FACTOR * checkpoint,
+    )
     return Step(
         work="distill",
         makes=f"outer iterations of {method.name} ({num_images} images)",
         units=method.iterations,
-        flops=method.iterations * step.flops_of(sum(map(len, batches))) + soft * _labelling(config, facts),
+        flops=method.iterations * flops + soft * _labelling(config, facts),
         disk_bytes=3 * synthetic_bytes(config, facts) + method.iterations * METRICS_ROW_BYTES,
         working_disk_bytes=2 * checkpoint,
-        peak_tensor_bytes=max(resident + step.tensor_bytes, soft * (vector + start.tensor_bytes), 8 * learned),
+        peak_tensor_bytes=max(
+            resident + step.tensor_bytes + kept * graph.tensor_bytes, soft * (vector + start.tensor_bytes), 8 * learned
+        ),
         peak_memory_bytes=data_bytes(config, facts) + work,
     )
 

@@ -118,16 +118,35 @@ def predicting(network: NetworkConfig, facts: DataFacts) -> Cost:
 @cache
 def matching_step(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool) -> Cost:
     """One inner step and its adjoint, as trajectory matching takes them, for so many images."""
+    loop, theta, images, labels = _inner_loop(network, facts, rows, soft)
+    lr = torch.empty((), device="meta")
+    with (meter := _Meter()):
+        adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
+    return meter.cost(rows)
+
+
+@cache
+def kept_graph(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool) -> Cost:
+    """The graph of one inner step: the FLOPs that keeping it saves, and the bytes that it holds."""
+    loop, theta, images, labels = _inner_loop(network, facts, rows, soft)
+    with (meter := _Meter()):
+        graph = loop.graph(loop.steps[0], theta, images, labels)
+        held = meter.held(rows)
+    del graph
+    return held
+
+
+def _inner_loop(
+    network: NetworkConfig, facts: DataFacts, rows: int, soft: bool
+) -> tuple[InnerLoop, Tensor, Tensor, Tensor]:
+    """A loop of one step on so many images, with its parameters, images and labels, on the meta device."""
     with torch.device("meta"):
         flat = FlatNetwork(networks.build(network, facts.shape, facts.num_classes))
         images, index = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
         labels = torch.empty(rows, facts.num_classes) if soft else index
-        theta, lr = torch.empty(flat.size), torch.empty(())
+        theta = torch.empty(flat.size)
     step = InnerStep(index, rows, lambda images_BCHW: images_BCHW)
-    loop = InnerLoop(flat, soft_cross_entropy if soft else hard_cross_entropy, [step])
-    with (meter := _Meter()):
-        adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
-    return meter.cost(rows)
+    return InnerLoop(flat, soft_cross_entropy if soft else hard_cross_entropy, [step]), theta, images, labels
 
 
 class _Meter(TorchDispatchMode):
@@ -143,6 +162,10 @@ class _Meter(TorchDispatchMode):
     def cost(self, images: int) -> Cost:
         """What was counted, for a step on so many images."""
         return Cost(images, self._flops, round(self._tensors.peak), round(self._memory.peak))
+
+    def held(self, images: int) -> Cost:
+        """What was counted, with the bytes that are alive now in place of the peak."""
+        return Cost(images, self._flops, round(self._tensors.now), round(self._memory.now))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

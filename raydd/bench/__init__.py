@@ -1,0 +1,1 @@
+"""Measurements: the product against the plain way of doing the same work, alternating in one process."""

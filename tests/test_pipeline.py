@@ -1,0 +1,236 @@
+"""What is made, in which order, from what; on pictures in folders, end to end."""
+
+import pickle
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small import STUDENTS, SmallRun, finished_run, picture_run, small_run, state
+from torch import Tensor
+
+import raydd
+from raydd import config as configs
+from raydd import datasets, pipeline
+from raydd.datasets import Splits
+from raydd.errors import ArtefactError, ResourceError
+from raydd.evaluation.trials import Trial
+from raydd.pipeline.local import LocalExecutor
+from raydd.pipeline.run import Run
+from raydd.progress import NoProgress, Progress
+from raydd.storage import Folder
+
+WAYS = [("mtt", "zca", 0.2), ("datm", "zca", 0.2), ("datm", "standardise", 0.0)]
+every_way = pytest.mark.parametrize(("method", "preprocess", "fraction"), WAYS)
+
+
+class Recording(LocalExecutor):
+    """Notes what it is asked for, and does it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def check(self, run: Run, progress: Progress) -> None:
+        self.asked.append(("check", 0))
+
+    def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
+        self.asked.append(("experts", len(numbers)))
+        super().experts(run, numbers, progress)
+
+    def distill(self, run: Run, progress: Progress) -> None:
+        self.asked.append(("distill", 1))
+        super().distill(run, progress)
+
+    def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
+        self.asked.append(("evaluate", len(trials)))
+        super().evaluate(run, trials, progress)
+
+
+def asked(small: SmallRun, last_step: str = "evaluate") -> list[tuple[str, int]]:
+    """What executing a run asks of its executor."""
+    executor = Recording()
+    pipeline.execute(configs.load(str(small.file)), executor, NoProgress(), last_step)
+    return executor.asked
+
+
+def opened(small: SmallRun) -> Run:
+    return Run(configs.load(str(small.file)), Folder.at(small.out))
+
+
+def splits(small: SmallRun) -> Splits:
+    run = opened(small)
+    return datasets.load(run.config.data, run.key())
+
+
+def rows(images: Tensor) -> set[bytes]:
+    """Each image as bytes."""
+    return {image.numpy().tobytes() for image in images}
+
+
+@every_way
+def test_pictures_go_end_to_end(method: str, preprocess: str, fraction: float) -> None:
+    small = picture_run(method, preprocess, fraction)
+    found = raydd.results(small.out).to_pylist()
+    labels = {"synthetic": "stored" if method == "datm" else "hard", "full": "hard"}
+    subjects = [("synthetic", labels["synthetic"]), ("init", labels["synthetic"]), ("random", "hard"), ("full", "hard")]
+    if method == "datm":
+        subjects.insert(3, ("random", "stored"))
+    assert sorted((row["subject"], row["labels"]) for row in found) == sorted(subjects)
+    for row in found:
+        assert (row["status"], row["dataset"], row["method"]) == ("ok", "pictures", method)
+        assert row["num_images"] == (3 * round(20 * (1 - fraction)) if row["subject"] == "full" else 3)
+        assert row["test_accuracy"] == pytest.approx(sum(row["class_accuracy"]) / 3)
+    accuracy = {row["subject"]: row["test_accuracy"] for row in found}
+    assert accuracy["synthetic"] > 0.6 and accuracy["full"] > 0.8
+    dataset = raydd.load(small.out)
+    assert dataset.preprocessing.name == preprocess and dataset.class_names == ("checks", "columns", "rows")
+    assert "pictures" in (small.out / "report.html").read_text()
+
+
+@every_way
+def test_validation_accuracy_is_recorded_where_images_were_kept_aside(
+    method: str, preprocess: str, fraction: float
+) -> None:
+    for row in raydd.results(picture_run(method, preprocess, fraction).out).to_pylist():
+        if fraction:
+            hits = row["validation_accuracy"] * 12
+            assert hits == pytest.approx(round(hits), abs=1e-9) and 0 <= hits <= 12
+        else:
+            assert row["validation_accuracy"] is None
+
+
+@pytest.mark.parametrize("method", ["mtt", "datm"])
+def test_validation_images_take_no_part_in_training(method: str) -> None:
+    small = picture_run(method, "zca", 0.2)
+    parts = splits(small)
+    assert parts.validation is not None
+    train, validation = rows(parts.train.images), rows(parts.validation.images)
+    everything = datasets.load(replace(opened(small).config.data, validation_fraction=0), opened(small).key())
+    assert (len(train), len(validation)) == (48, 12) and not train & validation
+    assert train | validation == rows(everything.train.images)
+    assert parts.validation.counts() == [4, 4, 4]
+    run = opened(small)
+    assert rows(parts.train.images) == rows(pixels(run, run.data.train.images))
+    assert run.trajectories.card.fingerprint == parts.train.fingerprint != everything.train.fingerprint
+    start = raydd.load(small.out / "stages/000/init").synthetic
+    assert rows(start.pixels()) <= train
+
+
+def pixels(run: Run, images: Tensor) -> Tensor:
+    return run.data.preprocessing.inverse(images).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def test_what_is_prepared_is_what_is_loaded() -> None:
+    small = picture_run("datm", "standardise", 0.0)
+    run, parts = opened(small), splits(small)
+    pixels = parts.train.images.double() / 255
+    mean, std = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True, correction=0)
+    assert torch.allclose(run.data.train.images, ((pixels - mean) / std).float(), atol=1e-5)
+    assert torch.allclose(run.data.test.images, ((parts.test.images.double() / 255 - mean) / std).float(), atol=1e-5)
+    assert torch.equal(run.data.test.labels, parts.test.labels)
+
+
+def test_every_step_is_asked_for_once_and_in_order(tmp_path: Path) -> None:
+    small = small_run(tmp_path)
+    assert asked(small, "experts") == [("check", 0), ("experts", 2)]
+    assert asked(small, "evaluate") == [("check", 0), ("distill", 1), ("evaluate", STUDENTS)]
+    assert asked(small, "evaluate") == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "again"),
+    [
+        (["results"], [("check", 0), ("evaluate", STUDENTS)]),
+        (["synthetic"], [("check", 0), ("distill", 1)]),
+        (["synthetic", "stages"], [("check", 0), ("distill", 1)]),
+        (["experts/manifest.json"], []),
+        (["experts/manifest.json", "experts/expert-00001.json"], [("experts", 1)]),
+        (["experts"], [("experts", 2)]),
+        (["work"], []),
+    ],
+    ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
+)
+def test_only_what_is_missing_is_made_again(lost: list[str], again: list[tuple[str, int]], tmp_path: Path) -> None:
+    small = finished_run(tmp_path)
+    before = {name: seen for name, (_, seen) in small.artefacts().items()}
+    for name in lost:
+        path = small.out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert asked(small) == again
+    after = {name: seen for name, (_, seen) in small.artefacts().items()}
+    same = [name for name in before if name in after and not name.startswith(("results/", "metrics/", "work/"))]
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert set(before) - set(after) <= {name for name in before if name.startswith("work")}
+    pipeline.verify(Folder.at(small.out))
+
+
+def test_nothing_is_written_where_resources_are_lacking(tmp_path: Path) -> None:
+    class Poor(LocalExecutor):
+        def check(self, run: Run, progress: Progress) -> None:
+            raise ResourceError("cluster.num_workers: there are none")
+
+    small = small_run(tmp_path)
+    before = state(tmp_path)
+    with pytest.raises(ResourceError):
+        pipeline.execute(configs.load(str(small.file)), Poor(), NoProgress())
+    assert state(tmp_path) == before
+
+
+def test_experts_of_another_config_are_never_taken_over(tmp_path: Path) -> None:
+    small = small_run(tmp_path)
+    assert small.does("experts") == 0
+    (small.out / "experts" / "manifest.json").unlink()
+    before = state(small.out)
+    config = configs.load(str(small.file))
+    other = replace(config, experts=replace(config.experts, seed=5))
+    with pytest.raises(ArtefactError, match="expert-00000.arrow: these trajectories were made for another seed: 0"):
+        pipeline.execute(other, LocalExecutor(), NoProgress())
+    assert state(small.out) == before
+
+
+def test_failed_students_stay_as_rows_and_are_tried_again(tmp_path: Path) -> None:
+    small = finished_run(tmp_path)
+    before = raydd.results(small.out)["record_id"].to_pylist()
+    flags = "--evaluate.recipe.lr", "1e30", "--evaluate.baselines", "init"
+    assert small.does("evaluate", *flags) == 0
+    failed = [row for row in raydd.results(small.out).to_pylist() if row["status"] == "failed"]
+    assert {row["subject"] for row in failed} == {"synthetic", "init"}
+    assert all(row["error"].startswith("RunError: the training loss is ") for row in failed)
+    assert all(row["test_accuracy"] is None for row in failed)
+    assert small.does("evaluate", *flags) == 0
+    again = [row for row in raydd.results(small.out).to_pylist() if row["status"] == "failed"]
+    assert [row["record_id"] for row in again] == [row["record_id"] for row in failed]
+    assert all(new["time"] > old["time"] for new, old in zip(again, failed, strict=True))
+    assert len(raydd.results(small.out)) == len(before) + len(failed)
+
+
+def test_a_record_is_named_by_what_determines_it(tmp_path: Path) -> None:
+    config = configs.load(str(small_run(tmp_path).file))
+
+    def names(changed: configs.RunConfig) -> list[str]:
+        run = Run(changed, Folder.at(tmp_path / "elsewhere"))
+        return [run.record_id(trial) for trial in run.trials()]
+
+    wanted = names(config)
+    assert len(set(wanted)) == len(wanted) == STUDENTS
+    cluster = replace(config.cluster, num_workers=4, checkpoint_iterations=1)
+    assert names(replace(config, name="other", out="s3://bucket/run", cluster=cluster)) == wanted
+    assert names(replace(config, evaluate=replace(config.evaluate, num_students=2)))[::2] == [*wanted[:-1:]] + [
+        wanted[-1]
+    ]
+    for changed in (
+        replace(config, seed=1),
+        replace(config, method=replace(config.method, iterations=11)),
+        replace(config, data=replace(config.data, preprocess="none")),
+    ):
+        assert not set(names(changed)) & set(wanted)
+
+
+def test_a_run_travels_light(tmp_path: Path) -> None:
+    run = opened(finished_run(tmp_path))
+    assert len(run.data.train) == 120
+    sent = pickle.dumps(run)
+    arrived = pickle.loads(sent)
+    assert len(sent) < 10_000 and arrived == run and arrived.synthetic_key == run.synthetic_key
