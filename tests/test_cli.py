@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from small import (
 )
 
 import raydd as package
+from raydd import config as configs
 from raydd.cli import progress as shown
 from raydd.progress import Progress
 from raydd.storage import Folder
@@ -450,6 +452,24 @@ def test_work_may_be_deleted(done: SmallRun) -> None:
     assert done.artefacts() == artefacts
 
 
+def test_show_prints_config_and_plan_and_writes_nothing(tmp_path: Path, capsys: Captured) -> None:
+    run = small_run(tmp_path, {"name": "[red] or [not]", "evaluate.networks": [{"name": "mlp"}]})
+    before = state(tmp_path)
+    assert raydd("show", run.file, "--method.iterations", "9", "--seed", "4") == 0
+    printed, plan = re.split("\n +plan +\n", capsys.readouterr().out)
+    wanted = configs.load(str(run.file))
+    shown_config = configs.parse(printed.encode(), "printed")
+    assert shown_config == replace(wanted, seed=4, method=replace(wanted.method, iterations=9))
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in plan.splitlines() if "│" in line]
+    units = {line[0]: line[2] for line in lines if line[0]}
+    assert units == {"data": "416", "experts": "2", "distill": "9", "evaluate": str(STUDENTS), "total": "1"}
+    assert state(tmp_path) == before
+
+
+def test_show_of_a_mistake(fresh: SmallRun, tmp_path: Path, capsys: Captured) -> None:
+    require_refusal(tmp_path, capsys, lambda: raydd("show", fresh.file, "--network.depth", "4"), "network.depth: 4")
+
+
 def test_verify(done: SmallRun, capsys: Captured) -> None:
     before = state(done.out)
     assert raydd("verify", done.out) == 0
@@ -633,9 +653,13 @@ def test_help_shows_the_values_of_a_config(fresh: SmallRun, capsys: Captured) ->
 
 def test_the_program_itself(tmp_path: Path) -> None:
     run = small_run(tmp_path, {"method.image_lrr": 1})
-    command = [sys.executable, "-m", "raydd"]
-    asked = subprocess.run([*command, "--version"], capture_output=True, text=True)
-    assert (asked.returncode, asked.stdout) == (0, f"{package.__version__}\n")
-    done = subprocess.run([*command, "run", run.file, "--no-ray"], capture_output=True, text=True)
-    require_message(done.stderr, "method.image_lrr: there is no such field")
-    assert (done.returncode, done.stdout) == (2, "") and not run.out.exists()
+
+    def begin(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "raydd", *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    version, mistake = begin("--version"), begin("run", run.file, "--no-ray")
+    assert version.communicate() == (f"{package.__version__}\n", "") and version.returncode == 0
+    printed, message = mistake.communicate()
+    require_message(message, "method.image_lrr: there is no such field")
+    assert (mistake.returncode, printed) == (2, "") and not run.out.exists()

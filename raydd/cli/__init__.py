@@ -151,8 +151,9 @@ def _report(known: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(known: argparse.Namespace, rest: list[str]) -> int:
     chosen = _load(known, rest)
-    console.print(config.to_yaml(chosen), end="", soft_wrap=True)
-    console.print(tables.plan(pipeline.plan_of(chosen)))
+    plan = tables.plan(pipeline.plan_of(chosen))
+    console.print(config.to_yaml(chosen), end="", soft_wrap=True, markup=False)
+    console.print(plan)
     return 0
 
 

@@ -1,5 +1,6 @@
 """What the command line prints as tables."""
 
+from rich.markup import escape
 from rich.table import Table
 
 from raydd.evaluation import records
@@ -10,7 +11,7 @@ from raydd.plan import Plan
 
 def results(run: Run) -> Table:
     """Mean and spread of the students' test accuracy, one row for each training set."""
-    table = Table(title=f"test accuracy, last epoch ({run.config.name})")
+    table = Table(title=f"test accuracy, last epoch ({escape(run.config.name)})")
     for name, justify in (("trained on", "left"), ("labels", "left"), ("network", "left"), ("%", "right"),
                           ("std", "right"), ("n", "right"), ("failed", "right"), ("lr", "right"),
                           ("steps", "right"), ("seconds", "right")):  # fmt: skip
