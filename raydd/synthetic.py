@@ -69,7 +69,7 @@ class SyntheticSet:
 
     def pixels(self) -> Tensor:
         """The images as people see them, uint8 [M, C, H, W]."""
-        return self.preprocessing.inverse(self.images).mul(255).round().clamp(0, 255).to(torch.uint8)
+        return self._pixels(slice(None))
 
     def save(self, folder: Folder, key: str) -> None:
         """Write the set as one artefact: Parquet, card, whitening and preview."""
@@ -129,9 +129,12 @@ class SyntheticSet:
                 _write_parquet(path, self._table(slice(first, first + rows)))
         return names
 
+    def _pixels(self, rows: slice) -> Tensor:
+        return self.preprocessing.inverse(self.images[rows]).mul(255).round().clamp(0, 255).to(torch.uint8)
+
     def _table(self, rows: slice) -> pa.Table:
         images = self.images[rows].contiguous()
-        pngs = [{"bytes": _png(image), "path": None} for image in self.pixels()[rows]]
+        pngs = [{"bytes": _png(image), "path": None} for image in self._pixels(rows)]
         soft_type = pa.list_(pa.float32(), self.num_classes)
         if self.soft_labels is None:
             soft = pa.nulls(len(images), soft_type)

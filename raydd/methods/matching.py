@@ -128,6 +128,9 @@ def matching_loss(final_P: Tensor, target_P: Tensor, start_P: Tensor) -> tuple[T
     return difference.square().sum() / distance, 2 * difference / distance
 
 
+_COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
+
+
 class TrajectoryMatching:
     """Learns images, step size and, where they are soft, labels by matching expert segments."""
 
@@ -162,7 +165,10 @@ class TrajectoryMatching:
             window: the start epochs allowed at an iteration.
         """
         self.config, self.task, self.start, self.key = config, task, start, key
-        self.iteration = self.consecutive_skips = self.rollbacks = 0
+        self.iteration = 0
+        self.consecutive_skips = 0
+        self.rollbacks = 0
+        self.good_iteration = 0
         self._trajectories = task.require_trajectories()
         module = networks.build(task.network, task.data.shape, task.data.num_classes)
         self._network = FlatNetwork(module.to(task.device, task.dtype))
@@ -172,7 +178,7 @@ class TrajectoryMatching:
         self._augmentation: Augmentation = augmentation(config.augmentation)
         self._rates = {"images": config.image_lr, "lr": config.synthetic_lr_lr, "soft_labels": label_lr}
         self._momenta = {"images": config.momentum, "lr": config.momentum, "soft_labels": label_momentum}
-        self._learned = {"images": self._own(images_MCHW), "lr": self._own(torch.tensor(config.synthetic_lr_init))}
+        self._learned = {"images": self._own(images_MCHW), "lr": self._own(torch.tensor(config.synthetic_lr_init, dtype=task.dtype))}
         if soft_labels_MK is not None:
             self._learned["soft_labels"] = self._own(soft_labels_MK)
         self._velocity = {name: torch.zeros_like(value) for name, value in self._learned.items()}
@@ -217,13 +223,12 @@ class TrajectoryMatching:
     def state_dict(self) -> State:
         """Images, labels, step size, momenta, counters and the state to fall back to."""
         good = {f"good.{name}": value.clone() for name, value in self._good.items()}
-        return {**self._snapshot(), **good, "iteration": self.iteration, "consecutive_skips": self.consecutive_skips,
-                "rollbacks": self.rollbacks}  # fmt: skip
+        return {**self._snapshot(), **good, **{name: getattr(self, name) for name in _COUNTERS}}
 
     def load_state_dict(self, state: State) -> None:
         """Continue from what `state_dict` returned."""
-        self.iteration, self.rollbacks = int(state["iteration"]), int(state["rollbacks"])
-        self.consecutive_skips = int(state["consecutive_skips"])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
         self._good = {name.removeprefix("good."): self._own(t) for name, t in state.items() if name.startswith("good.")}
         self._restore({name: state[name] for name in self._good})
 
@@ -257,9 +262,9 @@ class TrajectoryMatching:
         return steps
 
     def _update(self, gradients: InnerGradients) -> None:
-        """One momentum step on everything learned; a step size that is not positive any more counts as a skip."""
-        if self.iteration % self.config.max_consecutive_skips == 0:
-            self._good = self._snapshot()
+        """One momentum step on everything learned; rolled back where the step size would not stay positive."""
+        if self.iteration >= self.good_iteration + self.config.max_consecutive_skips:
+            self._good, self.good_iteration = self._snapshot(), self.iteration
         own = {"images": gradients.images, "lr": gradients.lr, "soft_labels": gradients.labels}
         for name, value in self._learned.items():
             gradient = own[name]
