@@ -14,7 +14,7 @@ from raydd import datasets, whitening
 from raydd.datasets import DataConfig, ImageSet, Splits
 from raydd.errors import DataError
 from raydd.random import Key
-from raydd.storage import Artefact, Folder, new_artefact
+from raydd.storage import Artefact, Folder, content_key, new_artefact
 from raydd.whitening import Preprocessing
 
 KIND = "data"
@@ -47,6 +47,8 @@ class PreparedData:
     train: LabelledImages
     test: LabelledImages
     validation: LabelledImages | None = None
+    test_fingerprint: str = ""
+    """Of the images that students are tested on, before preprocessing: the test split and the validation split."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,6 +108,12 @@ def _apply(splits: Splits, preprocessing: Preprocessing) -> PreparedData:
         train=seen(splits.train),
         test=seen(splits.test),
         validation=None if splits.validation is None else seen(splits.validation),
+        test_fingerprint=content_key(
+            {
+                "test": splits.test.fingerprint,
+                "validation": None if splits.validation is None else splits.validation.fingerprint,
+            }
+        ),
     )
 
 
@@ -120,6 +128,7 @@ def save(data: PreparedData, folder: Folder, key: str) -> None:
         "name": data.name,
         "class_names": list(data.class_names),
         "fingerprint": data.fingerprint,
+        "test_fingerprint": data.test_fingerprint,
         "preprocessing": data.preprocessing.describe(),
     }
     with new_artefact(folder, KIND, key) as writer:
@@ -152,4 +161,5 @@ def open_saved(folder: Folder, key: str) -> PreparedData | None:
         train=train,
         test=test,
         validation=split("validation"),
+        test_fingerprint=card["test_fingerprint"],
     )

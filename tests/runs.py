@@ -3,10 +3,14 @@
 Only descendants of a process that was started here are ever looked for or killed.
 """
 
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +21,9 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
+from ray._raylet import GcsClient
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 import raydd
 from raydd.evaluation import records
@@ -193,6 +200,66 @@ def times(out: Path) -> dict[str, int]:
     rewritten = ("config.yaml", "run.lock", "report.html", "preview.png")
     files = (path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] not in rewritten)
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in files}
+
+
+@contextmanager
+def autoscaling_cluster(nodes: int, update_seconds: int) -> Iterator[str]:
+    """The address of a cluster with one CPU, which its autoscaler extends by at most `nodes` pretended nodes of two.
+
+    Ray's own AutoscalingCluster is of no use here: it stops whatever Ray runs on this machine, and its template of a
+    configuration is not in the wheel.
+    """
+    folder, port = Path(tempfile.mkdtemp(prefix="raydd")), free_port()
+    provider = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"
+    config = {
+        **dict.fromkeys(("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files"), []),
+        "cluster_name": "pretended",
+        "max_workers": nodes,
+        "provider": {
+            "type": "external",
+            "module": provider,
+            "gcs_address": f"127.0.0.1:{port}",
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+        },
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+            "more": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": nodes},
+        },
+    }
+    (folder / "cluster.json").write_text(json.dumps(config))
+    arguments = ["--head", "--block", "--num-cpus=1", "--include-dashboard=false", "--object-store-memory=100000000"]
+    places = [f"--port={port}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}"]
+    environment = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": str(update_seconds),
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+    }
+    ray_start = [str(Path(sys.executable).with_name("ray")), "start", *arguments, *places]
+    ray_start.append(f"--autoscaling-config={folder / 'cluster.json'}")
+    try:
+        with started(ray_start, folder / "log", **environment) as command:
+            command.until(lambda: "--block" in command.output())
+            command.until(lambda: autoscaler(f"127.0.0.1:{port}").autoscaling_state.autoscaler_state_version)
+            yield f"127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(folder)
+
+
+def autoscaler(address: str) -> Any:
+    """What the autoscaler of a cluster was asked for and what it answered, as Ray's GetClusterStatusReply."""
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(address).get_cluster_status())
+    return reply
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _process(pid: int) -> Process | None:

@@ -3,23 +3,33 @@
 import json
 import shutil
 import signal
-import socket
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import torch
-from ray._raylet import GcsClient
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-from runs import CONFIG, epochs, made, metrics, raydd_run, run, running, started, students, times, wait_until_gone
+from runs import (
+    CONFIG,
+    autoscaler,
+    autoscaling_cluster,
+    epochs,
+    free_port,
+    made,
+    metrics,
+    raydd_run,
+    run,
+    running,
+    started,
+    students,
+    times,
+    wait_until_gone,
+)
 
 from raydd import config as configs
 from raydd import pipeline
@@ -66,11 +76,16 @@ class Witness:
         self._out = out
         self._written: dict[Path, set[int]] = defaultdict(set)
 
-    def watch(self) -> None:
-        """Note when each epoch that is kept was written; to be called often."""
-        for path in epochs(self._out):
-            with suppress(FileNotFoundError):  # the expert has been finished meanwhile
-                self._written[path].add(path.stat().st_mtime_ns)
+    def watching(self, condition: Callable[[], Any]) -> Callable[[], Any]:
+        """The condition, to be asked often; each time it is noted when the epochs that are kept were written."""
+
+        def look() -> Any:
+            for path in epochs(self._out):
+                with suppress(FileNotFoundError):  # the expert has been finished meanwhile
+                    self._written[path].add(path.stat().st_mtime_ns)
+            return condition()
+
+        return look
 
     def testify(self) -> None:
         assert self._written
@@ -122,14 +137,13 @@ def test_killed_actors_and_workers_change_nothing(undisturbed: Path, tmp_path: P
     out = tmp_path / "run"
     witness = Witness(out)
     with running(out) as command:
-        command.until(lambda: len(epochs(out)) > 4)
-        witness.watch()
+        command.until(witness.watching(lambda: len(epochs(out)) > 4))
         actor = command.find("ray::ExpertTrainer.train")
         assert actor
         actor.kill()
         wait_until_gone([actor])
         assert not (out / "experts" / "manifest.json").exists()
-        before = command.until(lambda: witness.watch() or metrics(out))
+        before = command.until(witness.watching(lambda: metrics(out)))
         worker = command.find("ray::RayTrainWorker")
         assert worker
         worker.kill()
@@ -146,9 +160,9 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_goes_on_with(undisturbed: Pat
     witness = Witness(out)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would hand down that it is ignored
 
-    def interrupt_when(condition: Any) -> Any:
+    def interrupt_when(condition: Callable[[], Any]) -> Any:
         with running(out, "--no-ray") as command:
-            found = command.until(lambda: witness.watch() or condition())
+            found = command.until(witness.watching(condition))
             command.process.send_signal(signal.SIGINT)
             assert command.wait() == 130, command.output()
         assert command.output().endswith("interrupted; the same command goes on from here\n")
@@ -270,66 +284,6 @@ def gpus_of_experts(count: int, folder: Path) -> list[int]:
     with experts.pool(Run(configs.from_mapping(CONFIG), Folder.at(folder)), count) as actors:
         found = ray.get([actor.__ray_call__.remote(lambda self: ray.get_gpu_ids()) for actor in actors])
     return sorted(gpu for (gpu,) in found)
-
-
-@contextmanager
-def autoscaling_cluster(nodes: int, update_seconds: int) -> Iterator[str]:
-    """The address of a cluster with one CPU, which its autoscaler extends by at most `nodes` pretended nodes of two.
-
-    Ray's own AutoscalingCluster is of no use here: it stops whatever Ray runs on this machine, and its template of a
-    configuration is not in the wheel.
-    """
-    folder, port = Path(tempfile.mkdtemp(prefix="raydd")), free_port()
-    provider = f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__name__}"
-    config = {
-        **dict.fromkeys(("setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files"), []),
-        "cluster_name": "pretended",
-        "max_workers": nodes,
-        "provider": {
-            "type": "external",
-            "module": provider,
-            "gcs_address": f"127.0.0.1:{port}",
-            "head_node_id": FAKE_HEAD_NODE_ID,
-            "launch_multiple": True,
-        },
-        "head_node_type": "ray.head.default",
-        "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
-            "more": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": nodes},
-        },
-    }
-    (folder / "cluster.json").write_text(json.dumps(config))
-    arguments = ["--head", "--block", "--num-cpus=1", "--include-dashboard=false", "--object-store-memory=100000000"]
-    places = [f"--port={port}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}"]
-    environment = {
-        "AUTOSCALER_UPDATE_INTERVAL_S": str(update_seconds),
-        "RAY_FAKE_CLUSTER": "1",
-        "RAY_enable_autoscaler_v2": "1",
-        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-    }
-    ray_start = [str(Path(sys.executable).with_name("ray")), "start", *arguments, *places]
-    ray_start.append(f"--autoscaling-config={folder / 'cluster.json'}")
-    try:
-        with started(ray_start, folder / "log", **environment) as command:
-            command.until(lambda: "--block" in command.output())
-            command.until(lambda: autoscaler(f"127.0.0.1:{port}").autoscaling_state.autoscaler_state_version)
-            yield f"127.0.0.1:{port}"
-    finally:
-        shutil.rmtree(folder)
-
-
-def autoscaler(address: str) -> Any:
-    """What the autoscaler of a cluster was asked for and what it answered, as Ray's GetClusterStatusReply."""
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(address).get_cluster_status())
-    return reply
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.slow

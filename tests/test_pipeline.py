@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import STUDENTS, SmallRun, finished_run, picture_run, small_run, state
+from PIL import Image
+from small import STUDENTS, SmallRun, State, finished_run, image_folder, picture_run, small_run, state
 from torch import Tensor
 
 import raydd
@@ -226,6 +227,26 @@ def test_a_record_is_named_by_what_determines_it(tmp_path: Path) -> None:
         replace(config, data=replace(config.data, preprocess="none")),
     ):
         assert not set(names(changed)) & set(wanted)
+
+
+def test_the_same_images_elsewhere_are_the_same_images(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "here" / "pictures", 5, 2)
+    small = small_run(tmp_path, {"data": {"source": "imagefolder", "root": str(root)}, "experts.training.lr": 0.05})
+    assert small.does("evaluate") == 0
+
+    def kept() -> State:
+        return {name: seen for name, seen in small.artefacts().items() if not name.startswith("work/")}
+
+    before = kept()
+    moved = root.parent.rename(tmp_path / "there") / "pictures"
+    for file in moved.rglob("*.png"):
+        file.touch()
+    assert small.does("evaluate", "--data.root", moved) == 0
+    assert kept() == before
+    other = next((moved / "test" / "rows").iterdir())
+    Image.new("RGB", (16, 16)).save(other)
+    assert small.does("evaluate", "--data.root", moved) == 0
+    assert len(raydd.results(small.out)) == 2 * STUDENTS
 
 
 def test_a_run_travels_light(tmp_path: Path) -> None:

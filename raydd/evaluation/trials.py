@@ -76,14 +76,14 @@ class Trial:
         """Whether its labels are made by the experts, and not stored with its images."""
         return self.subject == "random" and self.labels == "stored"
 
-    def record_id(self, data_key: str, set_key: str) -> str:
+    def record_id(self, test_fingerprint: str, set_key: str) -> str:
         """The record's name, which depends on nothing but what determines the student.
 
         Args:
-            data_key: of the prepared data.
-            set_key: of the synthetic set; real images are told apart by subject and draw.
+            test_fingerprint: of the images that the student is tested on.
+            set_key: of the synthetic set, and so of the training images; real ones are told apart by subject and draw.
         """
-        identity: dict[str, Any] = {**asdict(self), "data": data_key, "set": set_key}
+        identity: dict[str, Any] = {**asdict(self), "test": test_fingerprint, "set": set_key}
         return record_id(identity)
 
 

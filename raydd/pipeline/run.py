@@ -78,10 +78,10 @@ class Run:
 
     @cached_property
     def data_key(self) -> str:
-        """Of the prepared data: changes with the config and with the source's files."""
+        """Of the prepared data in `work/`: changes with the config and with names and times of the source's files."""
         validation = self.config.seed if self.config.data.validation_fraction else None
         return content_key(
-            {"data": asdict(self.config.data), "files": datasets.signature(self.config.data), "seed": validation}
+            {"config": asdict(self.config.data), "files": datasets.signature(self.config.data), "seed": validation}
         )
 
     @cached_property
@@ -140,7 +140,7 @@ class Run:
 
     def record_id(self, trial: Trial) -> str:
         """The name of a trial's record."""
-        return trial.record_id(self.data_key, self.synthetic_key)
+        return trial.record_id(self.data.test_fingerprint, self.synthetic_key)
 
     def has_experts(self) -> bool:
         """Whether all experts that the config names are finished and listed in the manifest."""
