@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import tyro
@@ -170,6 +171,6 @@ def _bench(known: argparse.Namespace, rest: list[str]) -> int:
     for name, value in measured.items():
         console.print(f"{name}: {value:.4g}")
     if known.json:
-        folder, _, name = known.json.rpartition("/")
-        Folder.at(folder or ".").write(name, json.dumps(measured, indent=2).encode())
+        path = Path(known.json)
+        Folder.at(path.parent).write(path.name, json.dumps(measured, indent=2).encode())
     return 0

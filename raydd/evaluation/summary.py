@@ -23,6 +23,9 @@ _GROUP = (
     "stage",
     "network",
     "recipe",
+    "epochs",
+    "optimizer",
+    "augmentation",
     "labels",
     "mode",
     "budget",
@@ -32,7 +35,6 @@ _AVERAGED = (
     "train_accuracy",
     "best_test_accuracy",
     "learned_lr",
-    "epochs",
     "optimizer_steps",
     "seconds",
 )
@@ -50,6 +52,9 @@ class SummaryRow:
     stage: int
     network: str
     recipe: str
+    epochs: int
+    optimizer: str
+    augmentation: str
     labels: str
     mode: str
     budget: str
@@ -68,7 +73,6 @@ class SummaryRow:
     class_accuracy: tuple[float, ...]
     """Mean test accuracy of each class, K fractions; empty where it was not measured."""
     learned_lr: float | None
-    epochs: float | None
     optimizer_steps: float | None
     seconds: float | None
 

@@ -77,7 +77,13 @@ def _known(task: Task, label: int, images_per_class: int, key: Key) -> Tensor:
             found = torch.cat([found, hits[~torch.isin(hits, found)]])
             if len(found) >= images_per_class:
                 return found[:images_per_class]
-    _require(task.data, label, len(found), images_per_class, "images that an expert classifies correctly")
+    _require(
+        task.data,
+        label,
+        len(found),
+        images_per_class,
+        "images that an expert classifies correctly; train the experts for longer",
+    )
     return found
 
 

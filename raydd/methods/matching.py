@@ -178,7 +178,10 @@ class TrajectoryMatching:
         self._augmentation: Augmentation = augmentation(config.augmentation)
         self._rates = {"images": config.image_lr, "lr": config.synthetic_lr_lr, "soft_labels": label_lr}
         self._momenta = {"images": config.momentum, "lr": config.momentum, "soft_labels": label_momentum}
-        self._learned = {"images": self._own(images_MCHW), "lr": self._own(torch.tensor(config.synthetic_lr_init, dtype=task.dtype))}
+        self._learned = {
+            "images": self._own(images_MCHW),
+            "lr": self._own(torch.tensor(config.synthetic_lr_init, dtype=task.dtype)),
+        }
         if soft_labels_MK is not None:
             self._learned["soft_labels"] = self._own(soft_labels_MK)
         self._velocity = {name: torch.zeros_like(value) for name, value in self._learned.items()}

@@ -25,6 +25,8 @@ _WORDS = {
     "stage": "stage {}",
     "network": "{}",
     "recipe": "recipe {}",
+    "optimizer": "{}",
+    "augmentation": "augmentation {}",
     "labels": "{} labels",
     "mode": "{}",
     "budget": "{} budget",
