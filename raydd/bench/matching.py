@@ -31,7 +31,7 @@ class MatchingBench:
     """T."""
     batch_size: int = 100
     """B, the whole synthetic set."""
-    kept_graphs: int = 4
+    kept_graphs: int = 6
     """As `cluster.kept_graphs`."""
     threads: int = 1
     pairs: int = 7
