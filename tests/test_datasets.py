@@ -1,12 +1,7 @@
 """Sources, from files in their true layouts to tensors, and what a user reads when a dataset is not what it says."""
 
-import hashlib
 import io
-import json
-import os
-import pickle
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,82 +11,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torchvision
+from image_files import as_tensor, encoded, load_from, noise, write_folders, write_parquet
 from moto.server import ThreadedMotoServer
 from PIL import Image
 from pyarrow.fs import FileSystem, copy_files
 from sklearn.datasets import load_digits
-from torch import Tensor
 from torchvision.transforms import v2
 
-from raydd.datasets import DataConfig, Splits, load, signature
+from raydd.datasets import DataConfig, load, signature
 from raydd.errors import ConfigError, DataError
 from raydd.random import Key
 
 KEY = Key.root(0)
-TRAIN10K_SHA256 = "78b0adb6c9ddd83aaeef319aeb90848d310b5adbad91e5421d6cf3ea91002ce5"
-TEST_SHA256 = "293041b61e3c5a8874312a1f902aa83a16c2a682f22faf4a58490448f9f98c95"
-
-needs_cifar10 = pytest.mark.skipif("RAYDD_DATA" not in os.environ, reason="RAYDD_DATA is not set: no real CIFAR-10")
-
-
-def noise(seed: int, height: int = 6, width: int = 6) -> Image.Image:
-    """An RGB image in which no two seeds agree."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def encoded(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
-    """The bytes of an image file."""
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
-    return file.getvalue()
-
-
-def write_parquet(
-    path: Path,
-    labels: Sequence[int | None],
-    names: list[str] | None = None,
-    images: Sequence[bytes | None] | None = None,
-) -> None:
-    """A file in the layout of the Hugging Face Hub, in row groups of two."""
-    images = images if images is not None else [encoded(noise(seed)) for seed in range(len(labels))]
-    image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    cells = [None if image is None else {"bytes": image, "path": None} for image in images]
-    table = pa.table({"image": pa.array(cells, image_type), "label": pa.array(labels, pa.int64())})
-    if names is not None:
-        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=2)
-
-
-def write_folders(root: Path, images: dict[str, Image.Image | bytes]) -> None:
-    """Image files by their path below the root."""
-    for name, image in images.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image if isinstance(image, bytes) else encoded(image))
 
 
 def four_images() -> dict[str, Image.Image | bytes]:
     """The smallest good folder of images: two classes, one image of each in each split."""
     names = ("train/cat/a.png", "train/dog/a.png", "test/cat/a.png", "test/dog/a.png")
     return {name: noise(seed) for seed, name in enumerate(names)}
-
-
-def load_from(source: str, root: Path, **fields: Any) -> Splits:
-    """The dataset of a source below a root."""
-    return load(DataConfig(source=source, root=str(root), **fields), KEY)
-
-
-def as_tensor(image: Image.Image) -> Tensor:
-    """The pixels, uint8 [C, H, W]."""
-    return v2.functional.pil_to_tensor(image)
-
-
-def sha256(images_NCHW: Tensor) -> str:
-    return hashlib.sha256(images_NCHW.permute(0, 2, 3, 1).contiguous().numpy().tobytes()).hexdigest()
 
 
 # digits
@@ -120,64 +57,7 @@ def test_image_size_holds_for_every_source() -> None:
     assert load(DataConfig(image_size=12), KEY).test.shape == (1, 12, 12)
 
 
-# CIFAR-10
-
-
-@needs_cifar10
-def test_cifar10_has_the_published_bytes() -> None:
-    splits = load(DataConfig(source="cifar10", train_limit_per_class=1000), KEY)
-    assert splits.train.counts() == [1000] * 10
-    assert splits.train.class_names[3] == "cat"
-    assert sha256(splits.train.images) == TRAIN10K_SHA256
-    assert sha256(splits.test.images) == TEST_SHA256
-
-
-def test_cifar10_parquet_without_names_gets_the_standard_ones(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        write_parquet(tmp_path / "cifar10" / f"{split}-00000-of-00001.parquet", list(range(10)))
-    splits = load_from("cifar10", tmp_path)
-    assert splits.test.class_names[:2] == ("airplane", "automobile")
-    assert splits.train.name == "cifar10"
-
-
-def test_cifar10_in_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    rows = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
-    labels = [row % 10 for row in range(20)]
-    for name in ("data_batch_1", "test_batch"):
-        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["?"] * 10}))
-    # the true checksums are of the true batches
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "train_list", [["data_batch_1", None]])
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "test_list", [["test_batch", None]])
-    monkeypatch.setattr(
-        torchvision.datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": None}
-    )
-    splits = load_from("cifar10", tmp_path, train_limit_per_class=1)
-    assert splits.train.labels.tolist() == list(range(10))
-    assert np.array_equal(splits.train.images.flatten(1).numpy(), rows[:10])
-    assert np.array_equal(splits.test.images.flatten(1).numpy(), rows)
-
-
-def test_cifar10_damaged_in_torchvisions_layout(tmp_path: Path) -> None:
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(DataError, match="what is there is damaged"):
-        load_from("cifar10", tmp_path)
-
-
-def test_cifar10_nowhere_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")  # nobody listens there
-    with pytest.raises(DataError) as error:
-        load_from("cifar10", tmp_path)
-    for part in (
-        f"{tmp_path}/cifar10 ",
-        "train.parquet",
-        f"{tmp_path}/cifar-10-batches-py",
-        "downloading it failed",
-        "data.root",
-    ):
-        assert part in str(error.value)
+# where data lie
 
 
 def test_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +216,7 @@ def test_parquet_decodes_only_the_kept_rows(tmp_path: Path) -> None:
 
 def test_parquet_with_an_img_column(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        write_parquet(tmp_path / f"{split}.parquet", [0, 1])
-        table = pq.read_table(tmp_path / f"{split}.parquet").rename_columns(["img", "label"])
-        pq.write_table(table, tmp_path / f"{split}.parquet")
+        write_parquet(tmp_path / f"{split}.parquet", [0, 1], columns=("img", "label"))
     assert load_from("parquet", tmp_path).train.class_names == ("0", "1")
 
 

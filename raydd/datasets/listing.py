@@ -70,7 +70,7 @@ class Listing:
         empty = [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]
         if empty:
             raise DataError(
-                f"{self.where}: no image of class {_some(empty)}; every class needs at least one, "
+                f"{self.where}: no image of class {some(empty)}; every class needs at least one, "
                 f"and labels run from 0 to {num_classes - 1} without a gap"
             )
 
@@ -82,7 +82,7 @@ def check_same_classes(train: Listing, test: Listing) -> None:
         only_test = [name for name in test.class_names if name not in train.class_names]
         raise DataError(
             f"{test.where}: its classes are not those of {train.where} "
-            f"(only in train: {_some(only_train)}; only in test: {_some(only_test)})"
+            f"(only in train: {some(only_train)}; only in test: {some(only_test)})"
         )
 
 
@@ -128,7 +128,7 @@ def decode(items: Iterable[Item], image_size: int | None) -> Tensor:
                 decoded.append(result)
                 _check_size(item, result, decoded[0])
     if unreadable:
-        raise DataError(f"cannot decode {len(unreadable)} image(s), replace or remove them: {_some(unreadable)}")
+        raise DataError(f"cannot decode {len(unreadable)} image(s), replace or remove them: {some(unreadable)}")
     return _stack(decoded)
 
 
@@ -184,7 +184,7 @@ def _stack(decoded: list[Pixels]) -> Tensor:
     return torch.from_numpy(images)
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more if names else "none"

@@ -1,7 +1,7 @@
 """Images in Parquet files, in the layout of the Hugging Face Hub.
 
-A column `image` (or `img`), struct{bytes, path}, holds encoded image files; a column `label` holds integers, whose
-names may stand in the schema's metadata under `huggingface`.
+A column `image` (or `img`), struct{bytes, path}, holds encoded image files; a column `label` (or another that a dataset
+is known by) holds integers, whose names may stand in the schema's metadata under `huggingface`.
 """
 
 import json
@@ -23,23 +23,27 @@ from raydd.storage import Folder
 _Part = TypeVar("_Part")
 
 
-def parquet(root: Folder, class_names: tuple[str, ...] | None = None) -> tuple[Listing, Listing]:
+def parquet(
+    root: Folder, class_names: tuple[str, ...] | None = None, label_columns: tuple[str, ...] = ("label",)
+) -> tuple[Listing, Listing]:
     """The splits `root/train*.parquet` and `root/test*.parquet` (`root/val*.parquet` where there is no test).
 
     Rows are in file order, files in the order of their names. The dataset is named by its folder, classes by the files'
-    metadata, else by `class_names`, else by their numbers.
+    metadata, else by `class_names`, else by their numbers. Labels are in the first of `label_columns` that is there.
 
     Raises:
         DataError: a split is missing, or a file is damaged, lacks a column, or has labels that are no integers.
     """
-    train = _split(root, ("train",), class_names)
-    return train, _split(root, ("test", "val"), train.class_names)
+    train = _split(root, ("train",), class_names, label_columns)
+    return train, _split(root, ("test", "val"), train.class_names, label_columns)
 
 
-def _split(folder: Folder, prefixes: tuple[str, ...], class_names: tuple[str, ...] | None) -> Listing:
+def _split(
+    folder: Folder, prefixes: tuple[str, ...], class_names: tuple[str, ...] | None, label_columns: tuple[str, ...]
+) -> Listing:
     files = [name for name in folder.files() if name.endswith(".parquet")]
     prefix = next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in files)), prefixes[0])
-    shards = [_Shard(folder, name) for name in files if name.startswith(prefix)]
+    shards = [_Shard(folder, name, label_columns) for name in files if name.startswith(prefix)]
     where = f"{prefix}*.parquet in {folder.uri}"
     if not shards:
         raise DataError(f"{where}: there is no such file; data.root must hold train*.parquet and test*.parquet")
@@ -56,15 +60,16 @@ def _split(folder: Folder, prefixes: tuple[str, ...], class_names: tuple[str, ..
 class _Shard:
     """One Parquet file: labels and class names at once, images on demand."""
 
-    def __init__(self, folder: Folder, name: str) -> None:
+    def __init__(self, folder: Folder, name: str, label_columns: tuple[str, ...]) -> None:
         self._folder, self._name = folder, name
         self._where = (folder / name).uri
         with self._open() as file:
             schema = file.schema_arrow
             self._image_column = "img" if "img" in schema.names and "image" not in schema.names else "image"
+            self._label_column = next((name for name in label_columns if name in schema.names), label_columns[0])
             self._check(schema)
-            self.labels = self._integers(file.read(["label"]).column(0))
-        self.class_names = _class_names(schema)
+            self.labels = self._integers(file.read([self._label_column]).column(0))
+        self.class_names = _class_names(schema, self._label_column)
 
     def items(self, rows: Tensor) -> Iterator[Item]:
         """The images of some rows (ascending); reads only the row groups that hold them, one at a time."""
@@ -88,13 +93,14 @@ class _Shard:
             raise DataError(f"{self._where}: cannot be read as a Parquet file: {error}") from error
 
     def _check(self, schema: Any) -> None:
-        if {self._image_column, "label"} - set(schema.names):
-            raise DataError(f"{self._where}: needs columns image and label, has {', '.join(schema.names)}")
-        image, label = schema.field(self._image_column).type, schema.field("label").type
+        if {self._image_column, self._label_column} - set(schema.names):
+            needed = f"needs columns image and {self._label_column}"
+            raise DataError(f"{self._where}: {needed}, has {', '.join(schema.names)}")
+        image, label = schema.field(self._image_column).type, schema.field(self._label_column).type
         if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
             raise DataError(f"{self._where}: column {self._image_column} must be struct{{bytes, path}}, is {image}")
         if not pa.types.is_integer(label):
-            raise DataError(f"{self._where}: column label must be integers from 0, is {label}")
+            raise DataError(f"{self._where}: column {self._label_column} must be integers from 0, is {label}")
 
     def _integers(self, column: Any) -> Tensor:
         if column.null_count:
@@ -102,10 +108,10 @@ class _Shard:
         return torch.from_numpy(column.cast(pa.int64()).to_numpy().copy())
 
 
-def _class_names(schema: Any) -> tuple[str, ...] | None:
+def _class_names(schema: Any, label_column: str) -> tuple[str, ...] | None:
     """The names in the Hugging Face metadata, if they are there."""
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
+    names = described.get("info", {}).get("features", {}).get(label_column, {}).get("names")
     return tuple(names) if names else None
 
 

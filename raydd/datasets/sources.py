@@ -11,12 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from raydd.datasets.cifar import cifar10
+from raydd.datasets.cifar import cifar10, cifar100
 from raydd.datasets.digits import digits
 from raydd.datasets.imagefolder import imagefolder
 from raydd.datasets.images import ImageSet, Splits
 from raydd.datasets.listing import Listing, check_same_classes, decode, first_per_class
 from raydd.datasets.parquet import parquet
+from raydd.datasets.tiny_imagenet import tiny_imagenet
 from raydd.errors import ConfigError, DataError
 from raydd.random import Key, permutation
 from raydd.storage import Folder
@@ -25,12 +26,21 @@ from raydd.storage.cache import cache_folder
 SOURCES: dict[str, Callable[[Folder], tuple[Listing, Listing]]] = {
     "digits": digits,
     "cifar10": cifar10,
+    "cifar100": cifar100,
+    "tiny-imagenet": tiny_imagenet,
     "imagefolder": imagefolder,
     "parquet": parquet,
 }
 """What `data.source` may be: from the root folder to the training and the test split."""
 
-_SPLITS = ("train", "test", "val")
+_PLACES: dict[str, tuple[str, ...]] = {
+    "digits": (),
+    "cifar10": ("cifar10", "cifar-10-batches-py"),
+    "cifar100": ("cifar100", "cifar-100-python"),
+    "tiny-imagenet": ("tiny-imagenet", "tiny-imagenet-200"),
+    "imagefolder": ("train", "test", "val"),
+}
+"""The folders below the root in which a source looks, where it does not look in the whole of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +102,8 @@ def signature(config: DataConfig) -> str:
     Sha256 over the files below the folders where the source looks; over the version of scikit-learn for `digits`.
     """
     root = Folder.at(config.root or default_root())
-    places = {"digits": [], "cifar10": [root / "cifar10", root / "cifar-10-batches-py"], "parquet": [root]}
-    found = sorted(line for place in places.get(config.source, [root / s for s in _SPLITS]) for line in _walk(place))
+    places = [root / name for name in _PLACES[config.source]] if config.source in _PLACES else [root]
+    found = sorted(line for place in places for line in _walk(place))
     return hashlib.sha256("\n".join([version("scikit-learn"), *found]).encode()).hexdigest()
 
 
