@@ -5,8 +5,11 @@ synthetic images can imitate the path.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Final, Literal
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -16,13 +19,18 @@ from torch import nn
 from raydd import networks, random
 from raydd.errors import ConfigError
 from raydd.functional import FlatNetwork
+from raydd.methods.matching import MatchingConfig
 from raydd.networks import NetworkConfig
-from raydd.prepared import PreparedData
+from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
 from raydd.storage import Folder
-from raydd.training import Recipe, Training, accuracy, predict
+from raydd.training import EpochResult, Recipe, Training, accuracy, predict
 from raydd.trajectories import Snapshot, TrajectoryCard, TrajectoryStore
+
+PACKS: Final = (1, 2, 4, 8)
+PACK_STEPS: Final = 4
+"""How many steps `fastest_pack` measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,10 @@ class ExpertsConfig:
     """Of initialisations and batches; the run's seed by default."""
     test_every: int = 0
     """Measure test accuracy every so many epochs; 0 measures it after the last one only."""
+    keep: Literal["all", "needed"] = "all"
+    """Which epochs of a trajectory are stored: all, or those that the run's method reads. What a later run needs
+    besides is trained once more, from the nearest earlier epoch (to the same bits as one expert at a time, to rounding
+    as packs); hence only without momentum."""
     store: str | None = None
     """A folder shared by runs, in which trajectories lie under their content key; inside the run by default."""
 
@@ -46,6 +58,12 @@ class ExpertsConfig:
             raise ConfigError("experts.count", f"must be at least 1, is {self.count}")
         if self.training.lr is None:
             raise ConfigError("experts.training.lr", "must be given")
+        if self.keep == "needed" and self.training.momentum:
+            raise ConfigError(
+                "experts.keep",
+                "`needed` relies on training dropped epochs again from the stored parameters alone, which has no "
+                "momenta: take `all`, or an experts.training.momentum of 0",
+            )
 
 
 def trajectory_card(config: ExpertsConfig, network: NetworkConfig, data: PreparedData, seed: int) -> TrajectoryCard:
@@ -58,66 +76,68 @@ def trajectory_card(config: ExpertsConfig, network: NetworkConfig, data: Prepare
         preprocessing=data.preprocessing.describe(),
         network=network.label,
         parameters=tuple(FlatNetwork(module).shapes.items()),
-        recipe=asdict(config.training),
+        recipe=config.training.identity(),
         seed=seed,
     )
 
 
-class Expert:
-    """One expert in training; every epoch is kept under `work` until the whole trajectory is stored."""
+class Experts:
+    """Some experts in training side by side; every epoch of each is kept under `work` until its trajectory is stored.
+
+    All go on after the earliest of the epochs that they have reached: they kept step while they trained together.
+    """
 
     def __init__(
         self,
-        number: int,
+        numbers: Sequence[int],
         config: ExpertsConfig,
         network: NetworkConfig,
         data: PreparedData,
         seed: int,
         work: Folder,
         device: torch.device,
+        compiled: bool = False,
     ) -> None:
-        """Initialise expert `number`, or pick it up after the last epoch that `work` holds."""
-        self.number = number
-        self.config = config
-        self.data = data
-        self.work = work / f"expert-{number:05d}"
-        key = Key.root(seed).child("expert", number)
-        self.module = build_seeded(network, data, key.child("init")).to(device)
-        self.training = Training(
-            self.module, data.train.images, data.train.labels, config.training, key.child("training")
-        )
+        """Initialise the experts of these numbers, or pick them up where `work` has them."""
+        self.config, self.data = config, data
+        self.numbers = tuple(numbers)
+        self.works = [work / f"expert-{number:05d}" for number in numbers]
+        self.training = _training(numbers, config, network, data, seed, device, compiled)
         self.epoch = 0
-        for name in self.work.files():
-            self.epoch = max(self.epoch, int(name.removeprefix("epoch-").removesuffix(".safetensors")))
+        self._keep([{} for _ in numbers], only_new=True)
+        self.epoch = min(_last_epoch(folder) for folder in self.works)
         if self.epoch:
-            self.training.load_state_dict(load_tensors(self.work.read(_epoch_file(self.epoch))))
-        else:
-            self._keep({})
+            states = [load_tensors(folder.read(_epoch_file(self.epoch))) for folder in self.works]
+            self.training.load_state_dicts(states)
 
     def train(self, progress: Progress) -> None:
         """Run the epochs that are left."""
         total = self.config.training.epochs
         while self.epoch < total:
-            result = self.training.run_epoch(self.epoch)
+            results = self.training.run_epoch(self.epoch)
             self.epoch += 1
-            metrics: dict[str, float] = {"train_loss": result.loss, "train_accuracy": result.accuracy}
-            if self.epoch == total or (self.config.test_every and self.epoch % self.config.test_every == 0):
-                logits = predict(self.module, self.data.test.images)
-                metrics["test_accuracy"] = accuracy(logits, self.data.test.labels)
-            self._keep(metrics)
-            progress.update(f"expert {self.number}", self.epoch, total, f"train accuracy {result.accuracy:.3f}")
+            measured = [
+                _metrics(self.config, self.data, self.epoch, module, result)
+                for module, result in zip(self.training.modules, results, strict=True)
+            ]
+            self._keep(measured)
+            for number, result in zip(self.numbers, results, strict=True):
+                progress.update(f"expert {number}", self.epoch, total, f"train accuracy {result.accuracy:.3f}")
 
-    def snapshots(self) -> Iterator[Snapshot]:
-        """Every epoch in order, read back one at a time."""
-        flat = FlatNetwork(self.module)
-        for epoch in range(self.config.training.epochs + 1):
-            raw = self.work.read(_epoch_file(epoch))
-            self.training.load_state_dict(load_tensors(raw))
-            yield Snapshot(epoch, flat.flat().cpu(), **_metadata(raw))
+    def snapshots(self, member: int, epochs: Sequence[int]) -> Iterator[Snapshot]:
+        """These epochs of one of the experts, read back one at a time."""
+        for epoch in epochs:
+            raw = self.works[member].read(_epoch_file(epoch))
+            state = load_tensors(raw)
+            names = (name for name, _ in self.training.modules[member].named_parameters())
+            params = torch.cat([state[f"module.{name}"].flatten() for name in names])
+            yield Snapshot(epoch, params, **_metadata(raw))
 
-    def _keep(self, metrics: dict[str, float]) -> None:
-        metadata = {name: repr(value) for name, value in metrics.items()}
-        self.work.write(_epoch_file(self.epoch), save_tensors(self.training.state_dict(), metadata))
+    def _keep(self, metrics: Sequence[Mapping[str, float]], only_new: bool = False) -> None:
+        for folder, state, measured in zip(self.works, self.training.state_dicts(), metrics, strict=True):
+            if not (only_new and folder.files()):
+                metadata = {name: repr(value) for name, value in measured.items()}
+                folder.write(_epoch_file(self.epoch), save_tensors(state, metadata))
 
 
 def build_seeded(network: NetworkConfig, data: PreparedData, key: Key) -> nn.Module:
@@ -126,8 +146,8 @@ def build_seeded(network: NetworkConfig, data: PreparedData, key: Key) -> nn.Mod
         return networks.build(network, data.shape, data.num_classes)
 
 
-def train_expert(
-    number: int,
+def train_experts(
+    numbers: Sequence[int],
     config: ExpertsConfig,
     network: NetworkConfig,
     data: PreparedData,
@@ -135,14 +155,127 @@ def train_expert(
     work: Folder,
     device: torch.device,
     progress: Progress,
+    epochs: Sequence[int] | None = None,
+    compiled: bool = False,
 ) -> None:
-    """Train expert `number` to the end and put its trajectory into the store; does nothing where it is there."""
-    if store.has(number):
+    """See that the store has trajectories of these experts with these epochs; does nothing where it has.
+
+    Args:
+        numbers: which experts; those that are new are trained side by side.
+        config: how they are trained.
+        network: what is trained.
+        data: the real data.
+        store: where the trajectories go.
+        work: where unfinished ones lie meanwhile.
+        device: where to train.
+        progress: is told after every epoch.
+        epochs: those to store, ascending, with the last one; all by default.
+        compiled: whether steps are compiled.
+    """
+    wanted = range(config.training.epochs + 1) if epochs is None else epochs
+    new = [number for number in numbers if not store.has(number)]
+    for number in numbers:
+        if number not in new and store.lacks(number, wanted):
+            store.write(number, _completed(number, wanted, config, network, data, store, device, compiled))
+    if not new:
         return
-    expert = Expert(number, config, network, data, store.card.seed, work, device)
-    expert.train(progress)
-    store.write(number, expert.snapshots())
-    expert.work.delete_all()
+    experts = Experts(new, config, network, data, store.card.seed, work, device, compiled)
+    experts.train(progress)
+    for member, number in enumerate(new):
+        store.write(number, experts.snapshots(member, wanted))
+        experts.works[member].delete_all()
+
+
+def packs(numbers: Sequence[int], size: int) -> list[list[int]]:
+    """The experts in groups of at most `size`; who is with whom does not depend on which of them are left."""
+    return [list(group) for _, group in groupby(sorted(numbers), lambda number: number // size)]
+
+
+def epochs_stored(config: ExpertsConfig, method: MatchingConfig) -> list[int]:
+    """The epochs of a trajectory that a run stores."""
+    last_epoch = config.training.epochs
+    return list(range(last_epoch + 1)) if config.keep == "all" else sorted(method.epochs_read(last_epoch))
+
+
+def fastest_pack(
+    config: ExpertsConfig, network: NetworkConfig, data: PreparedData, device: torch.device, compiled: bool = False
+) -> int:
+    """How many experts train fastest side by side: of 1, 2, 4 and 8, as far as memory goes, by a few measured steps."""
+    rows = PACK_STEPS * config.training.batch_size
+    few = replace(data, train=LabelledImages(data.train.images[:rows], data.train.labels[:rows]))
+    seconds = {}
+    for pack in PACKS:
+        try:
+            training = _training(range(pack), config, network, few, 0, device, compiled)
+            training.run_epoch(0)
+            began = time.perf_counter()
+            training.run_epoch(1)
+            seconds[pack] = (time.perf_counter() - began) / pack
+        except torch.OutOfMemoryError:
+            break
+    return min(seconds, key=seconds.__getitem__, default=1)
+
+
+def _completed(
+    number: int,
+    epochs: Sequence[int],
+    config: ExpertsConfig,
+    network: NetworkConfig,
+    data: PreparedData,
+    store: TrajectoryStore,
+    device: torch.device,
+    compiled: bool,
+) -> Iterator[Snapshot]:
+    """What the store has of an expert together with these epochs, in order; what it lacks is trained once more.
+
+    A training without momentum goes on exactly from the parameters of any epoch.
+    """
+    trajectory = store.reader(number)
+    training = _training([number], config, network, data, store.card.seed, device, compiled)
+    (module,) = training.modules
+    last = trajectory.snapshot(0)
+    for epoch in sorted({*epochs, *trajectory.kept}):
+        if epoch in trajectory.kept:
+            last = trajectory.snapshot(epoch)
+        else:
+            module.load_state_dict(store.card.unflatten(last.params))
+            for passed in range(last.epoch, epoch):
+                (result,) = training.run_epoch(passed)
+            params = torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).cpu()
+            last = Snapshot(epoch, params, **_metrics(config, data, epoch, module, result))
+        yield last
+
+
+def _training(
+    numbers: Sequence[int],
+    config: ExpertsConfig,
+    network: NetworkConfig,
+    data: PreparedData,
+    seed: int,
+    device: torch.device,
+    compiled: bool,
+) -> Training:
+    """Of these experts side by side, from their initialisations."""
+    keys = [Key.root(seed).child("expert", number) for number in numbers]
+    modules = [build_seeded(network, data, key.child("init")).to(device) for key in keys]
+    images, labels = data.train.images, data.train.labels
+    return Training(
+        modules, images, labels, config.training, [key.child("training") for key in keys], compiled=compiled
+    )
+
+
+def _metrics(
+    config: ExpertsConfig, data: PreparedData, epoch: int, module: nn.Module, result: EpochResult
+) -> dict[str, float]:
+    """What is known of an expert after an epoch."""
+    metrics = {"train_loss": result.loss, "train_accuracy": result.accuracy}
+    if epoch == config.training.epochs or (config.test_every and epoch % config.test_every == 0):
+        metrics["test_accuracy"] = accuracy(predict(module, data.test.images), data.test.labels)
+    return metrics
+
+
+def _last_epoch(folder: Folder) -> int:
+    return max(int(name.removeprefix("epoch-").removesuffix(".safetensors")) for name in folder.files())
 
 
 def _epoch_file(epoch: int) -> str:

@@ -8,14 +8,17 @@ of `theta_T` with respect to images, labels and step size follows from the recur
     lambda_T = dL/dtheta_T,   s_t = <g_t, lambda_{t+1}>,   lambda_t = lambda_{t+1} - lr * ds_t/dtheta,
     dL/dx += -lr * ds_t/dx,   dL/dy += -lr * ds_t/dy,      dL/dlr += -s_t,
 
-which is exact and keeps the activations of one step only, beside the T + 1 parameter vectors.
+which is exact and keeps the activations of one step only, beside the T + 1 parameter vectors. Two approximations are
+there to compare with: without the curvature term ds_t/dtheta, lambda_t = lambda_T for all t (TESLA, Cui et al. 2023);
+and the recursion may end after the last k steps (truncated back-propagation).
 
 Where `torch.distributed` is initialised every worker holds its share of each batch, all losses are divided by the size
 of the whole batch, and two all-reduces of P floats a step make the result that of one process.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -39,6 +42,11 @@ class FlatNetwork:
         self.shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
         self._sizes = [p.numel() for p in module.parameters()]
         self.size = sum(self._sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module lies."""
+        return next(self.module.parameters()).device
 
     def flat(self) -> Tensor:
         """The module's own parameters as a new vector [P]."""
@@ -79,6 +87,96 @@ def shard(index: Tensor) -> Tensor:
     return index.tensor_split(dist.get_world_size())[dist.get_rank()]
 
 
+class Pulled(NamedTuple):
+    """Derivatives of `s = <gradient of one step, cotangent>`."""
+
+    by_params: Tensor
+    """`[ds/dtheta; s]` [P + 1], or `[s]` alone where the curvature is left out."""
+    by_images: Tensor
+    """[b, C, H, W]"""
+    by_labels: Tensor | None
+    """[b, K]; None where labels are hard."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on."""
+
+    images: Tensor
+    """[b, C, H, W], in network space, augmented."""
+    labels: Tensor
+    """Classes [b] or label logits [b, K]."""
+    size: int
+    """B, of all workers together, by which losses are divided."""
+
+    def pieces(self, rows: int) -> "list[Batch]":
+        """Parts of at most so many rows."""
+        parts = zip(self.images.split(rows), self.labels.split(rows), strict=True)
+        return [Batch(images, labels, self.size) for images, labels in parts]
+
+
+class Steps(Protocol):
+    """How the gradient of one step, and the derivatives of that gradient, are computed."""
+
+    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
+        """The gradient g [P] of the mean loss at theta = `params`."""
+
+    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+        """The derivatives of the product of g and a cotangent."""
+
+
+@dataclass(frozen=True)
+class DifferentiatedSteps:
+    """Steps of any network, by automatic differentiation."""
+
+    network: FlatNetwork
+    loss: SampleLoss
+
+    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
+        """The gradient g [P] of the mean loss."""
+        theta = params_P.detach().requires_grad_()
+        loss = self.loss(self.network(theta, batch.images), batch.labels) / batch.size
+        (gradient,) = torch.autograd.grad(loss, theta)
+        return gradient
+
+    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+        """The derivatives of the product of g and a cotangent, by differentiating twice."""
+        theta, images, labels = (t.detach() for t in (params_P, batch.images, batch.labels))
+        leaves = [images.requires_grad_(), *([labels.requires_grad_()] if labels.is_floating_point() else [])]
+        loss = self.loss(self.network(theta.requires_grad_(), images), labels) / batch.size
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        s = torch.dot(gradient, cotangent_P)
+        by_images, *rest = torch.autograd.grad(s, [*leaves, *([theta] if curvature else [])])
+        by_theta = [rest.pop()] if curvature else []
+        return Pulled(torch.cat([*by_theta, s.detach().view(1)]), by_images, rest[0] if rest else None)
+
+
+@dataclass(frozen=True)
+class PiecewiseSteps:
+    """Steps that take a batch in pieces, for less memory: everything is a sum over samples."""
+
+    steps: Steps
+    rows: int
+    """Of a piece, at most."""
+
+    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
+        """The gradient g [P] of the mean loss."""
+        gradient = torch.zeros_like(params_P)
+        for piece in batch.pieces(self.rows):
+            gradient += self.steps.gradient(params_P, piece)
+        return gradient
+
+    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+        """The derivatives of the product of g and a cotangent."""
+        pulled = [self.steps.pull_back(params_P, piece, cotangent_P, curvature) for piece in batch.pieces(self.rows)]
+        by_labels = [piece.by_labels for piece in pulled if piece.by_labels is not None]
+        return Pulled(
+            torch.stack([piece.by_params for piece in pulled]).sum(0),
+            torch.cat([piece.by_images for piece in pulled]),
+            torch.cat(by_labels) if by_labels else None,
+        )
+
+
 @dataclass(frozen=True)
 class InnerStep:
     """One step of the inner loop."""
@@ -93,73 +191,44 @@ class InnerStep:
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """What T steps of plain SGD on the synthetic images minimise."""
+    """T steps of plain SGD on the synthetic images."""
 
-    network: FlatNetwork
-    loss: SampleLoss
-    steps: Sequence[InnerStep]
-    kept_graphs: int = 0
-    """How many of the last steps keep their graph from the way out for the way back, at the price of its activations;
-    every other step is computed again. The numbers are the same but for rounding: torch differentiates a norm by other
-    formulas where the result is to be differentiated once more."""
+    steps: Steps
+    """How one is computed."""
+    batches: Sequence[InnerStep]
+    curvature: bool = True
+    """False leaves ds/dtheta out of the recursion and does not compute it: TESLA."""
+    last_steps: int | None = None
+    """How many of the last steps pass gradients back; earlier ones contribute nothing. All by default."""
 
-    def graph(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> "StepGraph":
-        """One step's gradient with everything that is needed to differentiate it again."""
+    @property
+    def first_step(self) -> int:
+        """The first step that passes gradients back."""
+        return 0 if self.last_steps is None else max(0, len(self.batches) - self.last_steps)
+
+    def gradient(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> Tensor:
+        """One step's gradient [P]."""
+        batch = Batch(step.augment(images_MCHW[step.index]), labels[step.index], step.batch_size)
+        return self.steps.gradient(params_P, batch)
+
+    def pull_back(
+        self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
+    ) -> Pulled:
+        """The derivatives of the product of one step's gradient and a cotangent, down to the step's synthetic images.
+
+        The augmentation is affine, so that it is never differentiated twice.
+        """
         clean = images_MCHW[step.index].requires_grad_()
         with torch.enable_grad():
             augmented = step.augment(clean)
-        theta, batch = params_P.detach().requires_grad_(), augmented.detach().requires_grad_()
-        targets = labels[step.index]
-        learned = [targets.requires_grad_()] if targets.is_floating_point() else []
-        value = self.loss(self.network(theta, batch), targets) / step.batch_size
-        (gradient,) = torch.autograd.grad(value, theta, create_graph=True)
-        return StepGraph(theta, clean, augmented, batch, learned, gradient)
-
-    def gradient(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> Tensor:
-        """One step's gradient [P], and nothing that would have to be kept."""
-        theta = params_P.detach().requires_grad_()
-        logits = self.network(theta, step.augment(images_MCHW[step.index]))
-        (gradient,) = torch.autograd.grad(self.loss(logits, labels[step.index]) / step.batch_size, theta)
-        return gradient
+        batch = Batch(augmented.detach(), labels[step.index], step.batch_size)
+        pulled = self.steps.pull_back(params_P, batch, cotangent_P, self.curvature)
+        (by_clean,) = torch.autograd.grad(augmented, clean, pulled.by_images)
+        return pulled._replace(by_images=by_clean)
 
 
-@dataclass(frozen=True)
-class StepGraph:
-    """One inner step, differentiable once more."""
-
-    theta: Tensor
-    """[P], a leaf."""
-    clean: Tensor
-    """[b, C, H, W], a leaf: the step's rows of the synthetic images."""
-    augmented: Tensor
-    """[b, C, H, W], a function of `clean`."""
-    batch: Tensor
-    """The same values as a leaf, so that the augmentation is never differentiated twice."""
-    learned: list[Tensor]
-    """The step's label logits as a leaf; empty where labels are hard."""
-    gradient: Tensor
-    """g [P], a function of the leaves."""
-
-    def pull_back(self, cotangent_P: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`[ds/dtheta; s]` [P + 1] and `[ds/dx, ds/dy]` of the step's own rows, for `s = <g, cotangent>`."""
-        s = torch.dot(self.gradient, cotangent_P)
-        by_theta, by_batch, *by_learned = torch.autograd.grad(s, [self.theta, self.batch, *self.learned])
-        (by_clean,) = torch.autograd.grad(self.augmented, self.clean, by_batch)
-        return torch.cat([by_theta, s.detach().view(1)]), [by_clean, *by_learned]
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """What `unroll` leaves for `adjoint`, which uses it up."""
-
-    params: list[Tensor]
-    """theta_0 ... theta_T, T + 1 vectors [P]."""
-    graphs: dict[int, StepGraph] = field(default_factory=dict)
-    """By step, where they were kept."""
-
-
-def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, labels: Tensor) -> Trajectory:
-    """Train on the synthetic images with plain SGD and keep every parameter vector.
+def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, labels: Tensor) -> list[Tensor]:
+    """Train on the synthetic images with plain SGD.
 
     Args:
         loop: network, loss and steps.
@@ -167,19 +236,16 @@ def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, l
         lr: the step size, a scalar.
         images_MCHW: the synthetic images.
         labels: class indices [M] or label logits [M, K], as the loop's loss takes them.
+
+    Returns:
+        theta_0 ... theta_T, T + 1 vectors [P].
     """
-    trajectory = Trajectory([params_P])
-    for t, step in enumerate(loop.steps):
-        theta = trajectory.params[-1]
-        if not len(step.index):
-            gradient = torch.zeros_like(theta)
-        elif t < len(loop.steps) - loop.kept_graphs:
-            gradient = loop.gradient(step, theta, images_MCHW, labels)
-        else:
-            trajectory.graphs[t] = loop.graph(step, theta, images_MCHW, labels)
-            gradient = trajectory.graphs[t].gradient.detach().clone()
-        trajectory.params.append(theta - all_reduce_sum(gradient).mul_(lr))
-    return trajectory
+    params = [params_P]
+    for step in loop.batches:
+        theta = params[-1]
+        gradient = loop.gradient(step, theta, images_MCHW, labels) if len(step.index) else torch.zeros_like(theta)
+        params.append(theta - all_reduce_sum(gradient).mul_(lr))
+    return params
 
 
 @dataclass(frozen=True)
@@ -195,13 +261,13 @@ class InnerGradients:
 
 
 def adjoint(
-    loop: InnerLoop, trajectory: Trajectory, lr: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
+    loop: InnerLoop, params: list[Tensor], lr: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
 ) -> InnerGradients:
-    """Exact gradients of a loss of `theta_T` through the steps that `unroll` took.
+    """Gradients of a loss of `theta_T` through the steps that `unroll` took: exact, unless the loop says otherwise.
 
     Args:
         loop: the loop that was unrolled.
-        trajectory: what `unroll` returned; emptied on the way back, so that memory falls as the recursion proceeds.
+        params: what `unroll` returned; emptied on the way back, so that memory falls as the recursion proceeds.
         lr: the step size, a scalar.
         images_MCHW: the synthetic images.
         labels: class indices [M] or label logits [M, K].
@@ -214,21 +280,20 @@ def adjoint(
     label_gradient = torch.zeros_like(labels) if labels.is_floating_point() else None
     lr_gradient = torch.zeros_like(lr)
     cotangent = cotangent_P
-    trajectory.params.pop()
-    for t in reversed(range(len(loop.steps))):
-        step, theta = loop.steps[t], trajectory.params.pop()
+    params.pop()
+    for t in reversed(range(loop.first_step, len(loop.batches))):
+        step, theta = loop.batches[t], params.pop()
         if len(step.index):
-            graph = trajectory.graphs.pop(t, None) or loop.graph(step, theta, images_MCHW, labels)
-            curvature, pulled = graph.pull_back(cotangent)
-            image_gradient.index_add_(0, step.index, pulled[0] * -lr)
-            if label_gradient is not None:
-                label_gradient.index_add_(0, step.index, pulled[1] * -lr)
+            reduced, by_images, by_labels = loop.pull_back(step, theta, images_MCHW, labels, cotangent)
+            image_gradient.index_add_(0, step.index, by_images * -lr)
+            if label_gradient is not None and by_labels is not None:
+                label_gradient.index_add_(0, step.index, by_labels * -lr)
         else:
-            curvature = theta.new_zeros(len(theta) + 1)
-        all_reduce_sum(curvature)
-        lr_gradient = lr_gradient - curvature[-1]
-        if t:
-            cotangent = cotangent - lr * curvature[:-1]
+            reduced = theta.new_zeros(loop.curvature * len(theta) + 1)
+        all_reduce_sum(reduced)
+        lr_gradient = lr_gradient - reduced[-1]
+        if loop.curvature and t > loop.first_step:
+            cotangent = cotangent - lr * reduced[:-1]
     return InnerGradients(
         images=all_reduce_sum(image_gradient),
         labels=None if label_gradient is None else all_reduce_sum(label_gradient),

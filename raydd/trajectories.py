@@ -6,21 +6,23 @@ Letters: P flat parameters, T epochs.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from raydd.errors import ArtefactError
 from raydd.storage import Artefact, Folder, new_artefact
+from raydd.storage.folder import MANIFEST
 
 KIND = "experts"
+METRICS = ("train_loss", "train_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ class TrajectoryCard:
     @property
     def size(self) -> int:
         """P, the length of the parameter vectors."""
-        return sum(int(np.prod(shape)) for _, shape in self.parameters)
+        return sum(math.prod(shape) for _, shape in self.parameters)
+
+    def unflatten(self, params_P: Tensor) -> dict[str, Tensor]:
+        """The parameters in a vector [P] by name."""
+        pieces = params_P.split([math.prod(shape) for _, shape in self.parameters])
+        return {name: piece.view(shape) for (name, shape), piece in zip(self.parameters, pieces, strict=True)}
 
     def identity(self) -> dict[str, Any]:
         """As JSON, the payload of the store's content key."""
@@ -87,27 +94,40 @@ class TrajectoryStore:
         ]
 
     def write(self, expert: int, snapshots: Iterator[Snapshot]) -> None:
-        """Store one whole trajectory: the Arrow file, then the JSON file that makes it exist.
+        """Store a trajectory, in place of an earlier one: the Arrow file, then the JSON file that makes it exist.
 
         Args:
             expert: its number.
-            snapshots: epochs 0, 1, ... in order, consumed one at a time.
+            snapshots: of epochs in ascending order, consumed one at a time.
         """
         schema = self._schema(expert)
         with self.folder.writing(f"{_name(expert)}.arrow") as path:
-            last = None
+            last, kept = None, []
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 for last in snapshots:
                     writer.write_batch(_record_batch(last, schema))
+                    kept.append(last.epoch)
             facts = {
                 "expert": expert,
                 "epochs": last.epoch if last else None,
+                "kept": kept,
                 "size": path.stat().st_size,
                 "sha256": _sha256(path),
                 "train_accuracy": last.train_accuracy if last else None,
                 "test_accuracy": last.test_accuracy if last else None,
             }
+            self.folder.delete(f"{_name(expert)}.json")
         self.folder.write(f"{_name(expert)}.json", json.dumps(facts, indent=2).encode())
+        _open.cache_clear()
+
+    def lacks(self, expert: int, epochs: Iterable[int]) -> list[int]:
+        """Which of these epochs a finished expert was stored without."""
+        kept = self._facts(expert)["kept"]
+        return [] if kept is None else [epoch for epoch in epochs if epoch not in kept]
+
+    def withdraw(self) -> None:
+        """Delete the manifest, so that finished experts may be written anew."""
+        self.folder.delete(MANIFEST)
 
     def publish(self, key: str) -> None:
         """Write the manifest over all finished experts."""
@@ -161,7 +181,7 @@ class TrajectoryStore:
         name = f"{_name(expert)}.json"
         try:
             facts: dict[str, Any] = json.loads(self.folder.read(name))
-            return {"size": facts["size"], "sha256": facts["sha256"]}
+            return {"size": facts["size"], "sha256": facts["sha256"], "kept": facts.get("kept")}
         except (ValueError, KeyError, TypeError) as error:
             raise ArtefactError(
                 f"{(self.folder / name).uri}: damaged ({error!r}); delete the expert's two files and run again"
@@ -204,20 +224,34 @@ class Trajectory:
         """The last epoch stored."""
         return int(max(self._row))
 
+    @property
+    def kept(self) -> Collection[int]:
+        """The epochs stored."""
+        return self._row.keys()
+
     def params(self, epoch: int) -> Tensor:
         """float32 [P] after `epoch` epochs, a copy.
 
         Raises:
             ArtefactError: that epoch was not stored.
         """
+        return self.snapshot(epoch).params
+
+    def snapshot(self, epoch: int) -> Snapshot:
+        """All that was stored of an epoch, a copy.
+
+        Raises:
+            ArtefactError: that epoch was not stored.
+        """
         if epoch not in self._row:
             raise ArtefactError(f"{self.path}: epoch {epoch} is not stored (last: {self.epochs})")
-        column = self._file.get_batch(self._row[epoch])["params"]
-        return torch.from_numpy(column.flatten().to_numpy().copy())
+        batch = self._file.get_batch(self._row[epoch])
+        params = torch.from_numpy(batch["params"].flatten().to_numpy().copy())
+        return Snapshot(epoch, params, **{name: batch[name][0].as_py() for name in METRICS})
 
     def curve(self) -> list[dict[str, Any]]:
         """Epoch, losses and accuracies, without the parameters."""
-        columns = ["epoch", "train_loss", "train_accuracy", "test_accuracy"]
+        columns = ["epoch", *METRICS]
         batches = (self._file.get_batch(i) for i in range(self._file.num_record_batches))
         return [{name: batch[name][0].as_py() for name in columns} for batch in batches]
 

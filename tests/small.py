@@ -52,6 +52,8 @@ REWRITTEN = ("config.yaml", "run.lock", "report.html", "preview.png")
 """What every run writes anew."""
 
 _DATM = "initial_max_start_epoch", "expansion_iterations"
+COMMON = {name: value for name, value in CONFIG["method"].items() if name not in _DATM}
+"""What of the method any method takes."""
 
 State = dict[str, tuple[int, str]]
 
@@ -116,7 +118,7 @@ def picture_run(method: str, preprocess: str, validation_fraction: float) -> Sma
     temporary = TemporaryDirectory()
     atexit.register(temporary.cleanup)
     folder = Path(temporary.name)
-    common = {name: value for name, value in CONFIG["method"].items() if name not in _DATM or method == "datm"}
+    common = CONFIG["method"] if method == "datm" else COMMON
     changes = {
         "data": {"source": "imagefolder", "root": str(image_folder(folder / "pictures")), "preprocess": preprocess},
         "data.validation_fraction": validation_fraction,

@@ -13,7 +13,7 @@ from raydd import config as configs
 from raydd.config import RunConfig, first_difference, from_mapping, parse, to_mapping, to_yaml
 from raydd.errors import ConfigError
 from raydd.evaluation.trials import EvaluateConfig
-from raydd.methods import DATMConfig, MTTConfig
+from raydd.methods import DATMConfig, FTDConfig, MTTConfig
 from raydd.networks import NetworkConfig
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,13 @@ def test_presets_load_and_say_what_they_are(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [RunConfig(), RunConfig(method=MTTConfig()), UNUSUAL, *(configs.load(str(file)) for file in PRESETS)],
+    [
+        RunConfig(),
+        RunConfig(method=MTTConfig()),
+        RunConfig(method=FTDConfig()),
+        UNUSUAL,
+        *(configs.load(str(file)) for file in PRESETS),
+    ],
     ids=lambda config: config.name,
 )
 def test_the_way_through_yaml_is_exact(config: RunConfig) -> None:
@@ -103,8 +109,8 @@ def test_null_and_lists() -> None:
         ({"experts": {"training": {"epoch": 1}}}, "experts.training.epoch", "did you mean experts.training.epochs?"),
         ({"method": {"name": "mtt", "image_rl": 1}}, "method.image_rl", "did you mean method.image_lr?"),
         ({"zzz": 1}, "zzz", "there is no such field"),
-        ({"method": {"name": "dream"}}, "method.name", "must be one of mtt, datm, is dream"),
-        ({"method": {}}, "method.name", "must be one of mtt, datm, is missing"),
+        ({"method": {"name": "dream"}}, "method.name", "must be one of mtt, ftd, datm, is dream"),
+        ({"method": {}}, "method.name", "must be one of mtt, ftd, datm, is missing"),
         ({"seed": 1.5}, "seed", "got 1.5"),
         ({"seed": -(2**63) - 1}, "seed", "must fit into 64 bits"),
         ({"experts": {"seed": 2**63}}, "experts.seed", "must fit into 64 bits"),
@@ -117,6 +123,11 @@ def test_null_and_lists() -> None:
         ({"evaluate": {"baselines": ["herding"]}}, "evaluate.baselines.0", "'herding'"),
         ({"method": {"name": "datm", "augmentation": "x"}}, "method.augmentation", "'x' is neither none, dsa, nor"),
         ({"method": {"name": "datm", "initial_max_start_epoch": 30}}, "method.initial_max_start_epoch", "is 30"),
+        ({"method": {"name": "ftd", "gradient": "cut:3"}}, "method.gradient", "exact, tesla or truncated:k"),
+        ({"method": {"name": "ftd", "ema_decay": 1}}, "method.ema_decay", "below 1, is 1"),
+        ({"method": {"name": "mtt", "labels": "learned"}}, "method.labels", "'hard' or 'assigned'"),
+        ({"method": {"name": "datm", "labels": "assigned"}}, "method.labels", "'learned', 'fixed' or 'hard'"),
+        ({"method": {"name": "datm", "label_epoch": 51}}, "method.label_epoch", "51 lies beyond the 50 epochs"),
         ({"method": {"name": "mtt", "image_lr": float("inf")}}, "method.image_lr", "finite"),
         ({"cluster": {"num_workers": "all"}}, "cluster.num_workers", "valid integer"),
         ({"cluster": {"num_workers": "all"}}, "cluster.num_workers", "or: Input should be 'auto', got 'all'"),

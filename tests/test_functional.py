@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 from raydd import networks
 from raydd.augment import DSA, Augmentation, Group
 from raydd.functional import (
+    DifferentiatedSteps,
     FlatNetwork,
     InnerGradients,
     InnerLoop,
     InnerStep,
-    Trajectory,
+    PiecewiseSteps,
     adjoint,
     hard_cross_entropy,
     shard,
@@ -31,6 +33,8 @@ KEY = Key.root(0)
 GROUPS: tuple[Group, ...] = DSA().strategy
 NUM_IMAGES, NUM_CLASSES, SHAPE = 20, 4, (3, 8, 8)
 reference_network = partial(matching.convnet, width=NETWORK.width, depth=NETWORK.depth, num_classes=NUM_CLASSES)
+
+soft_and_hard = pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
 
 
 def flat_network() -> FlatNetwork:
@@ -46,6 +50,9 @@ class Problem:
     steps: int
     batch_size: int = 7
     augmentation: Augmentation = DSA()
+    curvature: bool = True
+    last_steps: int | None = None
+    matched_fraction: float = 1.0
 
     @property
     def images(self) -> Tensor:
@@ -81,43 +88,45 @@ class Problem:
         for t, batch in enumerate(self.batches):
             index = shard(batch)
             steps.append(InnerStep(index, len(batch), self.augmentation.draw(KEY.child(t), index)))
-        return InnerLoop(flat_network(), soft_cross_entropy if self.soft else hard_cross_entropy, steps)
+        loss = soft_cross_entropy if self.soft else hard_cross_entropy
+        return InnerLoop(DifferentiatedSteps(flat_network(), loss), steps, self.curvature, self.last_steps)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What a reference takes."""
+        draws = [self.augmentation.draw(KEY.child(t), batch) for t, batch in enumerate(self.batches)]
+        batches = [batch.tolist() for batch in self.batches]
+        return reference_network, self.start, self.target, self.lr, self.images, self.labels, batches, draws
 
     def solve(self) -> tuple[Tensor, InnerGradients]:
         """The product's loss and gradients."""
         loop, images, labels = self.loop(), self.images, self.labels
-        trajectory = unroll(loop, self.start, self.lr, images, labels)
-        loss, cotangent = matching_loss(trajectory.params[-1], self.target, self.start)
-        return loss, adjoint(loop, trajectory, self.lr, images, labels, cotangent)
+        params = unroll(loop, self.start, self.lr, images, labels)
+        loss, cotangent = matching_loss(params[-1], self.target, self.start, self.matched_fraction)
+        return loss, adjoint(loop, params, self.lr, images, labels, cotangent)
 
     def reference(self) -> Results:
         """Loss and gradients from one graph."""
-        leaves = {"images": self.images, "lr": self.lr} | ({"labels": self.labels} if self.soft else {})
+        network, start, target, lr, images, labels, *draws = self.arguments()
+        leaves = {"images": images, "lr": lr} | ({"labels": labels} if self.soft else {})
         for leaf in leaves.values():
             leaf.requires_grad_()
-        loss = matching.unrolled_loss(
-            reference_network,
-            self.start,
-            self.target,
-            leaves["lr"],
-            leaves["images"],
-            leaves.get("labels", self.labels),
-            [batch.tolist() for batch in self.batches],
-            [self.augmentation.draw(KEY.child(t), batch) for t, batch in enumerate(self.batches)],
-        )
+        sizes = [p.numel() for p in flat_network().module.parameters()]
+        mask = matching.deep_mask(sizes, max(self.matched_fraction, 1 / sum(sizes)))
+        loss = matching.unrolled_loss(network, start, target, lr, images, labels, *draws, self.last_steps, mask)
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         return {"loss": loss.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
-@pytest.mark.parametrize("kept_graphs", [1, 2, 3, 9])
-def test_kept_graphs_change_nothing_but_rounding(kept_graphs: int) -> None:
-    problem = Problem(soft=True, steps=3)
-    loop, inputs = problem.loop(), (problem.start, problem.lr, problem.images, problem.labels)
-    again = [(loop, unroll(loop, *inputs)) for loop in (loop, replace(loop, kept_graphs=kept_graphs))]
-    assert [len(trajectory.graphs) for _, trajectory in again] == [0, min(kept_graphs, 3)]
-    plain, kept = (adjoint(loop, trajectory, *inputs[1:], problem.target) for loop, trajectory in again)
-    for name in ("images", "labels", "lr"):
-        assert relative_error(getattr(kept, name), getattr(plain, name)) < 1e-12, name
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+def test_pieces_of_a_batch_add_up(rows: int, soft: bool) -> None:
+    problem = Problem(soft, steps=3)
+    whole = problem.loop()
+    pieces = replace(whole, steps=PiecewiseSteps(whole.steps, rows))
+    inputs = problem.lr, problem.images, problem.labels
+    params = unroll(pieces, problem.start, *inputs)
+    loss, cotangent = matching_loss(params[-1], problem.target, problem.start)
+    assert_same(as_results(loss, adjoint(pieces, params, *inputs, cotangent)), problem.reference())
 
 
 def as_results(loss: Tensor, gradients: InnerGradients) -> Results:
@@ -140,7 +149,7 @@ def test_flat_network_is_the_reference_network() -> None:
     assert torch.equal(torch.cat([p.flatten() for p in network.unflatten(theta).values()]), theta)
 
 
-@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
+@soft_and_hard
 def test_losses_are_sums_over_the_batch(soft: bool) -> None:
     logits = 3 * randn(0, 7, 4)
     labels = 3 * randn(1, 7, 4) if soft else torch.arange(7) % 4
@@ -148,7 +157,7 @@ def test_losses_are_sums_over_the_batch(soft: bool) -> None:
     torch.testing.assert_close(found, 7 * matching.mean_loss(logits, labels), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
+@soft_and_hard
 @pytest.mark.parametrize("steps", [1, 7, 15])
 @pytest.mark.parametrize("group", GROUPS)
 def test_adjoint_is_the_gradient_of_the_full_unroll(group: Group, steps: int, soft: bool) -> None:
@@ -178,9 +187,9 @@ def test_inputs_stay_as_they_were() -> None:
     inputs = [problem.start, problem.lr, problem.images, problem.labels, problem.target]
     before = [tensor.clone() for tensor in inputs]
     loop = problem.loop()
-    trajectory = unroll(loop, inputs[0], *inputs[1:4])
-    assert len(trajectory.params) == 4
-    adjoint(loop, trajectory, *inputs[1:4], inputs[4])
+    params = unroll(loop, inputs[0], *inputs[1:4])
+    assert len(params) == 4
+    adjoint(loop, params, *inputs[1:4], inputs[4])
     for tensor, copy in zip(inputs, before, strict=True):
         assert torch.equal(tensor, copy) and not tensor.requires_grad
 
@@ -190,8 +199,8 @@ def test_label_gradient_closed_form() -> None:
     (batch,) = problem.batches
     augmented = problem.augmentation.draw(KEY.child(0), batch)(problem.images[batch])
     loop, direction = problem.loop(), randn(6, flat_network().size)
-    trajectory = unroll(loop, problem.start, problem.lr, problem.images, problem.labels)
-    gradients = adjoint(loop, trajectory, problem.lr, problem.images, problem.labels, direction)
+    params = unroll(loop, problem.start, problem.lr, problem.images, problem.labels)
+    gradients = adjoint(loop, params, problem.lr, problem.images, problem.labels, direction)
     wanted = matching.label_gradient(reference_network, problem.start, direction, augmented, problem.labels[batch])
     assert gradients.labels is not None
     assert relative_error(gradients.labels[batch], -problem.lr * wanted) < 1e-12
@@ -204,50 +213,60 @@ def test_label_gradients_sum_to_zero_over_classes() -> None:
     assert gradients.labels.sum(1).abs().max() < 1e-13 * gradients.labels.abs().max()
 
 
+@soft_and_hard
 @pytest.mark.parametrize("steps", [1, 7])
-def test_a_constant_cotangent_gives_tesla(steps: int) -> None:
-    """TESLA is the recursion without its curvature term, and so exact for one step only."""
-    problem = Problem(soft=False, steps=steps)
-    loop, images, labels, lr = problem.loop(), problem.images, problem.labels, problem.lr
-    trajectory = unroll(loop, problem.start, lr, images, labels)
-    _, cotangent = matching_loss(trajectory.params[-1], problem.target, problem.start)
-    single = [
-        adjoint(
-            InnerLoop(loop.network, loop.loss, [step]),
-            Trajectory(trajectory.params[t : t + 2]),
-            lr,
-            images,
-            labels,
-            cotangent,
-        )
-        for t, step in enumerate(loop.steps)
-    ]
-    by_images, by_lr = sum(g.images for g in single), sum(g.lr for g in single)
-    wanted_images, wanted_lr = matching.tesla(
-        reference_network,
-        problem.start,
-        problem.target,
-        lr,
-        images.clone().requires_grad_(),
-        labels,
-        [batch.tolist() for batch in problem.batches],
-        [step.augment for step in loop.steps],
-    )
-    assert relative_error(by_images, wanted_images) < 1e-12
-    assert relative_error(by_lr, wanted_lr) < 1e-12
-    _, exact = problem.solve()
-    if steps == 1:
-        assert relative_error(exact.images, wanted_images) < 1e-12
-        assert relative_error(exact.lr, wanted_lr) < 1e-12
-    else:
-        assert relative_error(exact.images, wanted_images) > 0.01
-        assert relative_error(exact.lr, wanted_lr) > 0.01
+def test_tesla_is_its_closed_form(steps: int, soft: bool) -> None:
+    """The recursion without its curvature term, and so exact for one step only."""
+    problem = Problem(soft, steps, curvature=False)
+    loss, gradients = problem.solve()
+    closed = dict(zip(("images", "lr", "labels"), matching.tesla(*problem.arguments()), strict=False))
+    assert_same(as_results(loss, gradients), {"loss": loss, **closed})
+    exact = problem.reference()
+    for name, value in closed.items():
+        error = relative_error(value, exact[name])
+        assert error < 1e-12 if steps == 1 else error > 0.01, name
+
+
+@soft_and_hard
+def test_truncated_to_the_last_step_is_that_step(soft: bool) -> None:
+    problem = Problem(soft, steps=5, last_steps=1)
+    loss, gradients = problem.solve()
+    written_out = matching.last_step_gradients(*problem.arguments())
+    wanted = dict(zip(("images", "lr", "labels"), written_out, strict=False))
+    assert_same(as_results(loss, gradients), {"loss": loss, **wanted})
+
+
+@soft_and_hard
+@pytest.mark.parametrize("last_steps", [2, 4, 5, 9])
+def test_truncated_is_the_gradient_of_the_last_steps(last_steps: int, soft: bool) -> None:
+    problem = Problem(soft, steps=5, last_steps=last_steps)
+    found = as_results(*problem.solve())
+    assert_same(found, problem.reference())
+    exact = replace(problem, last_steps=None).reference()
+    for name in exact.keys() - {"loss"}:
+        error = relative_error(found[name], exact[name])
+        assert error < 1e-12 if last_steps >= 5 else error > 1e-4, name
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1, 1e-9])
+def test_the_deep_part_of_the_parameters_is_matched(fraction: float) -> None:
+    """At 0.5 the cut falls into the second convolution's weight, at 0.1 into that of the linear layer."""
+    problem = Problem(soft=True, steps=3, matched_fraction=fraction)
+    assert_same(as_results(*problem.solve()), problem.reference())
+    if fraction == 1.0:
+        loss, cotangent = matching_loss(problem.start + 1, problem.target, problem.start)
+        difference = problem.start + 1 - problem.target
+        distance = (problem.start - problem.target).square().sum()
+        assert torch.equal(loss, difference.square().sum() / distance)
+        assert torch.equal(cotangent, 2 * difference / distance)
 
 
 SHARDED = {
     "soft": Problem(soft=True, steps=7),
     "hard": Problem(soft=False, steps=7),
     "fewer rows than workers": Problem(soft=True, steps=12, batch_size=2),
+    "truncated": Problem(soft=True, steps=4, last_steps=2),
+    "tesla": Problem(soft=True, steps=4, batch_size=2, curvature=False),
 }
 
 
@@ -255,7 +274,7 @@ def solve_sharded() -> Results:
     found = {}
     for name, problem in SHARDED.items():
         found |= {f"{name}/{what}": value for what, value in as_results(*problem.solve()).items()}
-        found[f"{name}/smallest share"] = torch.tensor(min(len(step.index) for step in problem.loop().steps))
+        found[f"{name}/smallest share"] = torch.tensor(min(len(step.index) for step in problem.loop().batches))
     return found
 
 
@@ -263,10 +282,10 @@ def solve_sharded() -> Results:
 def test_sharded_over_workers(world: int) -> None:
     results = on_workers(world, solve_sharded)
     for name, problem in SHARDED.items():
-        wanted = problem.reference()
+        wanted = problem.reference() if problem.curvature else as_results(*problem.solve())
         for found in results:
             assert_same({what: found[f"{name}/{what}"] for what in wanted}, wanted)
-    for name in SHARDED.keys() - {"fewer rows than workers"}:
+    for name in ("soft", "hard"):
         assert min(int(found[f"{name}/smallest share"]) for found in results) > 0
     if world == 3:
         assert min(int(found["fewer rows than workers/smallest share"]) for found in results) == 0
@@ -275,7 +294,7 @@ def test_sharded_over_workers(world: int) -> None:
 MEMORY = """
 import sys, torch
 from torch import nn
-from raydd.functional import FlatNetwork, InnerLoop, InnerStep, adjoint, soft_cross_entropy, unroll
+from raydd.functional import DifferentiatedSteps, FlatNetwork, InnerLoop, InnerStep, adjoint, soft_cross_entropy, unroll
 
 torch.set_num_threads(1)
 kind = sys.argv[1]
@@ -290,10 +309,11 @@ def peak():
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 
 def run(steps):
-    loop = InnerLoop(network, soft_cross_entropy, [InnerStep(torch.arange(10), 10, lambda x: x.flip(3))] * steps)
+    batches = [InnerStep(torch.arange(10), 10, lambda x: x.flip(3))] * steps
+    loop = InnerLoop(DifferentiatedSteps(network, soft_cross_entropy), batches)
     if kind == "adjoint":
-        trajectory = unroll(loop, start, lr, images, labels)
-        adjoint(loop, trajectory, lr, images, labels, 2 * (trajectory.params[-1] - target))
+        params = unroll(loop, start, lr, images, labels)
+        adjoint(loop, params, lr, images, labels, 2 * (params[-1] - target))
         return
     theta, leaf = start.clone().requires_grad_(), images.clone().requires_grad_()
     for _ in range(steps):

@@ -1,8 +1,9 @@
-"""MTT and DATM as running methods: equations, windows, skips and roll-backs, workers, exact continuation."""
+"""MTT, FTD and DATM as running methods: equations, windows, skips and roll-backs, workers, exact continuation."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from tiny import CLASSES, EXPERTS, Results, relative_error
 from torch import Tensor
 
 from raydd import random
+from raydd.distill import Checkpoints
 from raydd.errors import ConfigError, RunError
-from raydd.methods import DATMConfig, MTTConfig, Start, Task
+from raydd.methods import DATMConfig, FTDConfig, MTTConfig, Start, Task
 from raydd.methods.datm import start_epoch_bound
-from raydd.methods.initial import correctly_predicted, masked_mean_logits, random_real
-from raydd.methods.matching import MatchingConfig, TrajectoryMatching, draw_batches
+from raydd.methods.initial import correctly_predicted, masked_mean_logits, random_real, single_expert_logits
+from raydd.methods.matcher import TrajectoryMatching
+from raydd.methods.matching import MatchingConfig, draw_batches
 from raydd.random import Key
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
@@ -32,7 +35,21 @@ SMALL: dict[str, Any] = {
 }
 MTT = MTTConfig(**SMALL)
 DATM = DATMConfig(**SMALL, initial_max_start_epoch=2, expansion_iterations=12, label_lr=0.5, threshold=None)
-CONFIGS = pytest.mark.parametrize("config", [MTT, DATM], ids=["mtt", "datm"])
+FTD = FTDConfig(**SMALL, synthetic_lr_init=0.01, ema_decay=0.9)
+TESLA = MTTConfig(**SMALL, labels="assigned", gradient="tesla", synthetic_lr_space="log")
+METHODS = {"mtt": MTT, "datm": DATM, "ftd": FTD, "tesla": TESLA}
+CONFIGS = pytest.mark.parametrize("config", METHODS.values(), ids=METHODS.keys())
+EXACT = METHODS | {
+    "tesla": replace(TESLA, gradient="exact"),
+    "truncated": replace(DATM, gradient="truncated:2"),
+    "fixed labels": replace(DATM, labels="fixed"),
+    "hard labels": replace(DATM, labels="hard"),
+    "deep part": replace(DATM, matched_fraction=0.25),
+    "log": replace(
+        DATM, synthetic_lr_space="log", synthetic_lr_lr=0.1, label_init="single_expert", image_init="random"
+    ),
+}
+"""Whose update is that of torch's SGD on a loss that the reference writes down."""
 
 
 def build(config: MatchingConfig, start: Start | None = None, dtype: torch.dtype = torch.float64,
@@ -72,33 +89,43 @@ def differs(found: Results, other: Results) -> list[str]:
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["alone", "after frozen images"])
-@CONFIGS
+@pytest.mark.parametrize("config", EXACT.values(), ids=EXACT.keys())
 def test_outer_loop_is_torch_sgd_on_the_unrolled_loss(config: MatchingConfig, frozen: bool) -> None:
     config = replace(config, augmentation="none")  # the whole set in every step: no draw is left but the segment
     before = first_stage(config) if frozen else None
     method = build(config, Start(stage=1, frozen=before))
     store, state = task().require_trajectories(), method.state_dict()
-    leaves = {name: state[name].clone().requires_grad_() for name in ("images", "soft_labels", "lr") if name in state}
-    rates = {"images": (5.0, 0.5), "lr": (1e-4, 0.5), "soft_labels": (0.5, 0.9)}
+    learned = [name.removeprefix("velocity.") for name in state if name.startswith("velocity.")]
+    leaves = {name: state[name].clone().requires_grad_() for name in learned}
+    assert ("soft_labels" in learned) == (getattr(config, "labels", None) == "learned")
+    rate = config.synthetic_lr_lr, 0.5
+    rates = {"images": (5.0, 0.5), "lr": rate, "log_lr": rate, "soft_labels": (0.5, 0.9)}
+    sizes = [p.numel() for p in method._network.module.parameters()]
     optimizer = torch.optim.SGD(
         [{"params": [leaf], "lr": rates[name][0], "momentum": rates[name][1]} for name, leaf in leaves.items()]
     )
     for _ in range(5):
         row = method.step()
-        labels = leaves.get("soft_labels", torch.arange(3).repeat_interleave(2))
-        images = leaves["images"]
+        images, target = leaves["images"], store.params(row["expert"], row["start_epoch"] + 2).double()
+        labels = leaves.get("soft_labels", state.get("soft_labels", torch.arange(3).repeat_interleave(2)))
+        if getattr(config, "labels", None) == "assigned":
+            labels = tiny.network(target, images).detach()
+            assert relative_error(method.state_dict()["soft_labels"], labels) < 1e-10
+        step_size = leaves["lr"] if "lr" in leaves else leaves["log_lr"].exp()
         if before is not None:
             images = torch.cat([before.images.double(), images])
             labels = torch.cat([before.targets.to(labels.dtype), labels])
         loss = matching.unrolled_loss(
             tiny.network,
             store.params(row["expert"], row["start_epoch"]).double(),
-            store.params(row["expert"], row["start_epoch"] + 2).double(),
-            leaves["lr"],
+            target,
+            step_size,
             images,
             labels,
             [range(len(images))] * 3,
             [lambda x: x] * 3,
+            2 if config.gradient == "truncated:2" else None,
+            matching.deep_mask(sizes, config.matched_fraction),
         )
         assert row["loss"] == pytest.approx(float(loss.detach()), rel=1e-10)
         optimizer.zero_grad()
@@ -106,7 +133,62 @@ def test_outer_loop_is_torch_sgd_on_the_unrolled_loss(config: MatchingConfig, fr
         optimizer.step()
         for name, leaf in leaves.items():
             assert relative_error(method.state_dict()[name], leaf.detach()) < 1e-10, name
-    assert row["learned_lr"] == pytest.approx(float(leaves["lr"].detach()), rel=1e-10)
+    step_size = leaves["lr"].detach() if "lr" in leaves else leaves["log_lr"].detach().exp()
+    assert row["learned_lr"] == pytest.approx(float(step_size), rel=1e-10)
+    assert method.result().learned_lr == (pytest.approx(row["learned_lr"], rel=1e-6),)
+
+
+def test_the_logarithm_of_the_step_size_is_learned_with_the_chain_factor() -> None:
+    linear, log = build(MTT), build(replace(MTT, synthetic_lr_space="log"))
+    assert linear.step()["loss"] == pytest.approx(log.step()["loss"], rel=1e-12)
+    found, other = log.state_dict(), linear.state_dict()
+    assert float(found["velocity.log_lr"]) == pytest.approx(0.01 * float(other["velocity.lr"]), rel=1e-10)
+    wanted = math.log(0.01) - 1e-4 * float(found["velocity.log_lr"])
+    assert float(found["log_lr"]) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_in_log_space_the_step_size_stays_positive_where_it_would_not() -> None:
+    config = replace(MTT, synthetic_lr_init=1.0)  # far too large
+    method = build(config)
+    method.step()
+    rate = 2 / float(method.state_dict()["velocity.lr"])  # takes away twice the step size
+    assert rate > 0
+    row = build(replace(config, synthetic_lr_lr=rate)).step()
+    assert row["rollbacks"] == 1 and row["learned_lr"] == 1.0
+    row = build(replace(config, synthetic_lr_lr=rate, synthetic_lr_space="log")).step()
+    assert row["rollbacks"] == 0 and row["learned_lr"] == pytest.approx(math.exp(-2))
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.0])
+def test_moving_average_of_the_images(decay: float) -> None:
+    method = build(replace(FTD, ema_decay=decay))
+    images = [method.state_dict()["images"]]
+    for _ in range(6):
+        method.step()
+        images.append(method.state_dict()["images"])
+        wanted = matching.weighted_average(images, decay)
+        assert relative_error(method.state_dict()["ema"], wanted) < 1e-12
+    average, raw = method.averaged(), method.result()
+    assert average is not None
+    torch.testing.assert_close(average.images, wanted.float(), rtol=1e-6, atol=1e-6)
+    assert average.learned_lr == raw.learned_lr and torch.equal(average.labels, raw.labels)
+    assert torch.equal(average.images, raw.images) == (decay == 0)
+
+
+def test_the_average_takes_no_part_in_matching() -> None:
+    with_average, without = build(FTD), build(replace(MTT, **SMALL))
+    for _ in range(3):
+        assert with_average.step() == without.step()
+    assert without.averaged() is None
+
+
+@pytest.mark.parametrize("gradient", ["tesla", "truncated:1"])
+def test_another_gradient_is_another_update_of_the_same_loss(gradient: str) -> None:
+    exact, other = build(DATM), build(replace(DATM, gradient=gradient))
+    assert exact.step() == {**other.step(), "learned_lr": pytest.approx(float(exact._lr))}
+    for name in ("images", "lr", "soft_labels"):
+        found = relative_error(other.state_dict()[f"velocity.{name}"], exact.state_dict()[f"velocity.{name}"])
+        assert 1e-3 < found < 2, name
 
 
 def test_batches_are_chunks_of_permutations_the_short_one_first() -> None:
@@ -158,9 +240,9 @@ def test_experts_are_each_used_once_a_cycle() -> None:
 # Starting images and labels
 
 
-def order(label: int) -> list[int]:
+def order(label: int, key: Key = KEY) -> list[int]:
     rows = [row for row, own in enumerate(task().data.train.labels.tolist()) if own == label]
-    return [rows[i] for i in random.permutation(KEY.child("class", label), len(rows)).tolist()]
+    return [rows[i] for i in random.permutation(key.child("class", label), len(rows)).tolist()]
 
 
 @pytest.mark.parametrize("images_per_class", [1, 4, 8])
@@ -198,6 +280,68 @@ def test_datm_starts_at_correctly_predicted_images_and_mean_logits() -> None:
     assert result.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert result.soft_labels is not None
     assert torch.equal(result.soft_labels, masked_mean_logits(task(), result.images, result.labels))
+
+
+def test_soft_labels_of_a_single_expert() -> None:
+    images, labels = task().data.test.images, task().data.test.labels
+    wanted = tiny.network(last_params()[0], images.double())
+    torch.testing.assert_close(single_expert_logits(task(), images).double(), wanted, rtol=1e-5, atol=1e-5)
+    assert (wanted.argmax(1) != labels).any()  # right or not
+    result = build(replace(DATM, label_init="single_expert")).result()
+    assert result.soft_labels is not None
+    assert torch.equal(result.soft_labels, single_expert_logits(task(), result.images))
+
+
+def test_images_and_labels_of_experts_at_an_earlier_epoch() -> None:
+    result, data = build(replace(DATM, label_epoch=2)).result(), task().data
+    store, images = task().require_trajectories(), data.train.images.double()
+    experts = [store.params(expert, 2).double() for expert in range(EXPERTS.count)]
+    key = KEY.child("init")
+    rows = [
+        row
+        for label in range(len(CLASSES))
+        for row in matching.select_correct(tiny.network, experts, images, order(label, key), label, 2)
+    ]
+    assert torch.equal(result.images, data.train.images[rows])
+    wanted = torch.stack(matching.masked_mean(tiny.network, experts, images[rows], result.labels.tolist()))
+    assert result.soft_labels is not None
+    torch.testing.assert_close(result.soft_labels.double(), wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(result.soft_labels, masked_mean_logits(task(), result.images, result.labels))
+
+
+def test_datm_at_random_images() -> None:
+    config = replace(DATM, image_init="random", images_per_class=12)
+    result, data = build(config).result(), task().data
+    rows = random_real(data, 12, KEY.child("init"))
+    assert torch.equal(result.images, data.train.images[rows])
+    assert result.soft_labels is not None
+    assert torch.equal(result.soft_labels, config.expert_labels(task(), result.images, result.labels))
+
+
+def test_datm_with_hard_labels() -> None:
+    result = build(replace(DATM, labels="hard")).result()
+    assert torch.equal(result.images, build(DATM).result().images)
+    assert result.soft_labels is None and torch.equal(result.targets, result.labels)
+
+
+def test_fixed_labels_stay() -> None:
+    method = build(replace(DATM, labels="fixed"))
+    start = method.result()
+    method.step()
+    assert torch.equal(method.result().targets, start.targets) and start.soft_labels is not None
+    assert not torch.equal(method.result().images, start.images)
+
+
+def test_assigned_labels_start_as_those_of_the_first_segment() -> None:
+    method, store = build(TESLA), task().require_trajectories()
+    start = method.result()
+    row = method.step()
+    target = store.params(row["expert"], row["start_epoch"] + 2).double()
+    wanted = tiny.network(target, start.images.double()).float()
+    for found in (start, method.result()):
+        assert found.soft_labels is not None
+        torch.testing.assert_close(found.soft_labels, wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(start.images, method.result().images)
 
 
 def test_mtt_starts_at_random_real_images() -> None:
@@ -265,7 +409,7 @@ def test_many_skips_in_a_row_restore_the_last_good_state_and_halve_the_rates(con
     slower.step()
     usual.step()
     halved, whole = learned(slower.state_dict()), learned(usual.state_dict())
-    for name in (name for name in good if not name.startswith("velocity.")):
+    for name in (name for name in good if f"velocity.{name}" in good):
         torch.testing.assert_close(2 * (halved[name] - good[name]), whole[name] - good[name], rtol=1e-9, atol=1e-12)
         assert torch.equal(halved[f"velocity.{name}"], whole[f"velocity.{name}"])
 
@@ -344,6 +488,19 @@ def test_exact_continuation_from_every_iteration(config: MatchingConfig, skips: 
 
 
 @CONFIGS
+def test_exact_continuation_from_a_file(config: MatchingConfig, tmp_path: Path) -> None:
+    whole, checkpoints = build(config), Checkpoints(Folder.at(tmp_path), "stage")
+    row = whole.step()
+    checkpoints.save(whole.state_dict(), [row])
+    saved = checkpoints.load()
+    assert saved is not None and saved[1] == [row]
+    resumed = build(config)
+    resumed.load_state_dict(saved[0])
+    assert resumed.step() == whole.step()
+    assert_equal(resumed.state_dict(), whole.state_dict())
+
+
+@CONFIGS
 def test_state_is_a_copy(config: MatchingConfig) -> None:
     method = build(config)
     method.step()
@@ -413,7 +570,9 @@ def on_each_worker(folder: Folder, config: MatchingConfig, dtype: torch.dtype, s
     return learned(method.state_dict())
 
 
-@pytest.mark.parametrize("config", [MTT, replace(DATM, synthetic_batch_size=4)], ids=["mtt", "datm ragged"])
+@pytest.mark.parametrize(
+    "config", [MTT, replace(DATM, synthetic_batch_size=4), TESLA], ids=["mtt", "datm ragged", "tesla"]
+)
 @pytest.mark.parametrize("dtype, steps, tolerance", [(torch.float64, 20, 1e-9), (torch.float32, 1, 1e-5)])
 def test_two_workers_are_one(config: MatchingConfig, dtype: torch.dtype, steps: int, tolerance: float) -> None:
     alone = on_each_worker(tiny.expert_folder(), config, dtype, steps)
@@ -421,6 +580,21 @@ def test_two_workers_are_one(config: MatchingConfig, dtype: torch.dtype, steps: 
     assert_equal(first, second)
     for name, value in alone.items():
         assert relative_error(first[name], value) < tolerance, name
+
+
+# Compiled steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [replace(DATM, synthetic_batch_size=4), TESLA], ids=["datm ragged", "tesla"])
+def test_compiled_steps_give_the_same_updates(config: MatchingConfig) -> None:
+    """In float64, where kinks of ReLU are not met from different sides; the ragged batch is filled up."""
+    compiled = config.build(replace(task(), dtype=torch.float64, compiled=True), Start(), KEY)
+    for _ in range(4):
+        compiled.step()
+    wanted = learned(after_steps(config, 4))
+    for name, value in learned(compiled.state_dict()).items():
+        assert relative_error(value, wanted[name]) < 1e-9, name
 
 
 # Mistakes
@@ -456,11 +630,35 @@ def test_segments_beyond_the_trajectories() -> None:
         ("synthetic_lr_init", math.nan),
         ("initial_max_start_epoch", 6),
         ("expansion_iterations", 0),
+        ("label_epoch", -1),
+        ("matched_fraction", 0.0),
+        ("matched_fraction", 1.5),
+        ("matched_fraction", math.nan),
+        ("gradient", "exactly"),
+        ("gradient", "truncated"),
+        ("gradient", "truncated:"),
+        ("gradient", "truncated:0"),
+        ("gradient", "truncated:-1"),
+        ("gradient", "truncated:1.5"),
+        ("gradient", "tesla:2"),
     ],
 )
-def test_what_cannot_run_is_refused_by_its_name(field: str, value: float) -> None:
+def test_what_cannot_run_is_refused_by_its_name(field: str, value: float | str) -> None:
     with pytest.raises(ConfigError, match=rf"^method\.{field}: .*{value}"):
         replace(DATM, **{field: value})
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, math.nan])
+def test_an_average_that_averages_nothing(decay: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^method\.ema_decay: .*{decay}"):
+        replace(FTD, ema_decay=decay)
+
+
+def test_labels_of_an_epoch_beyond_the_trajectories() -> None:
+    config = replace(DATM, label_epoch=7)
+    config.check(trajectory_epochs=7)
+    with pytest.raises(ConfigError, match=r"^method\.label_epoch: 7 lies beyond the 6 epochs of experts\.training"):
+        config.check(trajectory_epochs=6)
 
 
 def test_a_task_without_trajectories() -> None:

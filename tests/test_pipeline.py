@@ -9,19 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from small import STUDENTS, SmallRun, State, finished_run, image_folder, picture_run, small_run, state
+from small import COMMON, STUDENTS, SmallRun, State, finished_run, flip, image_folder, picture_run, small_run, state
 from torch import Tensor
 
 import raydd
 from raydd import config as configs
-from raydd import datasets, pipeline
+from raydd import datasets, pipeline, process
 from raydd.datasets import Splits
 from raydd.errors import ArtefactError, ResourceError
 from raydd.evaluation.trials import Trial
+from raydd.pipeline import choices
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
+from raydd.plan import DataFacts
+from raydd.plan.cost import matching_step
 from raydd.progress import NoProgress, Progress
 from raydd.storage import Folder
+from raydd.synthetic import SyntheticSet
 
 WAYS = [("mtt", "zca", 0.2), ("datm", "zca", 0.2), ("datm", "standardise", 0.0)]
 every_way = pytest.mark.parametrize(("method", "preprocess", "fraction"), WAYS)
@@ -247,6 +251,109 @@ def test_the_same_images_elsewhere_are_the_same_images(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(other)
     assert small.does("evaluate", "--data.root", moved) == 0
     assert len(raydd.results(small.out)) == 2 * STUDENTS
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A finished run of FTD."""
+    run = small_run(tmp_path_factory.mktemp("ftd"), {"method": {**COMMON, "name": "ftd", "ema_decay": 0.75}})
+    assert run.does("run") == 0
+    return run
+
+
+def test_an_averaged_set_has_its_own_artefact_and_students(averaged: SmallRun) -> None:
+    found = {row["subject"]: row for row in raydd.results(averaged.out).to_pylist()}
+    assert found.keys() == {"synthetic", "ema", "init", "random", "full"}
+    assert all((row["status"], row["method"], row["labels"]) == ("ok", "ftd", "hard") for row in found.values())
+    raw, average = raydd.load(averaged.out), raydd.load(averaged.out / "ema")
+    start = raydd.load(averaged.out / "stages/000/init")
+    assert not torch.equal(raw.synthetic.images, average.synthetic.images)
+    assert not torch.equal(start.synthetic.images, average.synthetic.images)
+    assert average.learned_lr == raw.learned_lr == found["ema"]["learned_lr"] == found["synthetic"]["learned_lr"]
+    assert found["ema"]["record_id"] != found["synthetic"]["record_id"]
+    assert average.synthetic.card == raw.synthetic.card | {"ema_decay": 0.75}
+    accuracies = [found[subject]["class_accuracy"] for subject in ("synthetic", "ema")]
+    assert accuracies[0] != accuracies[1]
+    assert "synthetic set, EMA" in (averaged.out / "report.html").read_text()
+
+
+def test_students_of_the_averaged_set_begin_anew(averaged: SmallRun, tmp_path: Path) -> None:
+    """The published code trains them on from the learned set's students: here they do not know of those."""
+    shutil.copytree(averaged.out, tmp_path / "run")
+    again = SmallRun(averaged.file, tmp_path / "run")
+    (before,) = (row for row in raydd.results(again.out).to_pylist() if row["subject"] == "ema")
+    (again.out / "results" / f"part-{before['record_id']}.parquet").unlink()
+    assert again.does("evaluate", "--out", again.out) == 0  # trains this one alone
+    (after,) = (row for row in raydd.results(again.out).to_pylist() if row["subject"] == "ema")
+    assert after["time"] > before["time"] and after["class_accuracy"] == before["class_accuracy"]
+
+
+@pytest.mark.parametrize("lost", [["ema"], ["stages/000/ema"], ["ema", "synthetic", "stages/000/ema"]])
+def test_an_averaged_set_is_made_again_with_the_same_bits(averaged: SmallRun, lost: list[str], tmp_path: Path) -> None:
+    shutil.copytree(averaged.out, tmp_path / "run")
+    again = SmallRun(averaged.file, tmp_path / "run")
+    before = {name: seen for name, (_, seen) in again.artefacts().items()}
+    for name in lost:
+        shutil.rmtree(again.out / name)
+    assert again.does("evaluate", "--out", again.out) == 0
+    after = {name: seen for name, (_, seen) in again.artefacts().items()}
+    remade = {name for name in before if not name.startswith(("work", "metrics"))}
+    missing = {name for name in remade if name.startswith("stages/000/ema")} if lost == ["stages/000/ema"] else set()
+    assert {name: after[name] for name in remade - missing} == {name: before[name] for name in remade - missing}
+    assert not missing & after.keys()  # nobody needs what a finished set was made of
+
+
+def test_a_damaged_averaged_set_is_named(
+    averaged: SmallRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(averaged.out, tmp_path / "run")
+    flip(tmp_path / "run" / "ema" / "images-00000.parquet")
+    (tmp_path / "run" / "results").rename(tmp_path / "aside")
+    assert SmallRun(averaged.file, tmp_path / "run").does("evaluate", "--out", tmp_path / "run") == 2
+    assert "ema/images-00000.parquet" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_hard_labels_go_end_to_end(tmp_path: Path) -> None:
+    changes = {"method.labels": "hard", "method.iterations": 2, "evaluate.baselines": ["random", "random_stored"]}
+    small = small_run(tmp_path, changes)
+    assert small.does("evaluate") == 0
+    assert {(row["subject"], row["labels"]) for row in raydd.results(small.out).to_pylist()} == {
+        ("synthetic", "hard"),
+        ("random", "hard"),
+    }
+
+
+def test_assigned_labels_go_end_to_end(tmp_path: Path) -> None:
+    method = {**COMMON, "name": "mtt", "gradient": "tesla", "labels": "assigned", "synthetic_lr_space": "log"}
+    assert small_run(tmp_path, {"method": method}).does("evaluate") == 0
+    found = raydd.results(tmp_path / "run").to_pylist()
+    assert [(row["subject"], row["labels"]) for row in found].count(("synthetic", "stored")) == 1
+    assert {row["labels"] for row in found if row["subject"] == "random"} == {"hard", "stored"}
+    assert all(row["status"] == "ok" for row in found)
+    assert raydd.load(tmp_path / "run").synthetic.soft_labels is not None
+
+
+def test_rows_at_once_change_nothing_but_rounding(tmp_path: Path) -> None:
+    images = []
+    for rows in (10, 3):
+        (folder := tmp_path / str(rows)).mkdir()
+        own = small_run(folder, {"cluster.rows_at_once": rows})
+        assert own.does("distill") == 0
+        images.append(SyntheticSet.load(opened(own).synthetic).images)
+    assert not torch.equal(*images)
+    assert torch.allclose(*images, atol=1e-4)
+
+
+def test_an_inner_step_is_halved_until_it_fits_into_half_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened(finished_run(tmp_path))
+    assert choices.rows_at_once(run) == 10
+    facts = DataFacts(len(run.data.train), len(run.data.test), run.data.shape, run.data.num_classes)
+    for rows, wanted in ((10, 10), (9, 5), (5, 5), (4, 3), (1, 1)):
+        taken = matching_step(run.config.network, facts, rows, True).memory_bytes
+        monkeypatch.setattr(process, "memory_bytes", lambda device, taken=taken: 2 * taken)
+        assert choices.rows_at_once(run) == wanted, rows
 
 
 def test_a_run_travels_light(tmp_path: Path) -> None:

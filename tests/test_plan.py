@@ -17,14 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from raydd.config import RunConfig, from_mapping
 from raydd.distill import Checkpoints
 from raydd.evaluation.trials import plan_trials
-from raydd.experts import Expert, train_expert, trajectory_card
+from raydd.experts import Experts, epochs_stored, train_experts, trajectory_card
 from raydd.functional import FlatNetwork
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
-from raydd.methods.matching import TrajectoryMatching
+from raydd.methods.matcher import TrajectoryMatching
 from raydd.networks import build
 from raydd.plan import DataFacts, Step, checkpoint_bytes, data_bytes, make_plan, synthetic_bytes, trajectory_bytes
-from raydd.plan.cost import HEAP_LIMIT_BYTES, PREDICT_BATCH, matching_step, network_size
+from raydd.plan.cost import HEAP_LIMIT_BYTES, PREDICT_BATCH, matching_step, network_size, predicting
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.prepared import save as save_data
 from raydd.progress import NoProgress
@@ -114,6 +114,7 @@ def distiller(config: RunConfig, task: Task) -> TrajectoryMatching:
         label_lr=1.0,
         label_momentum=0.9,
         window=lambda iteration: (0, 1),
+        ema_decay=0.9 if config.method.has_average else None,
     )
 
 
@@ -125,12 +126,15 @@ def test_published_figures_of_the_standard_network():
     cost = matching_step(config_of(network={"width": 128, "depth": 3}).network, CIFAR, 10, True)
     assert network_size(config_of(network={"width": 128, "depth": 3}).network, CIFAR)[0] == 320_010
     assert cost.flops_of(1) == pytest.approx(101.49e6 * (2.93 + 8.79), rel=1e-3)
+    tesla = matching_step(config_of(network={"width": 128, "depth": 3}).network, CIFAR, 10, True, curvature=False)
+    assert tesla.flops_of(1) == pytest.approx(101.49e6 * (2.93 + 7.79), rel=1e-3)
 
 
 @pytest.mark.parametrize("batch_size", [None, 7])
-@pytest.mark.parametrize("method", ["mtt", "datm"])
+@pytest.mark.parametrize("method", ["mtt", "datm", "mtt tesla", "mtt truncated:2"])
 def test_flops_of_an_outer_iteration(tmp_path: Path, batch_size: int | None, method: str):
-    own = {"initial_max_start_epoch": 1, "threshold": None} if method == "datm" else {}
+    method, _, gradient = method.partition(" ")
+    own = {"initial_max_start_epoch": 1, "threshold": None} if method == "datm" else {"gradient": gradient or "exact"}
     matching = {"name": method, "synthetic_batch_size": batch_size, "synthetic_steps": 5, "iterations": 1, **own}
     config, data = config_of(method=matching), random_data()
     task = task_of(config, data, tmp_path)
@@ -156,7 +160,7 @@ def test_flops_of_an_epoch(name: str):
     config, data = config_of(network={"name": name}), random_data(num_train=40)
     module = build(config.network, data.shape, data.num_classes)
     recipe = config.experts.training
-    training = Training(module, data.train.images, data.train.labels, recipe, Key.root(0))
+    training = Training([module], data.train.images, data.train.labels, recipe, [Key.root(0)])
     with counted() as counter:
         training.run_epoch(0)
         in_training = counter.get_total_flops()
@@ -174,15 +178,35 @@ def test_every_student_counts():
     assert step(whole, data, "evaluate").units == len(plan_trials(whole.evaluate, whole.network, False)) == 26
 
 
-def test_disk_of_an_expert(tmp_path: Path):
-    config, data = config_of(experts={"count": 1, "training": {"epochs": 4, "batch_size": 25}}), random_data()
+def test_gsam_takes_two_gradients_a_step_and_a_pack_the_memory_of_its_members():
+    facts = facts_of(random_data())
+    plain, sharp, packed = (
+        step(
+            config_of(experts={"count": 4, "training": {"epochs": 3, **recipe}}, cluster={"pack": pack}),
+            facts,
+            "experts",
+        )
+        for recipe, pack in (({}, 1), ({"gsam_rho": 0.01}, 1), ({}, 3))
+    )
+    tested = 4 * predicting(config_of().network, facts).flops_of(facts.num_test)
+    assert sharp.flops - tested == pytest.approx(2 * (plain.flops - tested), rel=1e-3)
+    assert packed.peak_tensor_bytes == 3 * plain.peak_tensor_bytes and packed.disk_bytes == plain.disk_bytes
+    assert packed.working_disk_bytes == 3 * plain.working_disk_bytes
+
+
+@pytest.mark.parametrize("keep", ["all", "needed"])
+def test_disk_of_an_expert(tmp_path: Path, keep: str):
+    experts = {"count": 1, "keep": keep, "training": {"epochs": 9, "batch_size": 25}}
+    config, data = config_of(experts=experts), random_data()
+    stored = epochs_stored(config.experts, config.method)
     store, facts = empty_store(config, data, tmp_path / "experts"), facts_of(data)
     arguments = (config.experts, config.network, data)
-    expert = Expert(0, *arguments, 0, Folder.at(tmp_path / "work"), torch.device("cpu"))
+    expert = Experts([0], *arguments, 0, Folder.at(tmp_path / "work"), torch.device("cpu"))
     expert.train(NoProgress())
     planned = step(config, facts, "experts")
     assert planned.working_disk_bytes == pytest.approx(sizes(tmp_path / "work"), rel=0.02)
-    train_expert(0, *arguments, store, Folder.at(tmp_path / "work"), torch.device("cpu"), NoProgress())
+    train_experts([0], *arguments, store, Folder.at(tmp_path / "work"), torch.device("cpu"), NoProgress(), stored)
+    assert (len(stored) < 10) is (keep == "needed")
     assert planned.disk_bytes == pytest.approx(sizes(tmp_path / "experts"), rel=0.01)
     assert sizes(tmp_path / "work") == 0
 
@@ -191,7 +215,7 @@ def test_disk_of_a_trajectory_of_the_standard_network(tmp_path: Path):
     config, data = config_of(network={"width": 128, "depth": 3}), random_data(side=32)
     task_of(config, data, tmp_path)
     size, _ = network_size(config.network, facts_of(data))
-    assert trajectory_bytes(size, config.experts.training.epochs) == pytest.approx(sizes(tmp_path) / 2, rel=0.01)
+    assert trajectory_bytes(size, config.experts.training.epochs + 1) == pytest.approx(sizes(tmp_path) / 2, rel=0.01)
 
 
 @pytest.mark.parametrize("soft", [True, False])
@@ -226,7 +250,7 @@ def test_disk_of_the_data(tmp_path: Path, preprocess: str):
     assert planned == pytest.approx(sizes(tmp_path), rel=0.02)
 
 
-@pytest.mark.parametrize("method", ["mtt", "datm"])
+@pytest.mark.parametrize("method", ["mtt", "ftd", "datm"])
 def test_size_of_a_checkpoint(tmp_path: Path, method: str):
     own = {"initial_max_start_epoch": 1} if method == "datm" else {}
     matching = {"name": method, "images_per_class": 1, "synthetic_steps": 2, "iterations": 100, **own}
@@ -255,7 +279,7 @@ def match_once(width: int, side: int, images: int, steps: int, root: str) -> tup
 def train_once(width: int, side: int, images: int, batch_size: int, root: str) -> tuple[RunConfig, DataFacts]:
     experts = {"count": 1, "training": {"epochs": 3, "batch_size": batch_size}}
     config, data = config_of(network={"width": width, "depth": 3}, experts=experts), random_data(images, 2, side)
-    expert = Expert(0, config.experts, config.network, data, 0, Folder.at(root), torch.device("cpu"))
+    expert = Experts([0], config.experts, config.network, data, 0, Folder.at(root), torch.device("cpu"))
     expert.train(NoProgress())
     return config, facts_of(data)
 

@@ -9,6 +9,7 @@ import subprocess
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from test_records import make_failure, make_record
 from raydd import report
 from raydd.errors import ArtefactError
 from raydd.evaluation import records
+from raydd.evaluation.records import Subject
 from raydd.report import figures
 from raydd.report.gallery import gallery
+from raydd.report.tables import NAMES as SUBJECT_NAMES
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
 from raydd.whitening import Standardise
@@ -33,6 +36,7 @@ ACCURACIES = {
     ("random", "stored"): [0.3, 0.33, 0.35, 0.36],
     ("full", "hard"): [0.8],
 }
+SUBJECTS = get_args(Subject)
 CHROMIUM = shutil.which("chromium")
 
 
@@ -309,3 +313,20 @@ def test_a_browser_draws_the_page(html: str, tmp_path: Path) -> None:
     browse(tmp_path, html, "window-size=800,2000", f"screenshot={tmp_path / 'shot.png'}")
     colours = Image.open(tmp_path / "shot.png").convert("RGB").getcolors(10**6)
     assert colours is not None and len(colours) > 100
+
+
+def test_every_subject_has_a_name_and_a_colour_in_both_themes(html: str) -> None:
+    assert SUBJECT_NAMES.keys() == set(SUBJECTS)
+    for subject in SUBJECTS:
+        assert len(re.findall(rf"--{subject}: #[0-9a-f]{{6}};", html)) == 2
+
+
+def test_the_averaged_set_stands_next_to_the_learned_one(run: Folder) -> None:
+    for seed, accuracy in enumerate((0.6, 0.62)):
+        records.write(run / "results", make_record(subject="ema", student_seed=seed, test_accuracy=accuracy))
+    page = Page(report.build(run))
+    titles = [row[0] for row in page.rows if row]
+    first = next(i for i, title in enumerate(titles) if title.startswith("synthetic set"))
+    assert titles[first + 1].startswith("synthetic set, EMA")
+    assert "synthetic set, EMA" in " ".join(page.tiles[1].split())
+    assert not page.tiles[0].lstrip().startswith("synthetic set, EMA")

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 from reference import matching
+from reference.gsam import gsam_direction
 from tiny import CLASSES, randn
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ def targets(soft: bool) -> Tensor:
 
 
 def training(recipe: Recipe = RECIPE, soft: bool = True, network: NetworkConfig = tiny.NETWORK) -> Training:
-    return Training(module(network), images(), targets(soft), recipe, KEY)
+    return Training([module(network)], images(), targets(soft), recipe, [KEY])
 
 
 def flat(network: nn.Module) -> Tensor:
@@ -49,8 +51,8 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     drawn: list[Tensor] = []
     draw = random.permutation
 
-    def permutation(key: Key, n: int) -> Tensor:
-        drawn.append(draw(key, n))
+    def permutation(key: Key, n: int, device: torch.device) -> Tensor:
+        drawn.append(draw(key, n, device))
         return drawn[-1]
 
     monkeypatch.setattr(random, "permutation", permutation)
@@ -60,7 +62,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 class ByHand:
     """The same training on given orders."""
 
-    def __init__(self, recipe: Recipe, soft: bool) -> None:
+    def __init__(self, recipe: Recipe, soft: bool = True) -> None:
         self.recipe, self.images, self.targets = recipe, images(), targets(soft)
         self.theta = flat(module())
         self.velocity = torch.zeros_like(self.theta)
@@ -70,15 +72,39 @@ class ByHand:
         loss_sum = correct = 0.0
         for at in range(0, NUM_IMAGES, self.recipe.batch_size):
             rows = order[at : at + self.recipe.batch_size].tolist()
-            theta, labels = self.theta.clone().requires_grad_(), self.targets[rows]
-            logits = tiny.network(theta, self.images[rows])
-            loss = matching.mean_loss(logits, labels)
-            (gradient,) = torch.autograd.grad(loss, theta)
+            labels, batch = self.targets[rows], self.images[rows]
+            logits = tiny.network(self.theta, batch)
+            gradient, loss = self.gradient(
+                lambda theta, x=batch, y=labels: matching.mean_loss(tiny.network(theta, x), y)
+            )
             matching.sgd([self.theta], [gradient], [self.velocity], lr, self.recipe.momentum, self.recipe.weight_decay)
-            loss_sum += float(loss.detach()) * len(rows)
+            loss_sum += float(loss) * len(rows)
             classes = labels.argmax(1) if labels.is_floating_point() else labels
             correct += sum(int(row.argmax()) == int(c) for row, c in zip(logits, classes, strict=True))
         return loss_sum / NUM_IMAGES, correct / NUM_IMAGES
+
+    def gradient(self, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """What a step descends by [P], and the loss."""
+        theta = self.theta.clone().requires_grad_()
+        value = loss(theta)
+        return torch.autograd.grad(value, theta)[0], value.detach()
+
+
+class GSAMByHand(ByHand):
+    """The same with GSAM's step, tensor by tensor."""
+
+    def gradient(self, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        shapes = [parameter.shape for parameter in module().parameters()]
+        weights = [w.view(s) for w, s in zip(self.theta.split([s.numel() for s in shapes]), shapes, strict=True)]
+        recipe = self.recipe
+        direction, value = gsam_direction(
+            lambda tensors: loss(torch.cat([t.flatten() for t in tensors])),
+            weights,
+            recipe.gsam_rho,
+            recipe.gsam_alpha,
+            recipe.gsam_adaptive,
+        )
+        return torch.cat([d.flatten() for d in direction]), value
 
 
 @pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
@@ -90,13 +116,109 @@ class ByHand:
 def test_epochs_are_sgd_by_hand(recipe: Recipe, soft: bool, orders: list[Tensor]) -> None:
     product, by_hand = training(recipe, soft), ByHand(recipe, soft)
     for epoch in range(3):
-        result = product.run_epoch(epoch)
+        (result,) = product.run_epoch(epoch)
         loss, share = by_hand.run_epoch(orders[epoch], 0.05)
-        torch.testing.assert_close(flat(product.module), by_hand.theta, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-11, atol=1e-12)
         assert result.loss == pytest.approx(loss, rel=1e-6)
         assert result.accuracy == pytest.approx(share)
     assert all(order.sort().values.tolist() == list(range(NUM_IMAGES)) for order in orders)
     assert len({tuple(order.tolist()) for order in orders}) == 3
+
+
+GSAM = {"gsam_rho": 0.05, "gsam_alpha": 0.3}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [GSAM, {**GSAM, "gsam_adaptive": False}, {**GSAM, "gsam_alpha": 0.0}, {**GSAM, "gsam_rho": 0.0}],
+    ids=["adaptive", "not adaptive", "perturbed alone", "orthogonal part alone"],
+)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gsam_is_the_step_by_hand(changes: dict[str, float], momentum: float, orders: list[Tensor]) -> None:
+    recipe = replace(RECIPE, momentum=momentum, **changes)
+    product, by_hand, plain = training(recipe), GSAMByHand(recipe), training(replace(RECIPE, momentum=momentum))
+    for epoch in range(2):
+        (result,) = product.run_epoch(epoch)
+        loss, share = by_hand.run_epoch(orders[epoch], 0.05)
+        torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-10, atol=1e-12)
+        assert result.loss == pytest.approx(loss, rel=1e-6) and result.accuracy == pytest.approx(share)
+    orders.clear()
+    plain.run_epoch(0)
+    plain.run_epoch(1)
+    gap = float((flat(product.modules[0]) - flat(plain.modules[0])).abs().max())
+    assert gap > 1e-4 or changes["gsam_rho"] == 0
+
+
+def test_gsam_of_nothing_is_sgd(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = training()
+    plain.run_epoch(0)
+    assert not RECIPE.is_gsam
+    monkeypatch.setattr(Recipe, "is_gsam", True)
+    forced = training()
+    forced.run_epoch(0)
+    assert torch.equal(flat(forced.modules[0]), flat(plain.modules[0]))
+
+
+def test_gsams_second_look_leaves_the_running_statistics_alone() -> None:
+    """After one step they are those of the first look, which plain SGD takes as well; the parameters are not."""
+    network, once = replace(tiny.NETWORK, norm="batch"), replace(RECIPE, batch_size=NUM_IMAGES)
+    plain, sharp = training(once, network=network), training(replace(once, **GSAM), network=network)
+    for product in (plain, sharp):
+        product.run_epoch(0)
+    buffers = [dict(product.modules[0].named_buffers()) for product in (plain, sharp)]
+    assert len(buffers[0]) == 3 * tiny.NETWORK.depth
+    assert all(torch.equal(buffers[1][name], tensor) for name, tensor in buffers[0].items())
+    assert not torch.equal(flat(plain.modules[0]), flat(sharp.modules[0]))
+
+
+def test_keys_of_plain_trainings_do_not_know_gsam() -> None:
+    fields = "epochs lr momentum weight_decay batch_size schedule augmentation"
+    assert list(RECIPE.identity()) == fields.split() == list(replace(RECIPE, gsam_adaptive=False).identity())
+    sharp = replace(RECIPE, gsam_alpha=0.3)
+    assert sharp.identity() == {**RECIPE.identity(), "gsam_rho": 0.0, "gsam_alpha": 0.3, "gsam_adaptive": True}
+
+
+@pytest.mark.parametrize("batch_size", [8, 50])
+@pytest.mark.parametrize("network", [tiny.NETWORK, replace(tiny.NETWORK, norm="batch")], ids=["instance", "batch"])
+@pytest.mark.parametrize("changes", [{}, GSAM, {"momentum": 0.0}], ids=["momentum", "gsam", "plain"])
+def test_packed_networks_train_as_if_alone(changes: dict[str, float], network: NetworkConfig, batch_size: int) -> None:
+    recipe = replace(RECIPE, epochs=1, schedule="step", augmentation="dsa", batch_size=batch_size, **changes)
+    assert recipe.decay_epoch == 2
+    keys = [KEY.child(number) for number in range(3)]
+    alone, members = [], []
+    for key in keys:
+        for made in (alone, members):
+            with seeded(key):
+                made.append(networks.build(network, (1, 8, 8), len(CLASSES)).double())
+    separate = [Training([m], images(), targets(False), recipe, [k]) for m, k in zip(alone, keys, strict=True)]
+    pack = Training(members, images(), targets(False), recipe, keys)
+    for epoch in range(3):
+        wanted = [training.run_epoch(epoch)[0] for training in separate]
+        for found, result in zip(pack.run_epoch(epoch), wanted, strict=True):
+            assert found.loss == pytest.approx(result.loss, rel=1e-6) and found.accuracy == result.accuracy
+        if epoch == 1:
+            states = pack.state_dicts()
+            pack = Training([copy.deepcopy(m) for m in members], images(), targets(False), recipe, keys)
+            for member in pack.modules:
+                torch.nn.init.zeros_(next(member.parameters()))
+            pack.load_state_dicts(states)
+        for training, state in zip(separate, pack.state_dicts(), strict=True):
+            expected = training.state_dicts()[0]
+            assert state.keys() == expected.keys()
+            for name, tensor in expected.items():
+                torch.testing.assert_close(state[name], tensor, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("changes", [{}, GSAM], ids=["plain", "gsam"])
+def test_a_packed_step_in_float32(changes: dict[str, float]) -> None:
+    recipe = replace(RECIPE, momentum=0.0, batch_size=NUM_IMAGES, augmentation="dsa", **changes)
+    keys = [KEY, KEY.child("other")]
+    alone, members = ([module().float() for _ in keys] for _ in range(2))
+    Training(members, images().float(), targets(False), recipe, keys).run_epoch(0)
+    for network, member, key in zip(alone, members, keys, strict=True):
+        Training([network], images().float(), targets(False), recipe, [key]).run_epoch(0)
+        assert float((flat(network) - flat(member)).abs().max()) < 1e-5
+    assert not torch.equal(flat(members[0]), flat(members[1]))
 
 
 def test_step_schedule_is_a_tenth_with_a_fresh_optimiser(orders: list[Tensor]) -> None:
@@ -108,7 +230,7 @@ def test_step_schedule_is_a_tenth_with_a_fresh_optimiser(orders: list[Tensor]) -
             by_hand.velocity.zero_()
         product.run_epoch(epoch)
         by_hand.run_epoch(orders[epoch], 0.05 if epoch < 5 else 0.005)
-        torch.testing.assert_close(flat(product.module), by_hand.theta, rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-10, atol=1e-11)
 
 
 def test_step_schedule_of_the_papers(orders: list[Tensor]) -> None:
@@ -121,7 +243,7 @@ def test_step_schedule_of_the_papers(orders: list[Tensor]) -> None:
             by_hand.velocity.zero_()
         product.run_epoch(epoch)
         by_hand.run_epoch(orders[number], lr)
-        torch.testing.assert_close(flat(product.module), by_hand.theta, rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-10, atol=1e-11)
 
 
 def test_constant_schedule_never_decays(orders: list[Tensor]) -> None:
@@ -129,7 +251,7 @@ def test_constant_schedule_never_decays(orders: list[Tensor]) -> None:
     for epoch in range(5):
         product.run_epoch(epoch)
         by_hand.run_epoch(orders[epoch], 0.05)
-    torch.testing.assert_close(flat(product.module), by_hand.theta, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-10, atol=1e-11)
 
 
 def test_augmentation_is_drawn_for_every_step() -> None:
@@ -137,8 +259,8 @@ def test_augmentation_is_drawn_for_every_step() -> None:
     again = training(replace(RECIPE, augmentation="dsa"))
     for product in (plain, augmented, again):
         product.run_epoch(0)
-    assert not torch.equal(flat(plain.module), flat(augmented.module))
-    assert torch.equal(flat(again.module), flat(augmented.module))
+    assert not torch.equal(flat(plain.modules[0]), flat(augmented.modules[0]))
+    assert torch.equal(flat(again.modules[0]), flat(augmented.modules[0]))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "step"])
@@ -146,42 +268,42 @@ def test_augmentation_is_drawn_for_every_step() -> None:
 def test_exact_continuation_from_every_epoch(schedule: str, network: NetworkConfig) -> None:
     recipe = replace(RECIPE, epochs=7, schedule=schedule, augmentation="dsa")
     whole = training(recipe, network=network)
-    states = [whole.state_dict()]
+    states = [whole.state_dicts()[0]]
     for epoch in range(7):
         whole.run_epoch(epoch)
-        states.append(whole.state_dict())
+        states.append(whole.state_dicts()[0])
     for first in (0, 3, 5, 6):  # under `step` the decayed epochs are 5 and 6
         resumed = training(recipe, network=network)
         with torch.no_grad():
-            for parameter in resumed.module.parameters():
+            for parameter in resumed.modules[0].parameters():
                 parameter.zero_()
-        resumed.load_state_dict(states[first])
+        resumed.load_state_dicts([states[first]])
         for epoch in range(first, 7):
             resumed.run_epoch(epoch)
-        state = resumed.state_dict()
+        state = resumed.state_dicts()[0]
         assert state.keys() == states[-1].keys()
         assert all(torch.equal(state[name], value) for name, value in states[-1].items()), f"from epoch {first}"
 
 
 def test_going_back_to_the_start_forgets_the_momenta() -> None:
     product = training()
-    start = product.state_dict()
+    start = product.state_dicts()[0]
     product.run_epoch(0)
-    after = product.state_dict()
+    after = product.state_dicts()[0]
     product.run_epoch(1)
-    product.load_state_dict(start)
+    product.load_state_dicts([start])
     product.run_epoch(0)
-    assert all(torch.equal(value, after[name]) for name, value in product.state_dict().items())
+    assert all(torch.equal(value, after[name]) for name, value in product.state_dicts()[0].items())
 
 
 def test_state_is_a_copy() -> None:
     product = training()
     product.run_epoch(0)
-    state = product.state_dict()
+    state = product.state_dicts()[0]
     assert any(name.startswith("momentum.") for name in state)
     before = copy.deepcopy(state)
     product.run_epoch(1)
-    product.load_state_dict(state)
+    product.load_state_dicts([state])
     product.run_epoch(1)
     assert all(torch.equal(state[name], value) for name, value in before.items())
 
@@ -192,11 +314,11 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
 
 
 def test_step_size_of_the_recipe_before_that_of_the_set() -> None:
-    arguments = module(), images(), targets(True)
-    assert Training(*arguments, RECIPE, KEY, lr=7.0).lr == 0.05
-    assert Training(*arguments, replace(RECIPE, lr=None), KEY, lr=7.0).lr == 7.0
+    arguments = [module()], images(), targets(True)
+    assert Training(*arguments, RECIPE, [KEY], lr=7.0).lr == 0.05
+    assert Training(*arguments, replace(RECIPE, lr=None), [KEY], lr=7.0).lr == 7.0
     with pytest.raises(ConfigError, match="^lr: this set has learned no step size"):
-        Training(*arguments, replace(RECIPE, lr=None), KEY)
+        Training(*arguments, replace(RECIPE, lr=None), [KEY])
 
 
 def test_steps_count_the_smaller_last_batch() -> None:
@@ -207,7 +329,18 @@ def test_steps_count_the_smaller_last_batch() -> None:
 
 @pytest.mark.parametrize(
     "field, value",
-    [("epochs", 0), ("batch_size", 0), ("lr", 0.0), ("lr", math.nan), ("lr", math.inf), ("augmentation", "blur")],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("lr", 0.0),
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("augmentation", "blur"),
+        ("gsam_rho", -0.01),
+        ("gsam_rho", math.inf),
+        ("gsam_alpha", -1.0),
+        ("gsam_alpha", math.nan),
+    ],
 )
 def test_what_cannot_be_trained_is_refused_by_its_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"^{field}: .*{value}"):

@@ -13,7 +13,7 @@ from children import output, running
 from tiny import EXPERTS, randn
 
 from raydd.errors import ArtefactError
-from raydd.experts import Expert
+from raydd.experts import Experts
 from raydd.progress import NoProgress
 from raydd.storage import Folder
 from raydd.trajectories import Snapshot, Trajectory, TrajectoryCard, TrajectoryStore, open_published
@@ -227,9 +227,9 @@ class StopAfter(NoProgress):
 def test_an_expert_goes_on_exactly_after_its_last_epoch(tmp_path: Path, epoch: int) -> None:
     store, work = Folder.at(tmp_path / "store"), Folder.at(tmp_path / "work")
     with pytest.raises(Stop):
-        expert = Expert(1, EXPERTS, tiny.NETWORK, tiny.data(), 0, work, tiny.CPU)
+        expert = Experts([1], EXPERTS, tiny.NETWORK, tiny.data(), 0, work, tiny.CPU)
         expert.train(StopAfter(epoch))
-    resumed = Expert(1, EXPERTS, tiny.NETWORK, tiny.data(), 0, work, tiny.CPU)
+    resumed = Experts([1], EXPERTS, tiny.NETWORK, tiny.data(), 0, work, tiny.CPU)
     assert resumed.epoch == epoch
     tiny.train(1, store, work)
     assert store.read("expert-00001.arrow") == tiny.expert_folder().read("expert-00001.arrow")

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from reference import matching
 from torch import Tensor
 
-from raydd.experts import ExpertsConfig, train_expert, trajectory_card
+from raydd.experts import ExpertsConfig, train_experts, trajectory_card
 from raydd.methods import Task
 from raydd.networks import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
@@ -75,7 +75,7 @@ def expert_folder() -> Folder:
 
 
 def train(number: int, folder: Folder, work: Folder) -> None:
-    train_expert(number, EXPERTS, NETWORK, data(), store(folder), work, CPU, NoProgress())
+    train_experts([number], EXPERTS, NETWORK, data(), store(folder), work, CPU, NoProgress())
 
 
 def task(folder: Folder, dtype: torch.dtype = torch.float64) -> Task:

@@ -3,36 +3,51 @@
 Letters: B batch, T inner steps, P flat parameters.
 """
 
-import multiprocessing
-import time
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from raydd import networks, process, random
 from raydd.augment import DSA
-from raydd.functional import FlatNetwork, InnerLoop, InnerStep, adjoint, soft_cross_entropy, unroll
-from raydd.methods.matching import matching_loss
+from raydd.bench import timing
+from raydd.bench.ceilings import measure_ceilings
+from raydd.functional import (
+    DifferentiatedSteps,
+    FlatNetwork,
+    InnerLoop,
+    InnerStep,
+    adjoint,
+    hard_cross_entropy,
+    soft_cross_entropy,
+    unroll,
+)
+from raydd.methods.matching import inner_gradient, matching_loss
 from raydd.networks import NetworkConfig
 from raydd.random import Key
+from raydd.written_steps import WrittenSteps
 
 KEY = Key.root(0)
+SHAPE, NUM_CLASSES = (3, 32, 32), 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingBench:
-    """What is measured: 32x32 colour images, ten classes, soft labels, the ConvNet of depth 3, DSA on both sides."""
+    """What is measured: 32x32 colour images, ten classes, the ConvNet of depth 3, DSA on both sides."""
 
     width: int = 32
     synthetic_steps: int = 20
     """T."""
     batch_size: int = 100
     """B, the whole synthetic set."""
-    kept_graphs: int = 6
-    """As `cluster.kept_graphs`."""
+    hard_labels: bool = False
+    """MTT's classes instead of DATM's learned logits, on both sides."""
+    gradient: str = "exact"
+    """As `method.gradient`; the plain side is always exact."""
+    compile: bool = True
+    """As `cluster.compile`."""
     threads: int = 1
     pairs: int = 7
     """Timed pairs; the median is what counts."""
@@ -41,77 +56,84 @@ class MatchingBench:
         """Measure.
 
         Returns:
-            seconds of both sides (medians), the median of the ratios pair by pair and its extremes, peak memory of
-            each side in a process of its own above what it takes once everything is set up, and the relative error of
-            the image gradient between the two.
+            Seconds of both sides (medians), the median of the ratios pair by pair and its extremes; peak memory of each
+            side in a process of its own; the relative error of the image gradient between the two; what compiling took,
+            as part of neither side's time; FLOP/s of the plain side's work and their share of a matrix product's.
         """
         process.set_up(self.threads)
-        problem = _Problem(self)
-        ours, plain = problem.adjoint(), problem.plain()
-        pairs = [(_seconds(problem.adjoint), _seconds(problem.plain)) for _ in range(self.pairs)]
-        ratios = sorted(a / b for a, b in pairs)
-        memory = {side: self._peak_bytes(side) for side in ("adjoint", "plain")}
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        problem = Problem(self, device)
+        with FlopCounterMode(display=False) as counter:
+            plain = problem.plain()
+        first = timing.without_cache(problem.ours) if self.compile else timing.seconds(problem.ours)
+        ours = problem.ours()
+        timed = timing.paired(problem.ours, problem.plain, self.pairs)
+        memory = {side: timing.peak_bytes(self.threads, prepare, self, side) for side in ("ours", "plain")}
+        ceilings, flops = measure_ceilings(device), counter.get_total_flops()
         return {
-            "adjoint_seconds": median(a for a, _ in pairs),
-            "plain_seconds": median(b for _, b in pairs),
-            "time_ratio": median(ratios),
-            "time_ratio_min": ratios[0],
-            "time_ratio_max": ratios[-1],
-            "adjoint_peak_bytes": memory["adjoint"],
+            **timed,
+            "peak_bytes": memory["ours"],
             "plain_peak_bytes": memory["plain"],
-            "memory_ratio": memory["adjoint"] / memory["plain"],
+            "memory_ratio": memory["ours"] / memory["plain"],
             "gradient_error": float((ours - plain).norm() / plain.norm()),
+            "compile_seconds": max(0.0, first - timed["seconds"]) if self.compile else 0.0,
+            "flops": flops,
+            "flops_per_second": flops / timed["seconds"],
+            "plain_flops_per_second": flops / timed["plain_seconds"],
+            "matmul_flops_per_second": ceilings.flops_per_second,
+            "share_of_matmul": flops / timed["seconds"] / ceilings.flops_per_second,
+            "copy_bytes_per_second": ceilings.bytes_per_second,
         }
 
-    def _peak_bytes(self, side: str) -> int:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(_peak_of, (self, side))
 
-
-class _Problem:
+class Problem:
     """Random images, labels and a segment of the size asked for."""
 
-    def __init__(self, bench: MatchingBench) -> None:
+    def __init__(self, bench: MatchingBench, device: torch.device) -> None:
+        """Draw everything from fixed keys."""
+        config = NetworkConfig(width=bench.width)
         with random.seeded(KEY):
-            self.network = FlatNetwork(networks.build(NetworkConfig(width=bench.width), (3, 32, 32), 10))
-            self.images, self.labels = torch.randn(bench.batch_size, 3, 32, 32), torch.randn(bench.batch_size, 10)
-            self.start = self.network.flat()
-            self.target = self.start + 0.01 * torch.randn_like(self.start)
-        self.lr = torch.tensor(0.01)
-        rows = torch.arange(bench.batch_size)
+            network = FlatNetwork(networks.build(config, SHAPE, NUM_CLASSES).to(device))
+            self.images = torch.randn(bench.batch_size, *SHAPE).to(device)
+            self.labels = torch.randn(bench.batch_size, NUM_CLASSES).to(device)
+            if bench.hard_labels:
+                self.labels = self.labels.argmax(1)
+            self.start = network.flat()
+            self.target = self.start + 0.01 * torch.randn(network.size).to(device)
+        self.lr = torch.tensor(0.01, device=device)
+        rows = torch.arange(bench.batch_size, device=device)
         draws = (DSA().draw(KEY.child(t), rows) for t in range(bench.synthetic_steps))
         steps = [InnerStep(rows, bench.batch_size, draw) for draw in draws]
-        self.loop = InnerLoop(self.network, soft_cross_entropy, steps, bench.kept_graphs)
+        self.network = network
+        compiled = WrittenSteps.of(network, config, SHAPE, bench.batch_size) if bench.compile else None
+        self.loss = hard_cross_entropy if bench.hard_labels else soft_cross_entropy
+        ways = compiled or DifferentiatedSteps(network, self.loss)
+        self.loop = InnerLoop(ways, steps, *inner_gradient(bench.gradient))
 
-    def adjoint(self) -> Tensor:
+    def ours(self) -> Tensor:
         """The product's way; returns the gradient of the images."""
-        trajectory = unroll(self.loop, self.start, self.lr, self.images, self.labels)
-        _, cotangent = matching_loss(trajectory.params[-1], self.target, self.start)
-        return adjoint(self.loop, trajectory, self.lr, self.images, self.labels, cotangent).images
+        params = unroll(self.loop, self.start, self.lr, self.images, self.labels)
+        _, cotangent = matching_loss(params[-1], self.target, self.start)
+        return adjoint(self.loop, params, self.lr, self.images, self.labels, cotangent).images
 
     def plain(self) -> Tensor:
         """One graph through all steps, as the papers' code has it."""
-        images, labels, lr = (t.clone().requires_grad_() for t in (self.images, self.labels, self.lr))
+        images, lr = (t.clone().requires_grad_() for t in (self.images, self.lr))
+        labels = self.labels.clone().requires_grad_(self.labels.is_floating_point())
         theta = self.start.clone().requires_grad_()
-        for step in self.loop.steps:
+        for step in self.loop.batches:
             logits = self.network(theta, step.augment(images[step.index]))
-            loss = soft_cross_entropy(logits, labels[step.index]) / step.batch_size
+            loss = self.loss(logits, labels[step.index]) / step.batch_size
             (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
             theta = theta - lr * gradient
         loss, _ = matching_loss(theta, self.target, self.start)
-        return torch.autograd.grad(loss, [images, labels, lr])[0]
+        return torch.autograd.grad(loss, [images, lr, *([labels] if labels.requires_grad else [])])[0]
 
 
-def _seconds(work: Callable[[], Tensor]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def _peak_of(bench: MatchingBench, side: str) -> int:
-    """Peak memory of one side in this process, in bytes above what it takes before."""
-    process.set_up(bench.threads)
-    problem = _Problem(bench)
-    before = process.peak_memory_bytes()
-    getattr(problem, side)()
-    return process.peak_memory_bytes() - before
+def prepare(bench: MatchingBench, side: str) -> timing.Work:
+    """One outer iteration of a side, all imported that it takes."""
+    if bench.compile and side == "ours":
+        importlib.import_module("torch._inductor.compile_fx")
+    problem = Problem(bench, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    work: timing.Work = getattr(problem, side)
+    return work

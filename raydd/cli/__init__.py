@@ -17,7 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from raydd import __version__, config, pipeline
+from raydd.bench.experts import ExpertsBench
 from raydd.bench.matching import MatchingBench
+from raydd.bench.students import StudentsBench
+from raydd.bench.timing import Bench
 from raydd.cli import tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
@@ -27,6 +30,12 @@ from raydd.storage import Folder
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+_BENCHES: dict[str, Callable[..., Bench]] = {
+    "matching": MatchingBench,
+    "experts": ExpertsBench,
+    "students": StudentsBench,
+}
 
 _STEPS = {
     "run": ("report", "make everything the config names; reuse what exists, resume what is unfinished"),
@@ -75,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("run", metavar="RUN")
     verify.set_defaults(handler=_verify)
     bench = commands.add_parser("bench", help="measure against the plain way of doing the same work", add_help=False)
-    bench.add_argument("name", metavar="NAME", choices=["matching"])
+    bench.add_argument("name", metavar="NAME", choices=list(_BENCHES))
     bench.add_argument("--json", metavar="FILE")
     bench.set_defaults(handler=_bench)
     return parser
@@ -167,7 +176,7 @@ def _verify(known: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _bench(known: argparse.Namespace, rest: list[str]) -> int:
-    measured = tyro.cli(MatchingBench, prog=f"raydd bench {known.name}", args=rest).run()
+    measured = tyro.cli(_BENCHES[known.name], prog=f"raydd bench {known.name}", args=rest).run()
     for name, value in measured.items():
         console.print(f"{name}: {value:.4g}")
     if known.json:

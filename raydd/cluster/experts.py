@@ -1,4 +1,4 @@
-"""Expert trajectories in parallel: a pool of actors, each of which trains one expert after the other."""
+"""Expert trajectories in parallel: a pool of actors, each of which trains one pack of experts after the other."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,8 @@ import ray
 from raydd.cluster import runtime
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.errors import RunError
-from raydd.pipeline import jobs
+from raydd.experts import packs
+from raydd.pipeline import choices, jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 
@@ -22,9 +23,13 @@ class ExpertTrainer:
         jobs.set_up(run)
         self._run = run
 
-    def train(self, number: int, progress: BoardProgress) -> None:
-        """Train one expert to its end; all actors of a node share the mapped data through the page cache."""
-        jobs.train_expert(self._run, number, progress)
+    def choose_pack(self) -> int:
+        """How many experts an actor is to train side by side."""
+        return choices.pack(self._run)
+
+    def train(self, numbers: list[int], progress: BoardProgress) -> None:
+        """Train some experts to their end; all actors of a node share the mapped data through the page cache."""
+        jobs.train_experts(self._run, numbers, progress)
 
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
@@ -35,7 +40,7 @@ def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
     """
     with relayed(progress) as posted, pool(run, len(numbers)) as actors:
         try:
-            _run_pool(actors, list(numbers), posted)
+            _run_pool(actors, packs(numbers, ray.get(actors[0].choose_pack.remote())), posted)
         except ray.exceptions.RayActorError as error:
             times = run.config.cluster.max_failures + 1
             raise RunError(f"an expert's actor died {times} times: {error}") from error
@@ -61,14 +66,14 @@ def pool(run: Run, count: int) -> Iterator[list[ray.actor.ActorHandle]]:
             ray.kill(actor)
 
 
-def _run_pool(actors: list[ray.actor.ActorHandle], numbers: list[int], progress: BoardProgress) -> None:
+def _run_pool(actors: list[ray.actor.ActorHandle], groups: list[list[int]], progress: BoardProgress) -> None:
     """Keep every actor busy until all experts are trained."""
     idle = list(actors)
     flying: dict[ray.ObjectRef, ray.actor.ActorHandle] = {}
-    while numbers or flying:
-        while numbers and idle:
+    while groups or flying:
+        while groups and idle:
             actor = idle.pop()
-            flying[actor.train.remote(numbers.pop(0), progress)] = actor
+            flying[actor.train.remote(groups.pop(0), progress)] = actor
         (done,), _ = ray.wait(list(flying), num_returns=1)
         idle.append(flying.pop(done))
         ray.get(done)

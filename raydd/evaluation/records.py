@@ -18,7 +18,7 @@ from raydd.errors import ArtefactError
 from raydd.storage import Folder, content_key
 
 Status = Literal["ok", "failed"]
-Subject = Literal["synthetic", "init", "random", "k_center", "herding", "imported", "full"]
+Subject = Literal["synthetic", "ema", "init", "random", "k_center", "herding", "imported", "full"]
 Labels = Literal["hard", "stored", "replayed", "online"]
 Mode = Literal["single_shot", "chain", "new_only"]
 Budget = Literal["reference", "matched"]
@@ -82,7 +82,7 @@ class Record:
     num_images: int
     stage: int
     subject: Subject
-    """What the student was trained on; `init` is the state that the method started from."""
+    """What the student was trained on; `ema` is the average over the iterations, `init` where the method started."""
     labels: Labels
     mode: Mode
     budget: Budget

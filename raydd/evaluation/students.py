@@ -60,6 +60,7 @@ def train_student(
     record_id: str,
     device: torch.device,
     progress: Progress,
+    compiled: bool = False,
 ) -> Record:
     """Train a fresh network by the trial's recipe and measure it after the last epoch.
 
@@ -71,6 +72,7 @@ def train_student(
         record_id: the record's name.
         device: where to train.
         progress: is told after every epoch.
+        compiled: whether the steps of training are compiled.
 
     Returns:
         The finished record; one with status `failed` and the error where training broke off.
@@ -78,7 +80,7 @@ def train_student(
     began = time.perf_counter()
     common = _common(trial, training_set, provenance, record_id)
     try:
-        measured = _measure(trial, data, training_set, device, progress)
+        measured = _measure(trial, data, training_set, device, progress, compiled)
     except Exception as error:  # a failed student stays as a row; the others go on
         text = f"{type(error).__name__}: {error}"
         return Record(**common, status="failed", error=text, **_circumstances(began, device))
@@ -91,15 +93,22 @@ def _measure(
     training_set: TrainingSet,
     device: torch.device,
     progress: Progress,
+    compiled: bool,
 ) -> dict[str, Any]:
     key = Key.root(trial.student_seed).child("student")
     module = build_seeded(trial.network, data, key.child("init")).to(device)
     training = Training(
-        module, training_set.images, training_set.targets, trial.recipe, key.child("training"), training_set.learned_lr
+        [module],
+        training_set.images,
+        training_set.targets,
+        trial.recipe,
+        [key.child("training")],
+        training_set.learned_lr,
+        compiled=compiled,
     )
     result = EpochResult(float("nan"), float("nan"))
     for epoch in range(trial.recipe.epochs):
-        result = training.run_epoch(epoch)
+        (result,) = training.run_epoch(epoch)
         progress.update(trial.title, epoch + 1, trial.recipe.epochs, f"loss {result.loss:.3f}")
     logits = predict(module, data.test.images)
     validation = data.validation
@@ -130,7 +139,7 @@ def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, rec
         "network": trial.network.label,
         "recipe": provenance.recipe_name,
         "augmentation": recipe.augmentation,
-        "optimizer": f"sgd-m{recipe.momentum:g}-wd{recipe.weight_decay:g}",
+        "optimizer": f"{'gsam' if recipe.is_gsam else 'sgd'}-m{recipe.momentum:g}-wd{recipe.weight_decay:g}",
         "student_seed": trial.student_seed,
         "distill_seed": trial.draw if trial.subject == "random" else provenance.distill_seed,
         "learned_lr": training_set.learned_lr if recipe.lr is None else recipe.lr,

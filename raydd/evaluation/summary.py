@@ -99,7 +99,7 @@ def summarise(table: pa.Table) -> list[SummaryRow]:
         table: records, as `records.read` gives them.
 
     Returns:
-        One row per group, the synthetic set's first, then its starting state, the selections, and all the data.
+        One row per group, the synthetic set's first, then its average, starting state, the selections, all the data.
     """
     return _summarise(table.to_pylist())
 

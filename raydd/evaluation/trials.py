@@ -1,6 +1,7 @@
 """Which students a run trains: every subject x draw x network x seed, each a `Trial` with its own record.
 
-Beside the distilled set stand, under the same recipe, what it has to beat: random real images of the same number with
+Beside the distilled set, and its average over the iterations where the method keeps one, stand under the same recipe
+what it has to beat: random real images of the same number with
 hard labels and with the experts' soft labels, the method's own starting state, and all the real data.
 """
 
@@ -12,7 +13,7 @@ from raydd.evaluation.records import record_id
 from raydd.networks import NetworkConfig
 from raydd.training import Recipe
 
-Subject = Literal["synthetic", "init", "random", "full"]
+Subject = Literal["synthetic", "ema", "init", "random", "full"]
 Labels = Literal["hard", "stored"]
 
 
@@ -40,7 +41,7 @@ class EvaluateConfig:
         "random_stored",
         "full",
     )
-    """random_stored: random images with the experts' soft labels, only where the method learns soft labels."""
+    """random_stored: random images with the experts' soft labels, only where the method's labels are soft."""
     full_epochs: int = 30
     """Epochs on the full data, whose epochs are longer; the rest of the recipe is the same."""
     full_lr: float | None = None
@@ -83,20 +84,30 @@ class Trial:
             test_fingerprint: of the images that the student is tested on.
             set_key: of the synthetic set, and so of the training images; real ones are told apart by subject and draw.
         """
-        identity: dict[str, Any] = {**asdict(self), "test": test_fingerprint, "set": set_key}
+        identity: dict[str, Any] = {
+            **asdict(self),
+            "recipe": self.recipe.identity(),
+            "test": test_fingerprint,
+            "set": set_key,
+        }
         return record_id(identity)
 
 
-def plan_trials(config: EvaluateConfig, network: NetworkConfig, soft_labels: bool) -> list[Trial]:
+def plan_trials(
+    config: EvaluateConfig, network: NetworkConfig, soft_labels: bool, averaged: bool = False
+) -> list[Trial]:
     """All trials of a run, in a fixed order: the distilled set first, the full data last.
 
     Args:
         config: what to train.
         network: the run's network.
-        soft_labels: whether the method learns soft labels.
+        soft_labels: whether the method's labels are soft.
+        averaged: whether the method keeps an average of its images too.
     """
     labels: Labels = "stored" if soft_labels else "hard"
     subjects: list[tuple[Subject, Labels, int, Recipe]] = [("synthetic", labels, 0, config.recipe)]
+    if averaged:
+        subjects.append(("ema", labels, 0, config.recipe))
     if "init" in config.baselines:
         subjects.append(("init", labels, 0, config.recipe))
     for draw in range(config.random_draws):

@@ -6,9 +6,10 @@ from pydantic import Discriminator
 
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.datm import DATMConfig
+from raydd.methods.ftd import FTDConfig
 from raydd.methods.mtt import MTTConfig
 
-MethodConfig = Annotated[MTTConfig | DATMConfig, Discriminator("name")]
+MethodConfig = Annotated[MTTConfig | FTDConfig | DATMConfig, Discriminator("name")]
 """Any method's configuration, told apart by `name`."""
 
-__all__ = ["DATMConfig", "MTTConfig", "Method", "MethodConfig", "Start", "Task"]
+__all__ = ["DATMConfig", "FTDConfig", "MTTConfig", "Method", "MethodConfig", "Start", "Task"]

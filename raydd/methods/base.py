@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from raydd.errors import ConfigError
 from raydd.networks import NetworkConfig
@@ -29,8 +30,10 @@ class Task:
     """The epoch at which those trajectories end."""
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
-    kept_graphs: int = 0
-    """Inner steps that keep their graph: faster, for more memory (see `raydd.functional.InnerLoop`)."""
+    rows_at_once: int | None = None
+    """Synthetic images of an inner step that are computed together; all by default."""
+    compiled: bool = False
+    """Whether inner steps are compiled, where the network's equations are written out."""
 
     def require_trajectories(self) -> TrajectoryStore:
         """The trajectory store.
@@ -65,6 +68,9 @@ class Method(Protocol):
     def result(self) -> SyntheticSet:
         """This stage's new images only."""
 
+    def averaged(self) -> SyntheticSet | None:
+        """The result with its images averaged over the iterations; None where the method keeps no average."""
+
     def state_dict(self) -> State:
         """A copy of the whole state: exact continuation from it."""
 
@@ -83,12 +89,23 @@ class BuildsMethod(Protocol):
     def iterations(self) -> int:
         """Outer updates in all."""
 
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether the set's labels are logits; if not, they are classes."""
+
+    @property
+    def has_average(self) -> bool:
+        """Whether the method makes an averaged set too."""
+
     def check(self, trajectory_epochs: int) -> None:
         """Compare with the length of the trajectories.
 
         Raises:
             ConfigError: naming the field that does not fit.
         """
+
+    def expert_labels(self, task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
+        """Soft labels [M, K] of real images by the task's experts, to compare with the method's own."""
 
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """A distiller at its starting state."""

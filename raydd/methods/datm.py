@@ -7,10 +7,19 @@ the dial of difficulty: early segments for small sets, late ones for large, the 
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from raydd.errors import ConfigError
 from raydd.methods.base import Method, Start, Task
-from raydd.methods.initial import class_labels, correctly_predicted, masked_mean_logits
-from raydd.methods.matching import MatchingConfig, TrajectoryMatching
+from raydd.methods.initial import (
+    class_labels,
+    correctly_predicted,
+    masked_mean_logits,
+    random_real,
+    single_expert_logits,
+)
+from raydd.methods.matcher import TrajectoryMatching
+from raydd.methods.matching import MatchingConfig
 from raydd.random import Key
 
 
@@ -36,13 +45,24 @@ class DATMConfig(MatchingConfig):
     expansion_iterations: int = 1_000
     """[expansion_end_epoch, which counts iterations] when the bound reaches max_start_epoch."""
     threshold: float | None = 1.0
+    image_init: Literal["correctly_predicted", "random"] = "correctly_predicted"
+    """[pix_init: samples_predicted_correctly or real] which real images to start from: random ones among those that an
+    expert classifies correctly, or among all."""
+    labels: Literal["learned", "fixed", "hard"] = "learned"
+    """learned: soft labels, learned with the images. fixed: soft labels that stay as they start. hard: classes, for
+    matching and for students; label_init, label_lr and label_momentum then play no part."""
+    label_init: Literal["mean_correct", "single_expert"] = "mean_correct"
+    """Where soft labels start. mean_correct: each image's mean logits over the experts that classify it correctly.
+    single_expert: the logits of expert 0, correct or not."""
+    label_epoch: int | None = None
+    """[Label_Model_Timestamp] the epoch at which experts choose images and label them; the last by default."""
     label_lr: float = 2.0
-    """[lr_y]"""
+    """[lr_y] of labels that are learned."""
     label_momentum: float = 0.9
-    """[Momentum_y]"""
+    """[Momentum_y] of labels that are learned."""
 
     def __post_init__(self) -> None:
-        """Refuse bounds that cross."""
+        """Refuse bounds that cross, and epochs before the first."""
         super().__post_init__()
         if not self.min_start_epoch < self.initial_max_start_epoch <= self.max_start_epoch:
             raise ConfigError(
@@ -52,10 +72,39 @@ class DATMConfig(MatchingConfig):
             )
         if self.expansion_iterations < 1:
             raise ConfigError("method.expansion_iterations", f"must be at least 1, is {self.expansion_iterations}")
+        if self.label_epoch is not None and self.label_epoch < 0:
+            raise ConfigError("method.label_epoch", f"must be an epoch, 0 or later, is {self.label_epoch}")
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether labels are learned or fixed logits."""
+        return self.labels != "hard"
+
+    def epochs_read(self, last_epoch: int) -> set[int]:
+        """Those of a segment, and the one that labels come from."""
+        return super().epochs_read(last_epoch) | ({self.label_epoch} if self.label_epoch is not None else set())
+
+    def check(self, trajectory_epochs: int) -> None:
+        """See that every segment and the labels' epoch lie inside trajectories of that many epochs."""
+        super().check(trajectory_epochs)
+        if self.label_epoch is not None and self.label_epoch > trajectory_epochs:
+            raise ConfigError(
+                "method.label_epoch",
+                f"{self.label_epoch} lies beyond the {trajectory_epochs} epochs of experts.training.epochs",
+            )
+
+    def expert_labels(self, task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
+        """Soft labels [M, K] of real images, made as those that this method starts from."""
+        if self.label_init == "single_expert":
+            return single_expert_logits(task, images_MCHW, self.label_epoch)
+        return masked_mean_logits(task, images_MCHW, labels_M, self.label_epoch)
 
     def build(self, task: Task, start: Start, key: Key) -> Method:
-        """A distiller at correctly predicted real images with the experts' mean logits as labels."""
-        rows = correctly_predicted(task, self.images_per_class, key.child("init"))
+        """A distiller at real images with the experts' logits as labels."""
+        if self.image_init == "random":
+            rows = random_real(task.data, self.images_per_class, key.child("init"))
+        else:
+            rows = correctly_predicted(task, self.images_per_class, key.child("init"), self.label_epoch)
         images, labels = task.data.train.images[rows], class_labels(task.data.num_classes, self.images_per_class)
         return TrajectoryMatching(
             self,
@@ -64,10 +113,10 @@ class DATMConfig(MatchingConfig):
             key,
             images_MCHW=images,
             labels_M=labels,
-            soft_labels_MK=masked_mean_logits(task, images, labels),
-            label_lr=self.label_lr,
-            label_momentum=self.label_momentum,
             window=lambda iteration: (self.min_start_epoch, self._bound(iteration)),
+            soft_labels_MK=self.expert_labels(task, images, labels) if self.has_soft_labels else None,
+            label_lr=self.label_lr if self.labels == "learned" else None,
+            label_momentum=self.label_momentum,
         )
 
     def _bound(self, iteration: int) -> int:

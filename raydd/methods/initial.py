@@ -38,8 +38,8 @@ def require_images(data: PreparedData, images_per_class: int) -> None:
         _require(data, label, count, images_per_class, "images")
 
 
-def correctly_predicted(task: Task, images_per_class: int, key: Key) -> Tensor:
-    """Rows int64 [M] of random real images that an expert's last epoch classifies correctly, class-major.
+def correctly_predicted(task: Task, images_per_class: int, key: Key, epoch: int | None = None) -> Tensor:
+    """Rows int64 [M] of random real images that an expert at an epoch (the last) classifies correctly, class-major.
 
     Expert 0 is asked first; where it knows too few images of a class, expert 1 adds those it knows, and so on
     (DATM, Guo et al. 2024, section 3.3; image_init `samples_predicted_correctly` of the published code).
@@ -48,18 +48,18 @@ def correctly_predicted(task: Task, images_per_class: int, key: Key) -> Tensor:
         ConfigError: all experts together know too few images of a class.
     """
     data = task.data
-    return torch.cat([_known(task, label, images_per_class, key) for label in range(data.num_classes)])
+    return torch.cat([_known(task, label, images_per_class, key, epoch) for label in range(data.num_classes)])
 
 
-def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
+def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor, epoch: int | None = None) -> Tensor:
     """Soft labels [M, K]: for each image the mean logits of the experts that classify it correctly.
 
-    Experts at their last epoch (DATM's code; the paper names a single pre-trained expert). An image that no expert
-    classifies correctly gets the mean over all experts, where the published code divides by zero.
+    Experts at their last epoch, unless another is given (DATM's code; the paper names a single pre-trained expert). An
+    image that no expert classifies correctly gets the mean over all experts, where the published code divides by zero.
     """
     total = torch.zeros(len(labels_M), task.data.num_classes, dtype=torch.float64)
     everyone, hits = total.clone(), torch.zeros(len(labels_M), 1, dtype=torch.float64)
-    for network in _experts(task):
+    for network in _experts(task, epoch):
         logits = predict(network, images_MCHW).double()
         correct = (logits.argmax(1) == labels_M).unsqueeze(1)
         total += logits * correct
@@ -68,10 +68,15 @@ def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Ten
     return torch.where(hits > 0, total / hits.clamp(min=1), everyone).float()
 
 
-def _known(task: Task, label: int, images_per_class: int, key: Key) -> Tensor:
+def single_expert_logits(task: Task, images_MCHW: Tensor, epoch: int | None = None) -> Tensor:
+    """Soft labels [M, K]: the logits of expert 0 at an epoch (the last), whether it is right or not."""
+    return predict(next(_experts(task, epoch)), images_MCHW)
+
+
+def _known(task: Task, label: int, images_per_class: int, key: Key, epoch: int | None) -> Tensor:
     rows = _shuffled(task.data, label, key)
     found = rows[:0]
-    for network in _experts(task):
+    for network in _experts(task, epoch):
         for chunk in rows.split(256):
             hits = chunk[predict(network, task.data.train.images[chunk]).argmax(1) == label]
             found = torch.cat([found, hits[~torch.isin(hits, found)]])
@@ -87,13 +92,13 @@ def _known(task: Task, label: int, images_per_class: int, key: Key) -> Tensor:
     return found
 
 
-def _experts(task: Task) -> Iterator[torch.nn.Module]:
-    """The experts at their last epoch, one after the other."""
+def _experts(task: Task, epoch: int | None) -> Iterator[torch.nn.Module]:
+    """The experts at an epoch, the last by default, one after the other."""
     store = task.require_trajectories()
     module = networks.build(task.network, task.data.shape, task.data.num_classes).to(task.device)
     flat = FlatNetwork(module)
     for expert in range(task.num_experts):
-        params = store.params(expert, task.last_epoch).to(task.device)
+        params = store.params(expert, task.last_epoch if epoch is None else epoch).to(task.device)
         module.load_state_dict(flat.unflatten(params), strict=False)
         yield module
 

@@ -122,7 +122,7 @@ def _check_networks(run: Run) -> None:
 def _check_inputs(run: Run) -> None:
     """See that whatever is finished and will be read is as it was written."""
     missing = _missing_trials(run)
-    folders = [run.synthetic, run.folder / "stages"]
+    folders = [run.synthetic, run.average, run.folder / "stages"]
     if missing or not run.has_synthetic():
         folders.append(run.work)
     uses_experts = not run.has_synthetic() or any(trial.uses_experts for trial in missing)
@@ -146,9 +146,11 @@ def _missing_trials(run: Run) -> list[Trial]:
 
 
 def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:
-    missing = [n for n in range(run.config.experts.count) if not run.trajectories.has(n)]
+    missing = run.unfinished_experts()
     if missing:
         _share_data(run)
+        if any(map(run.trajectories.has, missing)):
+            run.trajectories.withdraw()
         executor.experts(run, missing, progress)
     finished = run.has_experts()
     if not (finished and run.metrics.has(CURVES)):

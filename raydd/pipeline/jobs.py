@@ -3,6 +3,7 @@
 Each is idempotent: it finds what is finished, picks up what is not, and writes what it makes into the run's folder.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,8 +14,9 @@ from raydd.distill import Checkpoints, is_first_worker, run_stage
 from raydd.evaluation import records
 from raydd.evaluation.students import Provenance, TrainingSet, train_student
 from raydd.evaluation.trials import Trial
-from raydd.methods import Method, Start
-from raydd.methods.initial import class_labels, masked_mean_logits, random_real
+from raydd.methods import Start
+from raydd.methods.initial import class_labels, random_real
+from raydd.pipeline import choices
 from raydd.pipeline.run import Run, versions
 from raydd.progress import Progress
 from raydd.storage import Artefact, Folder
@@ -22,10 +24,11 @@ from raydd.synthetic import KIND as SYNTHETIC
 from raydd.synthetic import SyntheticSet, union
 
 
-def train_expert(run: Run, number: int, progress: Progress) -> None:
-    """Train one expert trajectory."""
-    experts.train_expert(
-        number,
+def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
+    """Train some expert trajectories side by side, or complete those that lack epochs."""
+    recipe, num_images = run.config.experts.training, len(run.data.train)
+    experts.train_experts(
+        numbers,
         run.config.experts,
         run.config.network,
         run.data,
@@ -33,14 +36,16 @@ def train_expert(run: Run, number: int, progress: Progress) -> None:
         run.work / "experts" / run.experts_key,
         run.device,
         progress,
+        experts.epochs_stored(run.config.experts, run.config.method),
+        choices.compiles_training(run, run.config.network, recipe, num_images),
     )
 
 
 def distill(run: Run, progress: Progress) -> None:
     """Walk the stages and write the distilled set; several workers share one run through `torch.distributed`."""
-    parts = [_stage(run, 0, progress)]
-    if is_first_worker() and not run.has_synthetic():
-        union(parts).save(run.synthetic, run.synthetic_key)
+    stages = [_stage(run, 0, progress)]
+    for name in run.sets:
+        _save(run, run.folder / name, union([stage[name] for stage in stages]))
     _barrier()
 
 
@@ -58,7 +63,9 @@ def evaluate(run: Run, trial: Trial, progress: Progress) -> records.Record:
         distill_seed=run.config.seed,
         config_key=run.synthetic_key,
     )
-    record = train_student(trial, run.data, training_set(run, trial), provenance, record_id, run.device, progress)
+    learned = training_set(run, trial)
+    compiles = choices.compiles_training(run, trial.network, trial.recipe, len(learned.images))
+    record = train_student(trial, run.data, learned, provenance, record_id, run.device, progress, compiles)
     records.write(run.results, record)
     return record
 
@@ -67,8 +74,9 @@ def training_set(run: Run, trial: Trial) -> TrainingSet:
     """What a trial's student is trained on."""
     synthetic = SyntheticSet.load(run.synthetic)
     lr = synthetic.learned_lr[-1]
-    if trial.subject in ("synthetic", "init"):
-        folder = run.synthetic if trial.subject == "synthetic" else run.stage(0) / "init"
+    folders = {"synthetic": run.synthetic, "ema": run.average, "init": run.stage(0) / "init"}
+    if trial.subject in folders:
+        folder = folders[trial.subject]
         chosen = SyntheticSet.load(folder)
         artefact = Artefact.find(folder, SYNTHETIC)
         size = sum(entry.size for entry in artefact.manifest.files.values()) if artefact else 0
@@ -85,7 +93,7 @@ def training_set(run: Run, trial: Trial) -> TrainingSet:
         rows = random_real(run.data, synthetic.images_per_class, key)
         images, targets = images[rows], class_labels(run.data.num_classes, synthetic.images_per_class)
         if trial.labels == "stored":
-            targets = masked_mean_logits(run.task(), images, targets)
+            targets = run.config.method.expert_labels(run.task(), images, targets)
     return TrainingSet(
         images=images,
         targets=targets,
@@ -95,15 +103,15 @@ def training_set(run: Run, trial: Trial) -> TrainingSet:
     )
 
 
-def _stage(run: Run, number: int, progress: Progress) -> SyntheticSet:
-    """Distil one stage, from its newest checkpoint where there is one."""
+def _stage(run: Run, number: int, progress: Progress) -> dict[str, SyntheticSet]:
+    """Distil one stage, from its newest checkpoint where there is one; returns `run.sets` by name."""
     folder, key = run.stage(number), run.synthetic_key
-    if _is_made(folder / "synthetic", key):
-        return SyntheticSet.load(folder / "synthetic")
-    method = run.config.method.build(run.task(), Start(stage=number), run.key().child("stage", number))
+    if all(run.has_set(folder / name) for name in run.sets):
+        return {name: SyntheticSet.load(folder / name) for name in run.sets}
+    task = replace(run.task(), compiled=choices.compiles_matching(run), rows_at_once=choices.rows_at_once(run))
+    method = run.config.method.build(task, Start(stage=number), run.key().child("stage", number))
     checkpoints = Checkpoints(run.work / "checkpoints", f"stage-{number:03d}-{key}")
-    if is_first_worker() and not _is_made(folder / "init", key):
-        _described(run, method).save(folder / "init", key)
+    _save(run, folder / "init", _described(run, method.result()))
     _barrier()
     run_stage(
         method,
@@ -114,21 +122,23 @@ def _stage(run: Run, number: int, progress: Progress) -> SyntheticSet:
         f"distill-{number:03d}.jsonl",
         progress,
     )
-    result = _described(run, method)
+    found = {"synthetic": method.result(), "ema": method.averaged()}
+    made = {name: _described(run, part) for name, part in found.items() if part is not None}
+    for name, part in made.items():
+        _save(run, folder / name, part)
     if is_first_worker():
-        result.save(folder / "synthetic", key)
         checkpoints.delete()
-    return result
+    return made
 
 
-def _is_made(folder: Folder, key: str) -> bool:
-    """Whether a set was finished under this key."""
-    artefact = Artefact.find(folder, SYNTHETIC)
-    return artefact is not None and artefact.manifest.key == key
+def _save(run: Run, folder: Folder, made: SyntheticSet) -> None:
+    """Write a set of this run, as the first worker, unless it is there."""
+    if is_first_worker() and not run.has_set(folder):
+        made.save(folder, run.synthetic_key)
 
 
-def _described(run: Run, method: Method) -> SyntheticSet:
-    """The method's set with its card filled in."""
+def _described(run: Run, made: SyntheticSet) -> SyntheticSet:
+    """A method's set with its card filled in."""
     card: dict[str, Any] = {
         "dataset": run.data.name,
         "dataset_fingerprint": run.data.fingerprint,
@@ -139,7 +149,7 @@ def _described(run: Run, method: Method) -> SyntheticSet:
         "seeds": {"distill": run.config.seed, "experts": run.config.experts_seed},
         "versions": versions(),
     }
-    return replace(method.result(), card=card)
+    return replace(made, card={**card, **made.card})
 
 
 def _barrier() -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from raydd import experts
 from raydd.errors import ResourceError
 from raydd.evaluation.trials import Trial
-from raydd.pipeline import jobs
+from raydd.pipeline import choices, jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 
@@ -19,10 +20,10 @@ class LocalExecutor:
             raise ResourceError(f"cluster.num_workers: {workers} workers need Ray; leave out --no-ray or ask for 1")
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
-        """Train these experts, in order."""
+        """Train these experts, pack by pack."""
         jobs.set_up(run)
-        for number in numbers:
-            jobs.train_expert(run, number, progress)
+        for group in experts.packs(numbers, choices.pack(run)):
+            jobs.train_experts(run, group, progress)
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage."""

@@ -15,7 +15,7 @@ from raydd.config import RunConfig
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation.trials import Trial, plan_trials
 from raydd.experts import trajectory_card
-from raydd.methods import DATMConfig, Task
+from raydd.methods import Task
 from raydd.prepared import PreparedData
 from raydd.random import Key
 from raydd.storage import Artefact, Folder, content_key
@@ -29,7 +29,7 @@ _MAKES = {
     SYNTHETIC: ("data", "network", "experts", "method", "seed"),
 }
 """The parts of a config that determine an artefact of the run folder."""
-_MAKES_NOT = ("experts.store", "experts.test_every")
+_MAKES_NOT = ("experts.store", "experts.test_every", "experts.keep")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class Run:
         return self.folder / "synthetic"
 
     @property
+    def average(self) -> Folder:
+        """The distilled set with its images averaged over the iterations, where the method keeps an average."""
+        return self.folder / "ema"
+
+    @property
     def results(self) -> Folder:
         """One record a student."""
         return self.folder / "results"
@@ -62,6 +67,11 @@ class Run:
     def metrics(self) -> Folder:
         """JSON lines of experts and distilling."""
         return self.folder / "metrics"
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The folders, of the run and of each stage, of the sets that distilling makes."""
+        return ("synthetic", "ema") if self.config.method.has_average else ("synthetic",)
 
     def stage(self, number: int) -> Folder:
         """What stage `number` makes and starts from."""
@@ -130,17 +140,22 @@ class Run:
             num_experts=self.config.experts.count,
             last_epoch=self.config.experts.training.epochs,
             device=self.device,
-            kept_graphs=self.config.cluster.kept_graphs,
         )
 
     def trials(self) -> list[Trial]:
         """The students to train, in a fixed order."""
-        soft = isinstance(self.config.method, DATMConfig)
-        return plan_trials(self.config.evaluate, self.config.network, soft)
+        method = self.config.method
+        return plan_trials(self.config.evaluate, self.config.network, method.has_soft_labels, method.has_average)
 
     def record_id(self, trial: Trial) -> str:
         """The name of a trial's record."""
         return trial.record_id(self.data.test_fingerprint, self.synthetic_key)
+
+    def unfinished_experts(self) -> list[int]:
+        """Those that are not trained, or stored without an epoch that the method reads."""
+        read = sorted(self.config.method.epochs_read(self.config.experts.training.epochs))
+        numbers = range(self.config.experts.count)
+        return [n for n in numbers if not self.trajectories.has(n) or self.trajectories.lacks(n, read)]
 
     def has_experts(self) -> bool:
         """Whether all experts that the config names are finished and listed in the manifest."""
@@ -149,8 +164,12 @@ class Run:
         return artefact is not None and artefact.manifest.key == self.experts_key and last in artefact.names()
 
     def has_synthetic(self) -> bool:
-        """Whether the distilled set is finished."""
-        artefact = Artefact.find(self.synthetic, SYNTHETIC)
+        """Whether the distilled set is finished, and its average where there has to be one."""
+        return all(self.has_set(self.folder / name) for name in self.sets)
+
+    def has_set(self, folder: Folder) -> bool:
+        """Whether a set of this run is finished in a folder."""
+        artefact = Artefact.find(folder, SYNTHETIC)
         return artefact is not None and artefact.manifest.key == self.synthetic_key
 
     def require_same(self) -> None:
@@ -159,7 +178,7 @@ class Run:
         Raises:
             ConfigError: one would; names the first field that differs.
         """
-        made = [(SYNTHETIC, self.synthetic, self.synthetic_key)]
+        made = [(SYNTHETIC, folder, self.synthetic_key) for folder in (self.synthetic, self.average)]
         if self.config.experts.store is None:
             made.insert(0, (EXPERTS, self.folder / "experts", self.experts_key))
         for kind, folder, key in made:

@@ -7,14 +7,16 @@ Letters: N real images, M synthetic images, B batch, K classes, C H W, D = C * H
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+
+from torch import Tensor
 
 from raydd.config import RunConfig
 from raydd.evaluation.trials import plan_trials
-from raydd.methods import DATMConfig
-from raydd.methods.matching import draw_batches
-from raydd.plan.cost import DataFacts, kept_graph, matching_step, network_size, predicting, training
+from raydd.experts import epochs_stored
+from raydd.methods.matching import draw_batches, inner_gradient
+from raydd.plan.cost import DataFacts, gradient_step, matching_step, network_size, predicting, training
 from raydd.random import Key
 
 __all__ = [
@@ -62,7 +64,7 @@ class Step:
     disk_bytes: int
     """Of what stays."""
     working_disk_bytes: int
-    """Of what lies under `work/` meanwhile: prepared data; the epochs of one unfinished expert; checkpoints."""
+    """Of what lies under `work/` meanwhile: prepared data; the epochs of one pack of experts; checkpoints."""
     peak_tensor_bytes: int
     """Most bytes of tensors alive at once where the network is: what a GPU needs besides its context and workspaces."""
     peak_memory_bytes: int
@@ -106,12 +108,13 @@ def make_plan(config: RunConfig, facts: DataFacts, flops_per_second: Mapping[str
 
     - the prepared data, in full, though processes of one node share the pages that they map;
     - what is resident: networks and momenta; when distilling, T + 1 parameter vectors, and five times the synthetic
-      set (images and labels, their momenta, both of the last good state, and the gradient);
+      set (images and labels, their momenta, both of the last good state, and the gradient), seven with an average;
     - what is alive at the peak of one step (when distilling, of its double backward) on the meta device, times
       `HEAP_FACTOR` for tensors below `HEAP_LIMIT_BYTES`; or of a prediction, or of saving, where that is more.
 
     Left out of memory are decoding the source's files, augmentation (below a tenth of a step), pages of trajectories
-    that the system may take back, and Ray's own processes; out of FLOPs, the experts' search for starting images.
+    that the system may take back, and Ray's own processes; out of FLOPs, the experts' search for starting images and
+    the assigning of labels (one prediction of the set in each iteration).
 
     Args:
         config: the run.
@@ -133,9 +136,9 @@ def data_bytes(config: RunConfig, facts: DataFacts) -> int:
     return facts.num_images * (4 * facts.values + 8) + _whitening_bytes(config, facts)
 
 
-def trajectory_bytes(num_parameters: int, epochs: int) -> int:
-    """One expert's files: P float32 after each epoch, and before the first."""
-    return (epochs + 1) * (4 * num_parameters + EPOCH_HEADER_BYTES) + TRAJECTORY_HEADER_BYTES
+def trajectory_bytes(num_parameters: int, num_epochs: int) -> int:
+    """One expert's files: P float32 for every epoch that is stored."""
+    return num_epochs * (4 * num_parameters + EPOCH_HEADER_BYTES) + TRAJECTORY_HEADER_BYTES
 
 
 def synthetic_bytes(config: RunConfig, facts: DataFacts) -> int:
@@ -144,16 +147,17 @@ def synthetic_bytes(config: RunConfig, facts: DataFacts) -> int:
     Distilled images are noise to a compressor; what looks more like photographs takes less.
     """
     png = 1.02 * facts.values + 70
-    labels = 4 * facts.num_classes * _is_soft(config) + 2
+    labels = 4 * facts.num_classes * config.method.has_soft_labels + 2
     preview = 1.2 * png * facts.num_classes * min(config.method.images_per_class, 10)
     images = _num_synthetic(config, facts) * (FLOAT_BYTES * facts.values + png + labels)
     return round(images + preview) + _whitening_bytes(config, facts) + SYNTHETIC_HEADER_BYTES
 
 
 def checkpoint_bytes(config: RunConfig, facts: DataFacts) -> int:
-    """The last checkpoint of distilling: what is learned and its momenta, now and when last good, and all metrics."""
-    tensors = 4 * (2 + _is_soft(config))
-    state = 4 * (_set_bytes(config, facts) + 4)
+    """The last checkpoint of distilling: what is learned, its momenta and average, now and when last good; metrics."""
+    average = config.method.has_average
+    tensors = 4 * (2 + config.method.has_soft_labels) + 2 * average
+    state = 4 * (_set_bytes(config, facts) + 4) + 2 * average * _set_bytes(config, facts)
     return state + tensors * TENSOR_HEADER_BYTES + config.method.iterations * METRICS_ROW_BYTES
 
 
@@ -176,6 +180,7 @@ def _data(config: RunConfig, facts: DataFacts) -> Step:
 def _experts(config: RunConfig, facts: DataFacts) -> Step:
     """The training, and a test every `test_every` epochs and after the last."""
     recipe, count = config.experts.training, config.experts.count
+    pack = 1 if config.cluster.pack == "auto" else min(config.cluster.pack, count)
     tests = math.ceil(recipe.epochs / (config.experts.test_every or recipe.epochs))
     one = training(config.network, recipe, facts, facts.num_train, tests * facts.num_test)
     size, tensors = network_size(config.network, facts)
@@ -185,29 +190,34 @@ def _experts(config: RunConfig, facts: DataFacts) -> Step:
         makes=f"trajectories of {recipe.epochs} epochs ({config.network.label})",
         units=count,
         flops=count * one.flops,
-        disk_bytes=count * trajectory_bytes(size, recipe.epochs),
-        working_disk_bytes=(recipe.epochs + 1) * snapshot,
-        peak_tensor_bytes=one.tensor_bytes,
-        peak_memory_bytes=data_bytes(config, facts) + max(one.memory_bytes, SAVE_FACTOR * snapshot),
+        disk_bytes=count * trajectory_bytes(size, len(epochs_stored(config.experts, config.method))),
+        working_disk_bytes=pack * (recipe.epochs + 1) * snapshot,
+        peak_tensor_bytes=pack * one.tensor_bytes,
+        peak_memory_bytes=data_bytes(config, facts) + pack * max(one.memory_bytes, SAVE_FACTOR * snapshot),
     )
 
 
 def _distill(config: RunConfig, facts: DataFacts) -> Step:
     """The outer iterations and, where labels are learned, the experts' logits that those start from."""
-    method, soft = config.method, _is_soft(config)
+    method, soft = config.method, config.method.has_soft_labels
     num_images, learned = _num_synthetic(config, facts), _set_bytes(config, facts)
     batch_size = min(method.synthetic_batch_size or num_images, num_images)
     batches = draw_batches(Key.root(config.seed), num_images, batch_size, method.synthetic_steps)
     workers = 1 if config.cluster.num_workers == "auto" else config.cluster.num_workers
-    step = matching_step(config.network, facts, math.ceil(batch_size / workers), soft)
-    kept = min(config.cluster.kept_graphs, method.synthetic_steps)
-    graph = kept_graph(config.network, facts, math.ceil(batch_size / workers), soft)
+    curvature, last_steps = inner_gradient(method.gradient)
+    rows = math.ceil(batch_size / workers)
+    if config.cluster.rows_at_once != "auto":
+        rows = min(rows, config.cluster.rows_at_once)
+    step = matching_step(config.network, facts, rows, soft, curvature)
+    differentiated = min(last_steps or method.synthetic_steps, method.synthetic_steps)
     vector = 4 * network_size(config.network, facts)[0]
-    resident = 5 * learned + (method.synthetic_steps + 1) * vector
-    flops = step.flops_of(sum(map(len, batches))) - graph.flops_of(sum(map(len, batches[len(batches) - kept :])))
+    resident = (5 + 2 * method.has_average) * learned + (method.synthetic_steps + 1) * vector
+    passed, images = _images(batches, differentiated), _images(batches, len(batches))
+    flops = step.flops_of(passed)
+    flops += gradient_step(config.network, facts, rows).flops_of(images - passed)
     start, checkpoint = predicting(config.network, facts), checkpoint_bytes(config, facts)
     work = max(
-        resident + step.memory_bytes + kept * graph.memory_bytes,
+        resident + step.memory_bytes,
         soft * (vector + start.memory_bytes),
         SAVE_FACTOR * checkpoint,
     )
@@ -216,18 +226,17 @@ def _distill(config: RunConfig, facts: DataFacts) -> Step:
         makes=f"outer iterations of {method.name} ({num_images} images)",
         units=method.iterations,
         flops=method.iterations * flops + soft * _labelling(config, facts),
-        disk_bytes=3 * synthetic_bytes(config, facts) + method.iterations * METRICS_ROW_BYTES,
+        disk_bytes=(3 + 2 * method.has_average) * synthetic_bytes(config, facts)
+        + method.iterations * METRICS_ROW_BYTES,
         working_disk_bytes=2 * checkpoint,
-        peak_tensor_bytes=max(
-            resident + step.tensor_bytes + kept * graph.tensor_bytes, soft * (vector + start.tensor_bytes), 8 * learned
-        ),
+        peak_tensor_bytes=max(resident + step.tensor_bytes, soft * (vector + start.tensor_bytes), 8 * learned),
         peak_memory_bytes=data_bytes(config, facts) + work,
     )
 
 
 def _evaluate(config: RunConfig, facts: DataFacts) -> Step:
     """All students, and the experts' logits for each that learns from random images with stored labels."""
-    trials = plan_trials(config.evaluate, config.network, _is_soft(config))
+    trials = plan_trials(config.evaluate, config.network, config.method.has_soft_labels, config.method.has_average)
     labelled = sum(trial.subject == "random" and trial.labels == "stored" for trial in trials)
     num_images, num_predicted = _num_synthetic(config, facts), facts.num_test + facts.num_validation
     sizes = (facts.num_train if trial.subject == "full" else num_images for trial in trials)
@@ -248,8 +257,9 @@ def _evaluate(config: RunConfig, facts: DataFacts) -> Step:
     )
 
 
-def _is_soft(config: RunConfig) -> bool:
-    return isinstance(config.method, DATMConfig)
+def _images(batches: Sequence[Tensor], last: int) -> int:
+    """How many images the last so many inner steps take."""
+    return sum(map(len, batches[len(batches) - last :]))
 
 
 def _num_synthetic(config: RunConfig, facts: DataFacts) -> int:
@@ -258,7 +268,7 @@ def _num_synthetic(config: RunConfig, facts: DataFacts) -> int:
 
 def _set_bytes(config: RunConfig, facts: DataFacts) -> int:
     """What is learned: images and, where they are soft, labels."""
-    return 4 * _num_synthetic(config, facts) * (facts.values + facts.num_classes * _is_soft(config))
+    return 4 * _num_synthetic(config, facts) * (facts.values + facts.num_classes * config.method.has_soft_labels)
 
 
 def _whitening_bytes(config: RunConfig, facts: DataFacts) -> int:

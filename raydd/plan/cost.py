@@ -20,7 +20,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from raydd import networks
-from raydd.functional import FlatNetwork, InnerLoop, InnerStep, adjoint, hard_cross_entropy, soft_cross_entropy, unroll
+from raydd.functional import (
+    DifferentiatedSteps,
+    FlatNetwork,
+    InnerLoop,
+    InnerStep,
+    adjoint,
+    hard_cross_entropy,
+    soft_cross_entropy,
+    unroll,
+)
 from raydd.networks import NetworkConfig
 from raydd.training import Recipe
 
@@ -74,12 +83,12 @@ class Cost:
 
 def training(network: NetworkConfig, recipe: Recipe, facts: DataFacts, num_images: int, num_predicted: int) -> Cost:
     """A whole training on `num_images` images and predictions of `num_predicted`; momenta come with the network."""
-    step = _gradient_step(network, facts, min(recipe.batch_size, num_images))
+    step = gradient_step(network, facts, min(recipe.batch_size, num_images))
     predict = predicting(network, facts)
     resident = 4 * network_size(network, facts)[0] * (2 if recipe.momentum else 1)
     return Cost(
         num_images,
-        step.flops_of(num_images * recipe.epochs) + predict.flops_of(num_predicted),
+        step.flops_of(num_images * recipe.epochs) * recipe.passes + predict.flops_of(num_predicted),
         resident + max(step.tensor_bytes, predict.tensor_bytes),
         resident + max(step.memory_bytes, predict.memory_bytes),
     )
@@ -94,7 +103,7 @@ def network_size(network: NetworkConfig, facts: DataFacts) -> tuple[int, int]:
 
 
 @cache
-def _gradient_step(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
+def gradient_step(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
     """Loss and gradients as `training.Training` takes them, for so many images."""
     with torch.device("meta"):
         module = networks.build(network, facts.shape, facts.num_classes)
@@ -116,37 +125,18 @@ def predicting(network: NetworkConfig, facts: DataFacts) -> Cost:
 
 
 @cache
-def matching_step(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool) -> Cost:
+def matching_step(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool, curvature: bool = True) -> Cost:
     """One inner step and its adjoint, as trajectory matching takes them, for so many images."""
-    loop, theta, images, labels = _inner_loop(network, facts, rows, soft)
-    lr = torch.empty((), device="meta")
-    with (meter := _Meter()):
-        adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
-    return meter.cost(rows)
-
-
-@cache
-def kept_graph(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool) -> Cost:
-    """The graph of one inner step: the FLOPs that keeping it saves, and the bytes that it holds."""
-    loop, theta, images, labels = _inner_loop(network, facts, rows, soft)
-    with (meter := _Meter()):
-        graph = loop.graph(loop.steps[0], theta, images, labels)
-        held = meter.held(rows)
-    del graph
-    return held
-
-
-def _inner_loop(
-    network: NetworkConfig, facts: DataFacts, rows: int, soft: bool
-) -> tuple[InnerLoop, Tensor, Tensor, Tensor]:
-    """A loop of one step on so many images, with its parameters, images and labels, on the meta device."""
     with torch.device("meta"):
         flat = FlatNetwork(networks.build(network, facts.shape, facts.num_classes))
         images, index = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
         labels = torch.empty(rows, facts.num_classes) if soft else index
-        theta = torch.empty(flat.size)
-    step = InnerStep(index, rows, lambda images_BCHW: images_BCHW)
-    return InnerLoop(flat, soft_cross_entropy if soft else hard_cross_entropy, [step]), theta, images, labels
+        theta, lr = torch.empty(flat.size), torch.empty(())
+    steps = DifferentiatedSteps(flat, soft_cross_entropy if soft else hard_cross_entropy)
+    loop = InnerLoop(steps, [InnerStep(index, rows, lambda images_BCHW: images_BCHW)], curvature)
+    with (meter := _Meter()):
+        adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
+    return meter.cost(rows)
 
 
 class _Meter(TorchDispatchMode):
@@ -162,10 +152,6 @@ class _Meter(TorchDispatchMode):
     def cost(self, images: int) -> Cost:
         """What was counted, for a step on so many images."""
         return Cost(images, self._flops, round(self._tensors.peak), round(self._memory.peak))
-
-    def held(self, images: int) -> Cost:
-        """What was counted, with the bytes that are alive now in place of the peak."""
-        return Cost(images, self._flops, round(self._tensors.now), round(self._memory.now))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

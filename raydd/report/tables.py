@@ -9,6 +9,7 @@ from raydd.evaluation.summary import Difference, SummaryRow, difference, pool_dr
 
 NAMES = {
     "synthetic": "synthetic set",
+    "ema": "synthetic set, EMA",
     "init": "starting state",
     "random": "random real images",
     "k_center": "k-center selection",
@@ -33,7 +34,7 @@ _WORDS = {
 }
 """How the fields that tell groups of one subject apart are put into words."""
 
-_AGAINST = ("random", "init", "full")
+_AGAINST = ("ema", "random", "init", "full")
 _LABELS = ("hard", "online", "replayed", "stored")
 """Label regimes, the one that a headline prefers last: labels that belong to the set before labels made for it."""
 

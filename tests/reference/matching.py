@@ -78,12 +78,59 @@ def unrolled_loss(
     labels: Tensor,
     batches: Sequence[Sequence[int]],
     augments: Sequence[Augment],
+    last: int | None = None,
+    mask_P: Tensor | float = 1.0,
 ) -> Tensor:
-    """MTT's loss |theta_T - theta*|^2 / |theta_0 - theta*|^2 with the graph of all T inner steps."""
+    """MTT's loss |theta_T - theta*|^2 / |theta_0 - theta*|^2 with the graph of all T inner steps.
+
+    Of the `last` steps alone where that is given: what the others leave is a constant. Of the parameters, those count
+    that the mask of ones and zeros shows.
+    """
     theta = start_P.clone().requires_grad_()
-    for index, augment in zip(batches, augments, strict=True):
+    for t, (index, augment) in enumerate(zip(batches, augments, strict=True)):
         theta = theta - lr * inner_gradient(network, theta, images_MCHW, labels, index, augment)
-    return ((theta - target_P) ** 2).sum() / ((start_P - target_P) ** 2).sum()
+        if last is not None and t < len(batches) - last:
+            theta = theta.detach().requires_grad_()
+    return (mask_P * (theta - target_P) ** 2).sum() / (mask_P * (start_P - target_P) ** 2).sum()
+
+
+def last_step_gradients(
+    network: Logits,
+    start_P: Tensor,
+    target_P: Tensor,
+    lr: Tensor,
+    images_MCHW: Tensor,
+    labels: Tensor,
+    batches: Sequence[Sequence[int]],
+    augments: Sequence[Augment],
+) -> list[Tensor]:
+    """The gradients by images, step size and label logits (if soft) through the last step only, step by step."""
+    theta = start_P.clone()
+    for index, augment in zip(batches[:-1], augments[:-1], strict=True):
+        theta = theta - lr * inner_gradient(network, theta.requires_grad_(), images_MCHW, labels, index, augment)
+        theta = theta.detach()
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (images_MCHW, lr, labels) if leaf.is_floating_point()]
+    images, rate, *soft = leaves
+    soft_or_hard = soft[0] if soft else labels
+    step = inner_gradient(network, theta.requires_grad_(), images, soft_or_hard, batches[-1], augments[-1])
+    final = theta.detach() - rate * step
+    return list(torch.autograd.grad(((final - target_P) ** 2).sum() / ((start_P - target_P) ** 2).sum(), leaves))
+
+
+def deep_mask(sizes: Sequence[int], fraction: float) -> Tensor:
+    """PAD's mask [P]: ones on that fraction of all parameters, counted from the last tensor backwards."""
+    left, pieces = round(fraction * sum(sizes)), []
+    for size in reversed(sizes):
+        shown = min(left, size)
+        left -= shown
+        pieces.insert(0, torch.tensor([0.0] * (size - shown) + [1.0] * shown, dtype=torch.float64))
+    return torch.cat(pieces)
+
+
+def weighted_average(images: Sequence[Tensor], decay: float) -> Tensor:
+    """FTD's moving average after n updates, written out: d^n x_0 + (1 - d) sum_i d^(n - i) x_i."""
+    n = len(images) - 1
+    return decay**n * images[0] + (1 - decay) * sum(decay ** (n - i) * images[i] for i in range(1, n + 1))
 
 
 def tesla(
@@ -95,13 +142,16 @@ def tesla(
     labels: Tensor,
     batches: Sequence[Sequence[int]],
     augments: Sequence[Augment],
-) -> tuple[Tensor, Tensor]:
-    """TESLA's closed form of the gradients by images and step size.
+) -> list[Tensor]:
+    """TESLA's closed form of the gradients by images, step size and label logits (if soft).
 
-    With G the sum of the inner gradients, D = |theta_0 - theta*|^2, and all theta_t held fixed in dG/dx,
+    With G the sum of the inner gradients, D = |theta_0 - theta*|^2, and all theta_t held fixed in dG/dx and dG/dy,
 
         dL/dx = 2 / D [lr (theta* - theta_0) + lr^2 G]^T dG/dx,    dL/dlr = -2 / D (theta_0 - lr G - theta*)^T G.
     """
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (images_MCHW, labels) if leaf.is_floating_point()]
+    images_MCHW, *soft = leaves
+    labels = soft[0] if soft else labels
     theta, total = start_P.clone(), torch.zeros_like(start_P)
     direct = torch.zeros_like(start_P)
     for index, augment in zip(batches, augments, strict=True):
@@ -111,8 +161,8 @@ def tesla(
         theta = theta - lr * gradient.detach()
     distance = ((start_P - target_P) ** 2).sum()
     weight = lr * (target_P - start_P) + lr**2 * total
-    (by_images,) = torch.autograd.grad(2 / distance * (weight * direct).sum(), images_MCHW)
-    return by_images, -2 / distance * ((start_P - lr * total - target_P) * total).sum()
+    by_images, *by_labels = torch.autograd.grad(2 / distance * (weight * direct).sum(), leaves)
+    return [by_images, -2 / distance * ((start_P - lr * total - target_P) * total).sum(), *by_labels]
 
 
 def label_gradient(

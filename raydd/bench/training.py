@@ -1,0 +1,198 @@
+"""The product's training loop against the loop of the papers' code, on the same networks, batches and draws.
+
+Letters: N images, B batch, C H W, P flat parameters.
+"""
+
+import importlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from raydd import networks, process, random
+from raydd.augment import augmentation
+from raydd.bench import timing
+from raydd.bench.ceilings import measure_ceilings
+from raydd.networks import NetworkConfig
+from raydd.random import Key
+from raydd.training import Recipe, Training
+
+KEY = Key.root(0)
+SHAPE, NUM_CLASSES = (3, 32, 32), 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingBench:
+    """Networks in training on random colour images of 32x32 pixels and ten classes."""
+
+    network: NetworkConfig
+    recipe: Recipe
+    num_images: int
+    """N, one epoch of which is timed."""
+    soft_labels: bool
+    compiled: bool
+    pack: int
+    """Networks that the product trains at once; the plain loop trains them one after the other."""
+    threads: int
+    pairs: int
+
+    def run(self) -> dict[str, float]:
+        """Measure.
+
+        Returns:
+            Seconds of both sides for one epoch of all networks (medians), the median of the ratios pair by pair and its
+            extremes; peak memory of each side in a process of its own; the relative difference of the first step; what
+            compiling took, as part of neither side's time; FLOP/s and their share of a matrix product's.
+        """
+        process.set_up(self.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        problem = Problem(self, device)
+        with FlopCounterMode(display=False) as counter:
+            problem.plain()
+        first = timing.without_cache(problem.ours) if self.compiled else timing.seconds(problem.ours)
+        timed = timing.paired(problem.ours, problem.plain, self.pairs)
+        memory = {side: timing.peak_bytes(self.threads, prepare, self, side) for side in ("ours", "plain")}
+        ceilings, flops = measure_ceilings(device), counter.get_total_flops()
+        return {
+            **timed,
+            "images_per_second": self.pack * self.num_images / timed["seconds"],
+            "plain_images_per_second": self.pack * self.num_images / timed["plain_seconds"],
+            "peak_bytes": memory["ours"],
+            "plain_peak_bytes": memory["plain"],
+            "memory_ratio": memory["ours"] / memory["plain"],
+            "step_error": self._step_error(device),
+            "compile_seconds": max(0.0, first - timed["seconds"]) if self.compiled else 0.0,
+            "flops": flops,
+            "flops_per_second": flops / timed["seconds"],
+            "plain_flops_per_second": flops / timed["plain_seconds"],
+            "matmul_flops_per_second": ceilings.flops_per_second,
+            "share_of_matmul": flops / timed["seconds"] / ceilings.flops_per_second,
+            "copy_bytes_per_second": ceilings.bytes_per_second,
+        }
+
+    def _step_error(self, device: torch.device) -> float:
+        """|ours - plain| / |plain - start| after one step."""
+        batch_size = min(self.recipe.batch_size, self.num_images)
+        problem = Problem(replace(self, num_images=batch_size), device)
+        start = problem.parameters("plain")
+        problem.ours()
+        problem.plain()
+        ours, plain = problem.parameters("ours"), problem.parameters("plain")
+        return float((ours - plain).norm() / (plain - start).norm())
+
+
+class Problem:
+    """Images, labels, and on both sides networks that start alike."""
+
+    def __init__(self, bench: TrainingBench, device: torch.device) -> None:
+        """Draw everything from fixed keys."""
+        self.bench, self.device = bench, device
+        with random.seeded(KEY):
+            self.images = torch.randn(bench.num_images, *SHAPE)
+            classes = torch.randint(NUM_CLASSES, (bench.num_images,))
+            self.targets = torch.randn(bench.num_images, NUM_CLASSES) if bench.soft_labels else classes
+        self.keys = [KEY.child("network", number) for number in range(bench.pack)]
+        self.modules = {side: [self._module(key) for key in self.keys] for side in ("ours", "plain")}
+        self._training = Training(
+            self.modules["ours"], self.images, self.targets, bench.recipe, self.keys, compiled=bench.compiled
+        )
+        self._loops = [
+            _PlainLoop(module, bench.recipe, key) for module, key in zip(self.modules["plain"], self.keys, strict=True)
+        ]
+
+    def ours(self) -> None:
+        """One epoch by the product."""
+        self._training.run_epoch(0)
+
+    def plain(self) -> None:
+        """One epoch by the papers' loop, network after network."""
+        for loop in self._loops:
+            loop.run_epoch(0, self.images, self.targets, self.device)
+
+    def parameters(self, side: str) -> Tensor:
+        """Of all networks of a side, a copy."""
+        return torch.cat([p.detach().flatten() for module in self.modules[side] for p in module.parameters()]).cpu()
+
+    def _module(self, key: Key) -> nn.Module:
+        with random.seeded(key):
+            return networks.build(self.bench.network, SHAPE, NUM_CLASSES).to(self.device)
+
+
+class _PlainLoop:
+    """One network's training as the papers' code writes it, GSAM in its published form with closures left out."""
+
+    def __init__(self, module: nn.Module, recipe: Recipe, key: Key) -> None:
+        assert recipe.lr is not None
+        self.module, self.recipe, self.key = module, recipe, key
+        self.optimizer = torch.optim.SGD(
+            module.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+
+    def run_epoch(self, epoch: int, images: Tensor, targets: Tensor, device: torch.device) -> tuple[float, float]:
+        """Mean loss and accuracy."""
+        loss_sum, correct = 0.0, 0
+        order = random.permutation(self.key.child("order", epoch), len(images))
+        self.module.train()
+        for step, rows in enumerate(order.split(self.recipe.batch_size)):
+            draw = augmentation(self.recipe.augmentation).draw(self.key.child("augment", epoch, step), rows)
+            batch, labels = draw(images[rows].float().to(device)), targets[rows].to(device)
+            logits, loss = self._backward(batch, labels)
+            if self.recipe.is_gsam:
+                self._sharpen(batch, labels)
+            self.optimizer.step()
+            classes = labels.argmax(1) if labels.is_floating_point() else labels
+            predicted = np.argmax(logits.cpu().data.numpy(), axis=-1)
+            correct += int(np.sum(np.equal(predicted, classes.cpu().data.numpy())))
+            loss_sum += loss.item() * len(rows)
+        return loss_sum / len(images), correct / len(images)
+
+    def _backward(self, batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.module(batch)
+        if labels.is_floating_point():
+            loss = (-labels.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+        else:
+            loss = nn.functional.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        return logits, loss
+
+    @torch.no_grad()
+    def _sharpen(self, batch: Tensor, labels: Tensor) -> None:
+        rho, alpha = self.recipe.gsam_rho, self.recipe.gsam_alpha
+        weights = list(self.module.parameters())
+        before, first = [w.clone() for w in weights], [_grad(w).clone() for w in weights]
+        scales = [w.square() if self.recipe.gsam_adaptive else torch.ones_like(w) for w in weights]
+        length = _norm([s.sqrt() * g for s, g in zip(scales, first, strict=True)])
+        for weight, scale, gradient in zip(weights, scales, first, strict=True):
+            weight.add_(rho / (length + 1e-12) * scale * gradient)
+        with torch.enable_grad():
+            self._backward(batch, labels)
+        second = [_grad(w) for w in weights]
+        norms = _norm(first), _norm(second)
+        inner = torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
+        cosine = inner / (norms[0] * norms[1] + 1e-12)
+        for weight, old, a, b in zip(weights, before, first, second, strict=True):
+            weight.copy_(old)
+            b.sub_(alpha * (a - cosine * norms[0] * b / (norms[1] + 1e-12)))
+
+
+def prepare(bench: TrainingBench, side: str) -> timing.Work:
+    """One epoch of a side, all imported that it takes."""
+    if bench.compiled and side == "ours":
+        importlib.import_module("torch._inductor.compile_fx")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    problem = Problem(bench, device)
+    work: timing.Work = getattr(problem, side)
+    return work
+
+
+def _grad(weight: Tensor) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    norm: Tensor = torch.stack([t.norm() for t in tensors]).norm()
+    return norm

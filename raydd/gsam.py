@@ -1,0 +1,39 @@
+"""GSAM: the step with which FTD and DATM train their experts, towards flat minima.
+
+Sources: FTD (Du et al. 2023, section 4), GSAM (Zhuang et al. 2022, algorithm 1), ASAM's scaling by the size of each
+parameter (Kwon et al. 2021). Letters: E networks side by side, each with P parameters and norms of its own.
+"""
+
+from torch import Tensor
+
+EPSILON = 1e-12
+
+
+def perturbation(params_EP: Tensor, gradient_EP: Tensor, rho: float, adaptive: bool) -> Tensor:
+    """Where the loss is looked at again [E, P], relative to the parameters.
+
+    rho g w^2 / (| |w| g | + epsilon) where it adapts to the parameters w, else rho g / (|g| + epsilon).
+    """
+    if not adaptive:
+        return rho * gradient_EP / (_norm(gradient_EP) + EPSILON)
+    scaled = params_EP.abs() * gradient_EP
+    return rho * params_EP.abs() * scaled / (_norm(scaled) + EPSILON)
+
+
+def descent(gradient_EP: Tensor, perturbed_EP: Tensor, alpha: float) -> Tensor:
+    """The gradient to descend by [E, P]: that of the perturbed loss, less alpha of what is orthogonal to it in g.
+
+    Args:
+        gradient_EP: g, at the parameters.
+        perturbed_EP: the gradient of the same batch at the perturbed parameters.
+        alpha: the share of the orthogonal part that is ascended, which lowers the gap between the two losses.
+    """
+    length, direction = _norm(gradient_EP), perturbed_EP / (_norm(perturbed_EP) + EPSILON)
+    cosine = (gradient_EP * perturbed_EP).sum(1, keepdim=True) / (length * _norm(perturbed_EP) + EPSILON)
+    return perturbed_EP - alpha * (gradient_EP - cosine * length * direction)
+
+
+def _norm(vectors_EP: Tensor) -> Tensor:
+    """Of each network its own, [E, 1]."""
+    norms: Tensor = vectors_EP.norm(dim=1, keepdim=True)
+    return norms

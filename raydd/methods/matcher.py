@@ -1,0 +1,331 @@
+"""Trajectory matching as a running method: what MTT, FTD and DATM share once images, labels and window are chosen.
+
+Letters: M synthetic images, B batch, K classes, C H W, P flat parameters, T inner steps.
+"""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from raydd import networks, random
+from raydd.augment import Augmentation, augmentation
+from raydd.errors import RunError
+from raydd.functional import (
+    DifferentiatedSteps,
+    FlatNetwork,
+    InnerGradients,
+    InnerLoop,
+    InnerStep,
+    PiecewiseSteps,
+    Steps,
+    adjoint,
+    hard_cross_entropy,
+    shard,
+    soft_cross_entropy,
+    unroll,
+)
+from raydd.methods.base import Start, State, Task
+from raydd.methods.matching import MatchingConfig, draw_batches, inner_gradient, matching_loss, moving_average
+from raydd.random import Key
+from raydd.synthetic import SyntheticSet
+from raydd.written_steps import WrittenSteps
+
+Window = Callable[[int], tuple[int, int]]
+"""From the outer iteration to the start epochs [low, high) that may be drawn."""
+
+_ASSIGNED_AT_ONCE = 256
+_COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What one iteration matches."""
+
+    expert: int
+    epoch: int
+    """At which it starts."""
+    bound: int
+    """The exclusive bound under which that was drawn."""
+    start: Tensor
+    """theta*_s [P]"""
+    target: Tensor
+    """theta*_{s+M} [P]"""
+
+
+class TrajectoryMatching:
+    """Learns images, step size and, where asked to, label logits by matching expert segments."""
+
+    units = 1
+
+    def __init__(
+        self,
+        config: MatchingConfig,
+        task: Task,
+        start: Start,
+        key: Key,
+        *,
+        images_MCHW: Tensor,
+        labels_M: Tensor,
+        window: Window,
+        soft_labels_MK: Tensor | None = None,
+        label_lr: float | None = None,
+        label_momentum: float = 0.0,
+        assigns_labels: bool = False,
+        ema_decay: float | None = None,
+    ) -> None:
+        """Begin at the given images and labels.
+
+        Args:
+            config: everything that the methods share.
+            task: data, network and expert trajectories.
+            start: frozen earlier parts.
+            key: of this stage's draws.
+            images_MCHW: the starting images, in network space.
+            labels_M: their classes.
+            window: the start epochs allowed at an iteration.
+            soft_labels_MK: their label logits; None matches with hard labels, unless labels are assigned.
+            label_lr: the rate at which the label logits are learned; None leaves them as they are.
+            label_momentum: their momentum.
+            assigns_labels: the labels of an iteration are what the end of its expert segment says of the images.
+            ema_decay: of the moving average over the images of all iterations; None keeps none.
+        """
+        self.config, self.task, self.start, self.key = config, task, start, key
+        self.iteration = 0
+        self.consecutive_skips = 0
+        self.rollbacks = 0
+        self.good_iteration = 0
+        self._trajectories = task.require_trajectories()
+        module = networks.build(task.network, task.data.shape, task.data.num_classes)
+        self._network = FlatNetwork(module.to(task.device, task.dtype))
+        self._compiled: WrittenSteps | None = None
+        self._reader = ThreadPoolExecutor(1, "snapshots")
+        self._read_ahead: tuple[int, Future[Segment]] | None = None
+        self._labels = labels_M
+        self._window = window
+        self._augmentation: Augmentation = augmentation(config.augmentation)
+        self._assigns_labels, self._ema_decay = assigns_labels, ema_decay
+        step_size = torch.tensor(config.synthetic_lr_init, dtype=task.dtype)
+        self._lr_name = "lr" if config.synthetic_lr_space == "linear" else "log_lr"
+        self._values = {
+            "images": self._own(images_MCHW),
+            self._lr_name: self._own(step_size if self._lr_name == "lr" else step_size.log()),
+        }
+        self._rates = {"images": config.image_lr, self._lr_name: config.synthetic_lr_lr}
+        self._momenta = dict.fromkeys(self._rates, config.momentum)
+        if ema_decay is not None:
+            self._values["ema"] = self._values["images"].clone()
+        if assigns_labels:
+            self._values["soft_labels"] = self._assigned(self._segment())
+        elif soft_labels_MK is not None:
+            self._values["soft_labels"] = self._own(soft_labels_MK)
+            if label_lr is not None:
+                self._rates["soft_labels"], self._momenta["soft_labels"] = label_lr, label_momentum
+        self._velocity = {name: torch.zeros_like(self._values[name]) for name in self._rates}
+        self._good = self._snapshot()
+
+    def step(self) -> dict[str, float]:
+        """Match one expert segment; returns loss, step size, and what was drawn and skipped."""
+        segment = self._segment()
+        own_labels = self._assigned(segment) if self._assigns_labels else self._values.get("soft_labels")
+        loss, gradients = self._match(segment, own_labels)
+        skipped = gradients is None
+        if gradients is None:
+            self._count_skip(loss)
+        else:
+            self._update(gradients, own_labels)
+        self.iteration += 1
+        return {
+            "loss": loss,
+            "learned_lr": float(self._lr),
+            "expert": segment.expert,
+            "start_epoch": segment.epoch,
+            "max_start_epoch": segment.bound,
+            "skipped": int(skipped),
+            "consecutive_skips": self.consecutive_skips,
+            "rollbacks": self.rollbacks,
+        }
+
+    def result(self) -> SyntheticSet:
+        """The images, labels and step size as they are now."""
+        soft = self._values.get("soft_labels")
+        return SyntheticSet(
+            images=_exported(self._values["images"]),
+            labels=self._labels.cpu(),
+            soft_labels=None if soft is None else _exported(soft),
+            stage=torch.full((len(self._labels),), self.start.stage, dtype=torch.int32),
+            learned_lr=(float(self._lr.float()),),
+            class_names=self.task.data.class_names,
+            preprocessing=self.task.data.preprocessing,
+        )
+
+    def averaged(self) -> SyntheticSet | None:
+        """The result with the moving average of its images, where one is kept."""
+        average = self._values.get("ema")
+        if average is None:
+            return None
+        return replace(self.result(), images=_exported(average), card={"ema_decay": self._ema_decay})
+
+    def state_dict(self) -> State:
+        """Images, labels, step size, average, momenta, counters and the state to fall back to."""
+        good = {f"good.{name}": value.clone() for name, value in self._good.items()}
+        return {**self._snapshot(), **good, **{name: getattr(self, name) for name in _COUNTERS}}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from what `state_dict` returned."""
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        self._good = {name.removeprefix("good."): self._own(t) for name, t in state.items() if name.startswith("good.")}
+        self._restore({name: state[name] for name in self._good})
+
+    @property
+    def _lr(self) -> Tensor:
+        """The step size, a scalar."""
+        value = self._values[self._lr_name]
+        return value if self._lr_name == "lr" else value.exp()
+
+    def _segment(self) -> Segment:
+        """The segment of the current iteration, read while the one before was computed; the next is read from now."""
+        number, reading = self._read_ahead or (self.iteration, None)
+        segment = reading.result() if reading and number == self.iteration else self._read(self.iteration)
+        self._read_ahead = self.iteration + 1, self._reader.submit(self._read, self.iteration + 1)
+        return segment
+
+    def _read(self, iteration: int) -> Segment:
+        low, high = self._window(iteration)
+        expert = self._expert(iteration)
+        epoch = random.integer(self.key.child("start epoch", iteration), low, high)
+        start, target = (
+            self._own(self._trajectories.params(expert, e)) for e in (epoch, epoch + self.config.expert_epochs)
+        )
+        return Segment(expert=expert, epoch=epoch, bound=high, start=start, target=target)
+
+    def _match(self, segment: Segment, own_labels: Tensor | None) -> tuple[float, InnerGradients | None]:
+        """The loss of one segment; gradients only where the update is to be made."""
+        config, lr = self.config, self._lr
+        images, labels = self._whole_images(), self._whole_labels(own_labels)
+        loop = self._inner_loop(len(images))
+        params = unroll(loop, segment.start, lr, images, labels)
+        loss, cotangent = matching_loss(params[-1], segment.target, segment.start, config.matched_fraction)
+        bound = math.inf if config.threshold is None else config.threshold
+        if not (loss.isfinite() and loss <= bound):
+            return float(loss), None
+        gradients = adjoint(loop, params, lr, images, labels, cotangent)
+        finite = all(
+            bool(g.isfinite().all()) for g in (gradients.images, gradients.labels, gradients.lr) if g is not None
+        )
+        return float(loss), gradients if finite else None
+
+    def _inner_loop(self, num_images: int) -> InnerLoop:
+        """The steps of the current iteration, with this worker's share of each."""
+        config, key = self.config, self.key.child("inner", self.iteration)
+        batch_size = min(config.synthetic_batch_size or num_images, num_images)
+        steps = []
+        for t, batch in enumerate(draw_batches(key, num_images, batch_size, config.synthetic_steps)):
+            index = shard(batch)
+            draw = self._augmentation.draw(key.child("augment", t), index)
+            steps.append(InnerStep(index.to(self.task.device), len(batch), draw))
+        curvature, last_steps = inner_gradient(config.gradient)
+        return InnerLoop(self._steps(batch_size), steps, curvature, last_steps)
+
+    def _steps(self, batch_size: int) -> Steps:
+        """How this worker computes its share of a batch."""
+        share = len(shard(torch.arange(batch_size)))
+        rows = min(share, self.task.rows_at_once or share)
+        if self.task.compiled and self._compiled is None:
+            self._compiled = WrittenSteps.of(self._network, self.task.network, self.task.data.shape, rows)
+        loss = soft_cross_entropy if "soft_labels" in self._values else hard_cross_entropy
+        steps = self._compiled or DifferentiatedSteps(self._network, loss)
+        return steps if rows == share else PiecewiseSteps(steps, rows)
+
+    def _update(self, gradients: InnerGradients, own_labels: Tensor | None) -> None:
+        """One momentum step on everything learned; rolled back where the step size would not stay positive."""
+        if self.iteration >= self.good_iteration + self.config.max_consecutive_skips:
+            self._good, self.good_iteration = self._snapshot(), self.iteration
+        if self._assigns_labels and own_labels is not None:
+            self._values["soft_labels"] = own_labels
+        by_name = {
+            "images": gradients.images,
+            "lr": gradients.lr,
+            "log_lr": gradients.lr * self._lr,
+            "soft_labels": gradients.labels,
+        }
+        for name, velocity in self._velocity.items():
+            value, gradient = self._values[name], by_name[name]
+            assert gradient is not None
+            if gradient.ndim:
+                gradient = gradient[-len(value) :]
+            velocity.mul_(self._momenta[name]).add_(gradient)
+            value.sub_(velocity, alpha=self._rates[name] * 0.5**self.rollbacks)
+        if not self._lr > 0:
+            self._roll_back(f"the learned step size fell to {float(self._lr):g}")
+            return
+        if self._ema_decay is not None:
+            self._values["ema"] = moving_average(self._values["ema"], self._values["images"], self._ema_decay)
+        self.consecutive_skips = 0
+
+    def _count_skip(self, loss: float) -> None:
+        self.consecutive_skips += 1
+        if not math.isfinite(loss):
+            self._roll_back(f"the matching loss is {loss}")
+        elif self.consecutive_skips >= self.config.max_consecutive_skips:
+            self._roll_back(f"{self.consecutive_skips} updates in a row were skipped (loss {loss:.3g})")
+
+    def _roll_back(self, reason: str) -> None:
+        if self.rollbacks == self.config.max_rollbacks:
+            self._restore(self._good)
+            raise RunError(
+                f"iteration {self.iteration}: {reason}, after {self.rollbacks} roll-backs; "
+                f"lower method.image_lr or method.synthetic_lr_lr"
+            )
+        self.rollbacks += 1
+        self.consecutive_skips = 0
+        self._restore(self._good)
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        velocity = {f"velocity.{name}": value.clone() for name, value in self._velocity.items()}
+        return {**{name: value.clone() for name, value in self._values.items()}, **velocity}
+
+    def _restore(self, snapshot: dict[str, Tensor]) -> None:
+        for name in self._values:
+            self._values[name] = self._own(snapshot[name])
+        for name in self._velocity:
+            self._velocity[name] = self._own(snapshot[f"velocity.{name}"])
+
+    def _expert(self, iteration: int) -> int:
+        """Every expert once before any is used again, in an order drawn anew each time."""
+        cycle, position = divmod(iteration, self.task.num_experts)
+        return int(random.permutation(self.key.child("experts", cycle), self.task.num_experts)[position])
+
+    @torch.no_grad()
+    def _assigned(self, segment: Segment) -> Tensor:
+        """The logits [M, K] that the end of a segment gives the images as they are, un-augmented (TESLA)."""
+        chunks = self._values["images"].split(_ASSIGNED_AT_ONCE)
+        return torch.cat([self._network(segment.target, chunk) for chunk in chunks])
+
+    def _whole_images(self) -> Tensor:
+        """The images behind the frozen earlier parts."""
+        frozen, own = self.start.frozen, self._values["images"]
+        return own if frozen is None else torch.cat([self._own(frozen.images), own])
+
+    def _whole_labels(self, own_labels: Tensor | None) -> Tensor:
+        """Logits or classes of those images."""
+        frozen = self.start.frozen
+        if own_labels is None:
+            labels = self._labels if frozen is None else torch.cat([frozen.labels, self._labels])
+            return labels.to(self.task.device)
+        if frozen is None:
+            return own_labels
+        assert frozen.soft_labels is not None
+        return torch.cat([self._own(frozen.soft_labels), own_labels])
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self.task.device, self.task.dtype, copy=True)
+
+
+def _exported(tensor: Tensor) -> Tensor:
+    """A copy as synthetic sets have it."""
+    return tensor.detach().float().cpu().clone()

@@ -1,0 +1,60 @@
+"""Networks of one architecture trained as one: a GPU that one small network leaves idle has work for several.
+
+Letters: E networks, B batch, K classes, C H W.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+
+class Pack(nn.Module):
+    """E networks, whose parameters and buffers lie stacked along a first dimension, in the order of each network's."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        """Stack copies of what the members hold; `push` gives it back to them."""
+        super().__init__()
+        self._members = tuple(members)
+        self._skeleton = [copy.deepcopy(members[0]).to("meta")]  # in a list, so that it is not a part of this module
+        params, buffers = stack_module_state(list(members))
+        self._names = list(params), list(buffers)
+        self.stacked = nn.ParameterList(nn.Parameter(tensor.detach().clone()) for tensor in params.values())
+        for number, tensor in enumerate(buffers.values()):
+            self.register_buffer(f"buffer_{number}", tensor.detach().clone())
+
+    def forward(self, images_EBCHW: Tensor) -> Tensor:
+        """Logits [E, B, K], each network's of its own batch."""
+        skeleton = self._skeleton[0].train(self.training)
+        names, buffer_names = self._names
+        params, buffers = (
+            dict(zip(names, self.stacked, strict=True)),
+            dict(zip(buffer_names, self.buffers(), strict=True)),
+        )
+
+        def one(params: dict[str, Tensor], buffers: dict[str, Tensor], images_BCHW: Tensor) -> Tensor:
+            logits: Tensor = functional_call(skeleton, (params, buffers), (images_BCHW,))
+            return logits
+
+        logits: Tensor = torch.vmap(one)(params, buffers, images_EBCHW)
+        return logits
+
+    @torch.no_grad()
+    def push(self) -> None:
+        """Copy every network's parameters and buffers to the member that it came from."""
+        for number, member in enumerate(self._members):
+            for own, stack in self._pairs(member):
+                own.copy_(stack[number])
+
+    @torch.no_grad()
+    def pull(self) -> None:
+        """Copy the members' parameters and buffers here."""
+        for number, member in enumerate(self._members):
+            for own, stack in self._pairs(member):
+                stack[number] = own
+
+    def _pairs(self, member: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        own, stacks = [*member.parameters(), *member.buffers()], [*self.parameters(), *self.buffers()]
+        return list(zip(own, stacks, strict=True))

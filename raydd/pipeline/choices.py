@@ -1,0 +1,60 @@
+"""What `auto` means in `cluster`.
+
+It is decided from the plan and the machine and not by a clock, so that a resumed run goes on as it began.
+"""
+
+import math
+
+import torch.distributed as dist
+
+from raydd import compiling, experts, process
+from raydd.networks import NetworkConfig
+from raydd.pipeline.run import Run
+from raydd.plan import DataFacts, make_plan
+from raydd.plan.cost import matching_step, training
+from raydd.training import Recipe
+from raydd.written_steps import SAVED_FRACTION
+
+
+def pack(run: Run) -> int:
+    """How many experts a process trains side by side; the one choice that asks a clock, on a GPU."""
+    cluster, config = run.config.cluster, run.config.experts
+    if cluster.pack != "auto":
+        return cluster.pack
+    if run.device.type == "cpu":
+        return 1
+    compiles = compiles_training(run, run.config.network, config.training, len(run.data.train))
+    return experts.fastest_pack(config, run.config.network, run.data, run.device, compiles)
+
+
+def compiles_training(run: Run, network: NetworkConfig, recipe: Recipe, num_images: int) -> bool:
+    """Whether a training on so many images is compiled."""
+    cluster = run.config.cluster
+    flops = training(network, recipe, _facts(run), num_images, 0).flops
+    return compiling.chosen(cluster.compile, flops, run.device, cluster.threads_per_worker)
+
+
+def compiles_matching(run: Run) -> bool:
+    """Whether the inner steps of trajectory matching are compiled."""
+    cluster = run.config.cluster
+    (flops,) = (step.flops for step in make_plan(run.config, _facts(run)).steps if step.work == "distill")
+    return compiling.chosen(cluster.compile, flops, run.device, cluster.threads_per_worker, SAVED_FRACTION)
+
+
+def rows_at_once(run: Run) -> int:
+    """Images of an inner step computed together: a worker's share, halved until it fits into half of the memory."""
+    cluster, method, facts = run.config.cluster, run.config.method, _facts(run)
+    if cluster.rows_at_once != "auto":
+        return cluster.rows_at_once
+    workers = dist.get_world_size() if dist.is_initialized() else 1
+    sharing = 1 if run.device.type == "cuda" else workers
+    budget = process.memory_bytes(run.device) // (2 * sharing)
+    num_images = method.images_per_class * facts.num_classes
+    rows = math.ceil(min(method.synthetic_batch_size or num_images, num_images) / workers)
+    while rows > 1 and matching_step(run.config.network, facts, rows, method.has_soft_labels).memory_bytes > budget:
+        rows = math.ceil(rows / 2)
+    return rows
+
+
+def _facts(run: Run) -> DataFacts:
+    return DataFacts(len(run.data.train), len(run.data.test), run.data.shape, run.data.num_classes)

@@ -1,0 +1,90 @@
+"""The benches: both sides do the same work, and the command writes what was measured."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small import raydd
+
+from raydd.bench import ceilings, timing
+from raydd.bench.ceilings import measure_ceilings
+from raydd.bench.training import Problem, TrainingBench
+from raydd.networks import NetworkConfig
+from raydd.training import Recipe
+
+CPU = torch.device("cpu")
+BENCH = TrainingBench(
+    network=NetworkConfig(width=4),
+    recipe=Recipe(batch_size=8, lr=0.05),
+    num_images=20,
+    soft_labels=False,
+    compiled=False,
+    pack=1,
+    threads=1,
+    pairs=1,
+)
+GSAM = replace(BENCH.recipe, gsam_rho=0.05, gsam_alpha=0.3)
+STUDENT = replace(BENCH, recipe=replace(BENCH.recipe, momentum=0.9, weight_decay=5e-4), soft_labels=True)
+
+
+@pytest.mark.parametrize(
+    "bench",
+    [
+        BENCH,
+        replace(BENCH, pack=2),
+        replace(BENCH, recipe=GSAM),
+        replace(BENCH, recipe=replace(GSAM, gsam_adaptive=False)),
+        STUDENT,
+    ],
+    ids=["experts", "pack", "gsam", "gsam, not adaptive", "students"],
+)
+def test_both_sides_train_the_same_networks(bench: TrainingBench) -> None:
+    problem = Problem(bench, CPU)
+    start = problem.parameters("plain")
+    assert torch.equal(problem.parameters("ours"), start)
+    for _ in range(2):
+        problem.ours()
+        problem.plain()
+    ours, plain = problem.parameters("ours"), problem.parameters("plain")
+    assert float((ours - plain).norm()) < 1e-3 * float((plain - start).norm())
+    assert float((plain - start).norm()) > 1e-3
+
+
+def test_pairs_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours takes 1, 3 and 2 s, the plain way 4 s each time."""
+    done: list[str] = []
+    clock = iter([0, 1, 0, 4, 0, 3, 0, 4, 0, 2, 0, 4])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    measured = timing.paired(lambda: done.append("ours"), lambda: done.append("plain"), 3)
+    assert done == ["ours", "plain"] * 3
+    assert measured == {
+        "seconds": 2.0,
+        "plain_seconds": 4.0,
+        "time_ratio": 0.5,
+        "time_ratio_min": 0.25,
+        "time_ratio_max": 0.75,
+    }
+
+
+def test_ceilings_count_flops_and_both_ways_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "COPIED_BYTES", 4_000)
+    monkeypatch.setattr(ceilings, "MATRIX_SIDE", 100)
+    monkeypatch.setattr(ceilings, "seconds", lambda work: work() or 0.5)
+    measured = measure_ceilings(CPU)
+    assert (measured.flops_per_second, measured.bytes_per_second) == (4e6, 16e3)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--width", 32, "--batch-size", 64, "--steps", 1, "--pairs", 1, "--no-compile"]
+    assert raydd("bench", "experts", *flags, "--json", tmp_path / "measured.json") == 0
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    shown = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert shown.keys() == measured.keys()
+    assert measured["step_error"] < 1e-4 and measured["compile_seconds"] == 0
+    assert 0.2 < measured["time_ratio"] < 5 and 0.3 < measured["memory_ratio"] < 3
+    assert measured["plain_peak_bytes"] > 2 * 4 * 64 * 32 * 32 * 32  # two maps of the first block
+    assert 0 < measured["share_of_matmul"] < 1
+    first, second, third = 3 * 32 * 32**2, 32 * 32 * 16**2, 32 * 32 * 8**2  # by 9 weights, forwards and backwards
+    assert measured["flops"] == 64 * 2 * (2 * 9 * first + 3 * 9 * (second + third) + 3 * 512 * 10)
