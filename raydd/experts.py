@@ -14,7 +14,7 @@ from typing import Final, Literal
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from raydd import networks, random
 from raydd.errors import ConfigError
@@ -233,16 +233,15 @@ def _completed(
     trajectory = store.reader(number)
     training = _training([number], config, network, data, store.card.seed, device, compiled)
     (module,) = training.modules
-    last = trajectory.snapshot(0)
+    last = Snapshot(0, _flat(module))
     for epoch in sorted({*epochs, *trajectory.kept}):
         if epoch in trajectory.kept:
             last = trajectory.snapshot(epoch)
-        else:
+        elif epoch:
             module.load_state_dict(store.card.unflatten(last.params))
             for passed in range(last.epoch, epoch):
                 (result,) = training.run_epoch(passed)
-            params = torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).cpu()
-            last = Snapshot(epoch, params, **_metrics(config, data, epoch, module, result))
+            last = Snapshot(epoch, _flat(module), **_metrics(config, data, epoch, module, result))
         yield last
 
 
@@ -262,6 +261,11 @@ def _training(
     return Training(
         modules, images, labels, config.training, [key.child("training") for key in keys], compiled=compiled
     )
+
+
+def _flat(module: nn.Module) -> Tensor:
+    """A network's parameters [P], a copy."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).cpu()
 
 
 def _metrics(

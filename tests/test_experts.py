@@ -94,10 +94,12 @@ def test_the_epochs_that_a_method_reads() -> None:
     assert replace(datm, label_epoch=7).epochs_read(9) == {0, 1, 2, 3, 7, 9}
 
 
-METHOD = {"method.max_start_epoch": 1, "method.expert_epochs": 1}
+EARLY = {"method.max_start_epoch": 1, "method.expert_epochs": 1}
+LATE = {f"method.{name}": 2 for name in ("max_start_epoch", "initial_max_start_epoch")} | {"method.min_start_epoch": 1}
 
 
-def test_a_run_completes_what_another_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [EARLY, LATE], ids=["epochs 0 1 4", "epochs 1 3 4"])
+def test_a_run_completes_what_another_left_out(first: dict[str, object], tmp_path: Path) -> None:
     def run(name: str, changes: dict[str, object]) -> small.SmallRun:
         folder = tmp_path / name
         folder.mkdir()
@@ -111,10 +113,10 @@ def test_a_run_completes_what_another_left_out(tmp_path: Path) -> None:
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
 
     run("whole", {})
-    run("short", {"experts.keep": "needed", **METHOD})
+    run("short", {"experts.keep": "needed", **first})
     before = files("shared")
     assert len(before["expert-00001.arrow"]) < 0.8 * len(files("experts")["expert-00001.arrow"])
-    second = run("long", {"experts.keep": "needed"})
+    second = run("long", {"experts.keep": "needed", "method.expert_epochs": 1, "method.max_start_epoch": 3})
     assert files("shared") == files("experts")
     (folder,) = (tmp_path / "shared").iterdir()
     seen = small.state(folder)
