@@ -9,7 +9,7 @@ that is most of the time of a small network. Written out, all that lies between 
 with means over the pixels of one image and channel; the bias of a convolution falls out of n, so that its gradient is
 0. With G = [q > 0] unpool(dL/dh') that gives
 
-    dL/dgamma = sum G n,   dL/dbeta = sum G,   dL/dz = gamma r (G - mean G - n mean(G n)).
+    dL/dgamma = sum G n,   dL/dbeta = sum G,   dL/dz = gamma r (G - mean G - n pixel_mean(G n)).
 
 A name in `_dot` is the derivative of the name before it along the direction in which the parameters move.
 
@@ -17,7 +17,6 @@ Letters: B batch, C H W, K classes, P flat parameters. Maps are [B, H, W, C] her
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,27 +25,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raydd.functional import FlatNetwork
+from raydd.maps import (
+    Means,
+    Statistics,
+    channels_first,
+    channels_last,
+    convolve,
+    gradient_by_map,
+    gradient_by_weight,
+    is_positive,
+    norm_statistics,
+    normalised,
+    normalised_dot,
+    pixel_mean,
+    pool,
+    unpool,
+)
 from raydd.networks import NetworkConfig, Shape
-
-EPSILON = 1e-5
-"""Of torch's group norm."""
-FEW_CHANNELS = 8
-"""Below this the gradient by a map is a matrix product and nine shifts, which is faster than torch's convolution."""
-
-
-class Statistics(NamedTuple):
-    """Of a map before its norm, all [B, 1, 1, C]."""
-
-    mean: Tensor
-    scale: Tensor
-    """r"""
-
-
-class Means(NamedTuple):
-    """Two means over pixels [B, 1, 1, C], of a map and of the map times n."""
-
-    plain: Tensor
-    product: Tensor
 
 
 class Parameters(NamedTuple):
@@ -57,6 +52,15 @@ class Parameters(NamedTuple):
     betas: list[Tensor]
     head: Tensor
     head_bias: Tensor
+
+
+class Kept(NamedTuple):
+    """Of one way through the network and back, what takes convolutions to compute again."""
+
+    before: list[Tensor]
+    """z of every block."""
+    by_maps: list[Tensor]
+    """dL/dh above every block but the last."""
 
 
 class Pass(NamedTuple):
@@ -74,7 +78,7 @@ class Pass(NamedTuple):
     by_before: list[Tensor]
     """dL/dz"""
     means: list[Means]
-    """mean G and mean(G n)"""
+    """mean G and pixel_mean(G n)"""
 
 
 class Derivative(NamedTuple):
@@ -119,7 +123,16 @@ class ConvNetSteps:
         """K."""
         return self.network.shapes["head.bias"][0]
 
-    def gradient(self, params_P: Tensor, images_BCHW: Tensor, targets_BK: Tensor, weights_B: Tensor) -> Tensor:
+    @property
+    def kept_values(self) -> int:
+        """How many numbers `Kept` holds for each image."""
+        features = int(self.network.shapes["head.weight"][1])
+        before = [features * 4**k for k in range(1, self.depth + 1)]
+        return sum(before) + sum(before[:-1])
+
+    def gradient(
+        self, params_P: Tensor, images_BCHW: Tensor, targets_BK: Tensor, weights_B: Tensor
+    ) -> tuple[Tensor, Kept]:
         """The gradient [P] of `-sum_b weight_b sum_k target_bk log softmax(logits)_bk` by the parameters.
 
         Args:
@@ -131,9 +144,12 @@ class ConvNetSteps:
         params = self._parameters(params_P)
         way = self._pass(params, images_BCHW, targets_BK, weights_B)
         convolutions = [
-            _by_weight(way.maps[k], way.by_before[k], params.convolutions[k], self._pad(k)) for k in range(self.depth)
+            gradient_by_weight(way.maps[k], way.by_before[k], params.convolutions[k], self._pad(k))
+            for k in range(self.depth)
         ]
-        return self._flat(convolutions, way.means, way.by_logits.T @ way.maps[-1].flatten(1), way.by_logits.sum(0))
+        by_head = way.by_logits.T @ way.maps[-1].flatten(1)
+        gradient = self._flat(convolutions, way.means, by_head, way.by_logits.sum(0))
+        return gradient, Kept(way.before, way.by_maps[:-1])
 
     def derivative(
         self,
@@ -143,6 +159,7 @@ class ConvNetSteps:
         weights_B: Tensor,
         direction_P: Tensor,
         curvature: bool = True,
+        kept: Kept | None = None,
     ) -> Derivative:
         """The derivative of that gradient along a direction, and of their product by images and targets.
 
@@ -153,9 +170,10 @@ class ConvNetSteps:
             weights_B: of every image.
             direction_P: in which the parameters move.
             curvature: whether the derivative by the parameters is wanted.
+            kept: what `gradient` returned for the same arguments, which saves computing it again.
         """
         params, moves = self._parameters(params_P), self._parameters(direction_P)
-        way = self._pass(params, images_BCHW, targets_BK, weights_B)
+        way = self._pass(params, images_BCHW, targets_BK, weights_B, kept)
         maps_dot, before_dot, means_dot = self._forward_dot(params, moves, way)
         features, features_dot = way.maps[-1].flatten(1), maps_dot[-1].flatten(1)
         logits_dot = F.linear(features, moves.head, moves.head_bias) + F.linear(features_dot, params.head)
@@ -168,28 +186,35 @@ class ConvNetSteps:
         for k in reversed(range(self.depth)):
             h, weight, pad = way.maps[k], params.convolutions[k], self._pad(k)
             by_before_dot, mean = _back_dot(way, params, moves, k, before_dot[k], means_dot[k], by_map_dot)
-            by_weight = _by_weight(h, by_before_dot, weight, pad)
+            by_weight = gradient_by_weight(h, by_before_dot, weight, pad)
             if k:
-                by_weight = by_weight + _by_weight(maps_dot[k], way.by_before[k], weight, pad)
+                by_weight = by_weight + gradient_by_weight(maps_dot[k], way.by_before[k], weight, pad)
             convolutions.insert(0, by_weight)
             means.insert(0, mean)
-            by_map_dot = _by_map([(by_before_dot, weight), (way.by_before[k], moves.convolutions[k])], h, pad)
+            by_map_dot = gradient_by_map([(by_before_dot, weight), (way.by_before[k], moves.convolutions[k])], h, pad)
         by_params = direction_P.new_zeros(0)
         if curvature:
             by_head = by_logits_dot.T @ features + way.by_logits.T @ features_dot
             by_params = self._flat(convolutions, means, by_head, by_logits_dot.sum(0))
         return Derivative(
-            (way.by_logits * logits_dot).sum(), by_params, _channels_first(by_map_dot), -weights * logits_dot
+            (way.by_logits * logits_dot).sum(), by_params, channels_first(by_map_dot), -weights * logits_dot
         )
 
-    def _pass(self, params: Parameters, images_BCHW: Tensor, targets_BK: Tensor, weights_B: Tensor) -> Pass:
-        maps, before, statistics = [_channels_last(images_BCHW).contiguous()], [], []
+    def _pass(
+        self,
+        params: Parameters,
+        images_BCHW: Tensor,
+        targets_BK: Tensor,
+        weights_B: Tensor,
+        kept: Kept | None = None,
+    ) -> Pass:
+        maps, before, statistics = [channels_last(images_BCHW).contiguous()], [], []
         for k in range(self.depth):
-            z = _convolve(maps[k], params.convolutions[k], self._pad(k))
-            statistics.append(_statistics(z))
-            n = _normalised(z, statistics[k])
+            z = kept.before[k] if kept else convolve(maps[k], params.convolutions[k], self._pad(k))
+            statistics.append(norm_statistics(z))
+            n = normalised(z, statistics[k])
             q = params.gammas[k] * n + params.betas[k]
-            maps.append(_pool(q * _is_positive(q)))
+            maps.append(pool(q * is_positive(q)))
             before.append(z)
         logits = F.linear(maps[-1].flatten(1), params.head, params.head_bias)
         by_logits = weights_B[:, None] * (logits.softmax(1) - targets_BK)
@@ -198,31 +223,33 @@ class ConvNetSteps:
         by_before: list[Tensor] = []
         means: list[Means] = []
         for k in reversed(range(self.depth)):
-            n = _normalised(before[k], statistics[k])
-            g = _unpool(by_map) * _is_positive(params.gammas[k] * n + params.betas[k])
-            mean = Means(_mean(g), _mean(g * n))
+            n = normalised(before[k], statistics[k])
+            g = unpool(by_map) * is_positive(params.gammas[k] * n + params.betas[k])
+            mean = Means(pixel_mean(g), pixel_mean(g * n))
             by_z = params.gammas[k] * statistics[k].scale * (g - mean.plain - n * mean.product)
             by_maps.insert(0, by_map)
             by_before.insert(0, by_z)
             means.insert(0, mean)
-            if k:
-                by_map = _by_map([(by_z, params.convolutions[k])], maps[k], self._pad(k))
+            if kept and k:
+                by_map = kept.by_maps[k - 1]
+            elif k:
+                by_map = gradient_by_map([(by_z, params.convolutions[k])], maps[k], self._pad(k))
         return Pass(maps, before, statistics, logits, by_logits, by_maps, by_before, means)
 
     def _forward_dot(
         self, params: Parameters, moves: Parameters, way: Pass
     ) -> tuple[list[Tensor], list[Tensor], list[Means]]:
-        """Of h (the images stay), z, and mean z with mean(n z)."""
+        """Of h (the images stay), z, and mean z with pixel_mean(n z)."""
         maps, before, means = [torch.zeros_like(way.maps[0])], [], []
         for k in range(self.depth):
-            z_dot = _convolve(way.maps[k], moves.convolutions[k], self._pad(k))
+            z_dot = convolve(way.maps[k], moves.convolutions[k], self._pad(k))
             if k:
-                z_dot = z_dot + _convolve(maps[k], params.convolutions[k], self._pad(k))
-            n = _normalised(way.before[k], way.statistics[k])
-            mean = Means(_mean(z_dot), _mean(n * z_dot))
-            n_dot = _normalised_dot(n, way.statistics[k].scale, z_dot, mean)
+                z_dot = z_dot + convolve(maps[k], params.convolutions[k], self._pad(k))
+            n = normalised(way.before[k], way.statistics[k])
+            mean = Means(pixel_mean(z_dot), pixel_mean(n * z_dot))
+            n_dot = normalised_dot(n, way.statistics[k].scale, z_dot, mean)
             q_dot = moves.gammas[k] * n + params.gammas[k] * n_dot + moves.betas[k]
-            maps.append(_pool(q_dot * _is_positive(params.gammas[k] * n + params.betas[k])))
+            maps.append(pool(q_dot * is_positive(params.gammas[k] * n + params.betas[k])))
             before.append(z_dot)
             means.append(mean)
         return maps, before, means
@@ -252,98 +279,14 @@ class ConvNetSteps:
 def _back_dot(
     way: Pass, params: Parameters, moves: Parameters, block: int, z_dot: Tensor, z_means: Means, by_map_dot: Tensor
 ) -> tuple[Tensor, Means]:
-    """Of dL/dz, and of mean G with mean(G n), in one block."""
+    """Of dL/dz, and of mean G with pixel_mean(G n), in one block."""
     (_, r), gamma, gamma_dot = way.statistics[block], params.gammas[block], moves.gammas[block]
-    n = _normalised(way.before[block], way.statistics[block])
-    n_dot = _normalised_dot(n, r, z_dot, z_means)
+    n = normalised(way.before[block], way.statistics[block])
+    n_dot = normalised_dot(n, r, z_dot, z_means)
     r_dot = -r * r * z_means.product
-    open_ = _is_positive(gamma * n + params.betas[block])
-    g, g_dot = _unpool(way.by_maps[block]) * open_, _unpool(by_map_dot) * open_
-    mean, mean_dot = way.means[block], Means(_mean(g_dot), _mean(g_dot * n + g * n_dot))
+    open_ = is_positive(gamma * n + params.betas[block])
+    g, g_dot = unpool(way.by_maps[block]) * open_, unpool(by_map_dot) * open_
+    mean, mean_dot = way.means[block], Means(pixel_mean(g_dot), pixel_mean(g_dot * n + g * n_dot))
     inner = g - mean.plain - n * mean.product
     inner_dot = g_dot - mean_dot.plain - n_dot * mean.product - n * mean_dot.product
     return (gamma_dot * r + gamma * r_dot) * inner + gamma * r * inner_dot, mean_dot
-
-
-def _mean(map_BHWC: Tensor) -> Tensor:
-    return map_BHWC.mean((1, 2), keepdim=True)
-
-
-def _statistics(z: Tensor) -> Statistics:
-    mean = _mean(z)
-    return Statistics(mean, (_mean((z - mean).square()) + EPSILON).rsqrt())
-
-
-def _normalised(z: Tensor, statistics: Statistics) -> Tensor:
-    return (z - statistics.mean) * statistics.scale
-
-
-def _normalised_dot(n: Tensor, r: Tensor, z_dot: Tensor, z_means: Means) -> Tensor:
-    return r * (z_dot - z_means.plain - n * z_means.product)
-
-
-def _is_positive(q: Tensor) -> Tensor:
-    """[q > 0] as numbers: compiled loops store truth values one by one."""
-    return (q > 0).to(q.dtype)
-
-
-def _pool(map_BHWC: Tensor) -> Tensor:
-    """The mean of each 2x2 pixels."""
-    b, h, w, c = map_BHWC.shape
-    return map_BHWC.view(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def _unpool(map_BHWC: Tensor) -> Tensor:
-    """The transpose of `_pool`."""
-    b, h, w, c = map_BHWC.shape
-    return (map_BHWC * 0.25)[:, :, None, :, None].expand(b, h, 2, w, 2, c).reshape(b, 2 * h, 2 * w, c)
-
-
-def _channels_last(images_BCHW: Tensor) -> Tensor:
-    return images_BCHW.permute(0, 2, 3, 1)
-
-
-def _channels_first(map_BHWC: Tensor) -> Tensor:
-    return map_BHWC.permute(0, 3, 1, 2)
-
-
-def _convolve(map_BHWC: Tensor, weight: Tensor, padding: int) -> Tensor:
-    return _channels_last(F.conv2d(_channels_first(map_BHWC), weight, padding=padding))
-
-
-def _by_weight(map_BHWC: Tensor, by_z: Tensor, weight: Tensor, padding: int) -> Tensor:
-    return _convolution_backward(map_BHWC, by_z, weight, padding, of_weight=True)
-
-
-def _by_map(pairs: Sequence[tuple[Tensor, Tensor]], map_BHWC: Tensor, padding: int) -> Tensor:
-    """The sum over (dL/dz, weight) of what each says of the map."""
-    if map_BHWC.shape[3] < FEW_CHANNELS:
-        return _shifted_sum(sum((_patches(*pair) for pair in pairs[1:]), start=_patches(*pairs[0])), padding)
-    maps = [_channels_last(_convolution_backward(map_BHWC, *pair, padding, of_weight=False)) for pair in pairs]
-    return sum(maps[1:], start=maps[0])
-
-
-def _convolution_backward(map_BHWC: Tensor, by_z: Tensor, weight: Tensor, padding: int, *, of_weight: bool) -> Tensor:
-    by_map, by_weight, _ = torch.ops.aten.convolution_backward(
-        _channels_first(by_z), _channels_first(map_BHWC), weight, None,
-        [1, 1], [padding, padding], [1, 1], False, [0, 0], 1, [not of_weight, of_weight, False],
-    )  # fmt: skip
-    chosen: Tensor = by_weight if of_weight else by_map
-    return chosen
-
-
-def _patches(by_z: Tensor, weight: Tensor) -> Tensor:
-    """What every pixel of z says of its 3x3 pixels of the map, [B, H, W, 9 C]."""
-    taps = weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
-    return _convolve(by_z, taps.contiguous(memory_format=torch.channels_last), 0)
-
-
-def _shifted_sum(patches: Tensor, padding: int) -> Tensor:
-    """The map whose patches were taken: the transpose of cutting it into 3x3 pixels around every pixel."""
-    b, h, w, _ = patches.shape
-    taps = patches.view(b, h, w, 3, 3, -1)
-    whole = sum(
-        (F.pad(taps[:, :, :, i, j], (0, 0, j, 2 - j, i, 2 - i)) for i in range(3) for j in range(3)),
-        start=patches.new_zeros(()),
-    )
-    return whole[:, padding : h + 2 - padding, padding : w + 2 - padding]

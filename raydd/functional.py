@@ -18,7 +18,7 @@ of the whole batch, and two all-reduces of P floats a step make the result that 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -118,10 +118,12 @@ class Batch:
 class Steps(Protocol):
     """How the gradient of one step, and the derivatives of that gradient, are computed."""
 
-    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
-        """The gradient g [P] of the mean loss at theta = `params`."""
+    def gradient(self, params_P: Tensor, batch: Batch) -> tuple[Tensor, Any]:
+        """The gradient g [P] of the mean loss at theta = `params`, and what `pull_back` can use again, if anything."""
 
-    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+    def pull_back(
+        self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool, kept: Any = None
+    ) -> Pulled:
         """The derivatives of the product of g and a cotangent."""
 
 
@@ -132,14 +134,16 @@ class DifferentiatedSteps:
     network: FlatNetwork
     loss: SampleLoss
 
-    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
+    def gradient(self, params_P: Tensor, batch: Batch) -> tuple[Tensor, None]:
         """The gradient g [P] of the mean loss."""
         theta = params_P.detach().requires_grad_()
         loss = self.loss(self.network(theta, batch.images), batch.labels) / batch.size
         (gradient,) = torch.autograd.grad(loss, theta)
-        return gradient
+        return gradient, None
 
-    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+    def pull_back(
+        self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool, kept: Any = None
+    ) -> Pulled:
         """The derivatives of the product of g and a cotangent, by differentiating twice."""
         theta, images, labels = (t.detach() for t in (params_P, batch.images, batch.labels))
         leaves = [images.requires_grad_(), *([labels.requires_grad_()] if labels.is_floating_point() else [])]
@@ -159,14 +163,16 @@ class PiecewiseSteps:
     rows: int
     """Of a piece, at most."""
 
-    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
+    def gradient(self, params_P: Tensor, batch: Batch) -> tuple[Tensor, None]:
         """The gradient g [P] of the mean loss."""
         gradient = torch.zeros_like(params_P)
         for piece in batch.pieces(self.rows):
-            gradient += self.steps.gradient(params_P, piece)
-        return gradient
+            gradient += self.steps.gradient(params_P, piece)[0]
+        return gradient, None
 
-    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+    def pull_back(
+        self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool, kept: Any = None
+    ) -> Pulled:
         """The derivatives of the product of g and a cotangent."""
         pulled = [self.steps.pull_back(params_P, piece, cotangent_P, curvature) for piece in batch.pieces(self.rows)]
         by_labels = [piece.by_labels for piece in pulled if piece.by_labels is not None]
@@ -196,6 +202,8 @@ class InnerLoop:
     steps: Steps
     """How one is computed."""
     batches: Sequence[InnerStep]
+    kept_steps: int = 0
+    """How many of the last steps keep what they can for the way back, at the price of that memory."""
     curvature: bool = True
     """False leaves ds/dtheta out of the recursion and does not compute it: TESLA."""
     last_steps: int | None = None
@@ -206,13 +214,13 @@ class InnerLoop:
         """The first step that passes gradients back."""
         return 0 if self.last_steps is None else max(0, len(self.batches) - self.last_steps)
 
-    def gradient(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> Tensor:
-        """One step's gradient [P]."""
+    def gradient(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> tuple[Tensor, Any]:
+        """One step's gradient [P], and what `pull_back` can use again."""
         batch = Batch(step.augment(images_MCHW[step.index]), labels[step.index], step.batch_size)
         return self.steps.gradient(params_P, batch)
 
     def pull_back(
-        self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
+        self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor, kept: Any
     ) -> Pulled:
         """The derivatives of the product of one step's gradient and a cotangent, down to the step's synthetic images.
 
@@ -222,12 +230,21 @@ class InnerLoop:
         with torch.enable_grad():
             augmented = step.augment(clean)
         batch = Batch(augmented.detach(), labels[step.index], step.batch_size)
-        pulled = self.steps.pull_back(params_P, batch, cotangent_P, self.curvature)
+        pulled = self.steps.pull_back(params_P, batch, cotangent_P, self.curvature, kept)
         (by_clean,) = torch.autograd.grad(augmented, clean, pulled.by_images)
         return pulled._replace(by_images=by_clean)
 
 
-def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, labels: Tensor) -> list[Tensor]:
+class Trajectory(NamedTuple):
+    """What `unroll` leaves for `adjoint`, which uses it up."""
+
+    params: list[Tensor]
+    """theta_0 ... theta_T, T + 1 vectors [P]."""
+    kept: dict[int, Any]
+    """By step, what the last ones kept."""
+
+
+def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, labels: Tensor) -> Trajectory:
     """Train on the synthetic images with plain SGD.
 
     Args:
@@ -236,16 +253,18 @@ def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, l
         lr: the step size, a scalar.
         images_MCHW: the synthetic images.
         labels: class indices [M] or label logits [M, K], as the loop's loss takes them.
-
-    Returns:
-        theta_0 ... theta_T, T + 1 vectors [P].
     """
-    params = [params_P]
-    for step in loop.batches:
-        theta = params[-1]
-        gradient = loop.gradient(step, theta, images_MCHW, labels) if len(step.index) else torch.zeros_like(theta)
-        params.append(theta - all_reduce_sum(gradient).mul_(lr))
-    return params
+    trajectory = Trajectory([params_P], {})
+    first_kept = max(loop.first_step, len(loop.batches) - loop.kept_steps)
+    for t, step in enumerate(loop.batches):
+        theta = trajectory.params[-1]
+        gradient, kept = torch.zeros_like(theta), None
+        if len(step.index):
+            gradient, kept = loop.gradient(step, theta, images_MCHW, labels)
+        if t >= first_kept:
+            trajectory.kept[t] = kept
+        trajectory.params.append(theta - all_reduce_sum(gradient).mul_(lr))
+    return trajectory
 
 
 @dataclass(frozen=True)
@@ -261,13 +280,13 @@ class InnerGradients:
 
 
 def adjoint(
-    loop: InnerLoop, params: list[Tensor], lr: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
+    loop: InnerLoop, trajectory: Trajectory, lr: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor
 ) -> InnerGradients:
     """Gradients of a loss of `theta_T` through the steps that `unroll` took: exact, unless the loop says otherwise.
 
     Args:
         loop: the loop that was unrolled.
-        params: what `unroll` returned; emptied on the way back, so that memory falls as the recursion proceeds.
+        trajectory: what `unroll` returned; emptied on the way back, so that memory falls as the recursion proceeds.
         lr: the step size, a scalar.
         images_MCHW: the synthetic images.
         labels: class indices [M] or label logits [M, K].
@@ -280,11 +299,12 @@ def adjoint(
     label_gradient = torch.zeros_like(labels) if labels.is_floating_point() else None
     lr_gradient = torch.zeros_like(lr)
     cotangent = cotangent_P
-    params.pop()
+    trajectory.params.pop()
     for t in reversed(range(loop.first_step, len(loop.batches))):
-        step, theta = loop.batches[t], params.pop()
+        step, theta = loop.batches[t], trajectory.params.pop()
         if len(step.index):
-            reduced, by_images, by_labels = loop.pull_back(step, theta, images_MCHW, labels, cotangent)
+            kept = trajectory.kept.pop(t, None)
+            reduced, by_images, by_labels = loop.pull_back(step, theta, images_MCHW, labels, cotangent, kept)
             image_gradient.index_add_(0, step.index, by_images * -lr)
             if label_gradient is not None and by_labels is not None:
                 label_gradient.index_add_(0, step.index, by_labels * -lr)

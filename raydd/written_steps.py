@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raydd import compiling
-from raydd.convnet_steps import ConvNetSteps
+from raydd.convnet_steps import ConvNetSteps, Kept
 from raydd.functional import Batch, FlatNetwork, Pulled
 from raydd.networks import NetworkConfig, Shape
 
@@ -43,15 +43,18 @@ class WrittenSteps:
         return None if equations is None else cls(equations, rows, compiled=True)
 
     @torch.no_grad()
-    def gradient(self, params_P: Tensor, batch: Batch) -> Tensor:
-        """The gradient g [P] of the mean loss."""
-        return self._gradient(params_P, *self._filled(batch)).clone()
+    def gradient(self, params_P: Tensor, batch: Batch) -> tuple[Tensor, Kept]:
+        """The gradient g [P] of the mean loss, and what `pull_back` can use again."""
+        gradient, kept = self._gradient(params_P, *self._filled(batch))
+        return gradient.clone(), kept
 
     @torch.no_grad()
-    def pull_back(self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool) -> Pulled:
+    def pull_back(
+        self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool, kept: Kept | None = None
+    ) -> Pulled:
         """The derivatives of the product of g and a cotangent."""
         images, targets, weights = self._filled(batch)
-        found = self._derivative(params_P, images, targets, weights, cotangent_P, curvature)
+        found = self._derivative(params_P, images, targets, weights, cotangent_P, curvature, kept)
         used = len(batch.images)
         by_labels = None
         if batch.labels.is_floating_point():

@@ -53,8 +53,10 @@ def test_gradient_and_derivative_are_those_of_autograd(shape: Shape, depth: int,
     by_params, by_images, by_targets = torch.autograd.grad(value, (params, images, targets))
 
     with torch.no_grad():
+        gradient_found, kept = steps.gradient(params, images, targets, WEIGHTS)
+        again = steps.derivative(params, images, targets, WEIGHTS, direction, kept=kept)
         found = steps.derivative(params, images, targets, WEIGHTS, direction)
-        assert relative(steps.gradient(params, images, targets, WEIGHTS), gradient.detach()) < 1e-13
+        assert relative(gradient_found, gradient.detach()) < 1e-13
     assert relative(found.value, value.detach()) < 1e-12
     assert relative(found.by_params, by_params) < 1e-13
     assert relative(found.by_images, by_images) < 1e-13
@@ -62,6 +64,9 @@ def test_gradient_and_derivative_are_those_of_autograd(shape: Shape, depth: int,
     by_targets = by_targets - (targets * by_targets).sum(1, keepdim=True)
     assert relative(found.by_targets - (targets * found.by_targets).sum(1, keepdim=True), by_targets) < 1e-13
     assert not found.by_images[-1].any()
+    for ours, kept_ones in zip(found, again, strict=True):
+        assert relative(kept_ones, ours) < 1e-14
+    assert sum(t.numel() for part in kept for t in part) == len(WEIGHTS) * steps.kept_values
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,8 @@ def test_other_networks_are_left_to_autograd(config: NetworkConfig, shape: Shape
 
 @pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("curvature", [True, False])
-def test_the_adjoint_is_the_same_by_either(soft: bool, curvature: bool) -> None:
+@pytest.mark.parametrize("kept_steps", [0, 2, 9])
+def test_the_adjoint_is_the_same_by_either(soft: bool, curvature: bool, kept_steps: int) -> None:
     """Ragged batches too, which are filled up to one shape."""
     config, shape = NetworkConfig(width=4, depth=2), (3, 8, 8)
     network = network_of(config, shape)
@@ -89,8 +95,8 @@ def test_the_adjoint_is_the_same_by_either(soft: bool, curvature: bool) -> None:
     equations = ConvNetSteps.of(network, config, shape)
     assert equations is not None
     differentiated = DifferentiatedSteps(network, soft_cross_entropy if soft else hard_cross_entropy)
-    loop = InnerLoop(differentiated, steps, curvature)
-    written = replace(loop, steps=WrittenSteps(equations, 3, compiled=False))
+    loop = InnerLoop(differentiated, steps, curvature=curvature)
+    written = replace(loop, steps=WrittenSteps(equations, 3, compiled=False), kept_steps=kept_steps)
     start, lr, cotangent = network.flat(), torch.tensor(0.1, dtype=torch.float64), randn(3, network.size)
 
     found, wanted = (
@@ -117,8 +123,12 @@ def test_compiled_steps_are_the_same_steps() -> None:
     params, cotangent = network.flat(), randn(3, network.size).float()
     batch, labels = randn(1, 3, *shape).float(), randn(2, 3, CLASSES).float()
     for own in (Batch(batch, labels, 3), Batch(batch, labels.argmax(1), 3)):
-        assert relative(steps.gradient(params, own), eager.gradient(params, own)) < 1e-5
-        found, wanted = (which.pull_back(params, own, cotangent, True) for which in (steps, eager))
+        (gradient, kept), (wanted_gradient, _) = (which.gradient(params, own) for which in (steps, eager))
+        assert relative(gradient, wanted_gradient) < 1e-5
+        found, wanted = (
+            steps.pull_back(params, own, cotangent, True, kept),
+            eager.pull_back(params, own, cotangent, True),
+        )
         for ours, theirs in zip(found, wanted, strict=True):
             assert (ours is None) == (theirs is None)
             assert ours is None or theirs is None or relative(ours, theirs) < 1e-5

@@ -89,7 +89,9 @@ class Problem:
             index = shard(batch)
             steps.append(InnerStep(index, len(batch), self.augmentation.draw(KEY.child(t), index)))
         loss = soft_cross_entropy if self.soft else hard_cross_entropy
-        return InnerLoop(DifferentiatedSteps(flat_network(), loss), steps, self.curvature, self.last_steps)
+        return InnerLoop(
+            DifferentiatedSteps(flat_network(), loss), steps, curvature=self.curvature, last_steps=self.last_steps
+        )
 
     def arguments(self) -> tuple[Any, ...]:
         """What a reference takes."""
@@ -100,9 +102,9 @@ class Problem:
     def solve(self) -> tuple[Tensor, InnerGradients]:
         """The product's loss and gradients."""
         loop, images, labels = self.loop(), self.images, self.labels
-        params = unroll(loop, self.start, self.lr, images, labels)
-        loss, cotangent = matching_loss(params[-1], self.target, self.start, self.matched_fraction)
-        return loss, adjoint(loop, params, self.lr, images, labels, cotangent)
+        trajectory = unroll(loop, self.start, self.lr, images, labels)
+        loss, cotangent = matching_loss(trajectory.params[-1], self.target, self.start, self.matched_fraction)
+        return loss, adjoint(loop, trajectory, self.lr, images, labels, cotangent)
 
     def reference(self) -> Results:
         """Loss and gradients from one graph."""
@@ -124,9 +126,9 @@ def test_pieces_of_a_batch_add_up(rows: int, soft: bool) -> None:
     whole = problem.loop()
     pieces = replace(whole, steps=PiecewiseSteps(whole.steps, rows))
     inputs = problem.lr, problem.images, problem.labels
-    params = unroll(pieces, problem.start, *inputs)
-    loss, cotangent = matching_loss(params[-1], problem.target, problem.start)
-    assert_same(as_results(loss, adjoint(pieces, params, *inputs, cotangent)), problem.reference())
+    trajectory = unroll(pieces, problem.start, *inputs)
+    loss, cotangent = matching_loss(trajectory.params[-1], problem.target, problem.start)
+    assert_same(as_results(loss, adjoint(pieces, trajectory, *inputs, cotangent)), problem.reference())
 
 
 def as_results(loss: Tensor, gradients: InnerGradients) -> Results:
@@ -187,9 +189,9 @@ def test_inputs_stay_as_they_were() -> None:
     inputs = [problem.start, problem.lr, problem.images, problem.labels, problem.target]
     before = [tensor.clone() for tensor in inputs]
     loop = problem.loop()
-    params = unroll(loop, inputs[0], *inputs[1:4])
-    assert len(params) == 4
-    adjoint(loop, params, *inputs[1:4], inputs[4])
+    trajectory = unroll(loop, inputs[0], *inputs[1:4])
+    assert len(trajectory.params) == 4
+    adjoint(loop, trajectory, *inputs[1:4], inputs[4])
     for tensor, copy in zip(inputs, before, strict=True):
         assert torch.equal(tensor, copy) and not tensor.requires_grad
 
@@ -312,8 +314,8 @@ def run(steps):
     batches = [InnerStep(torch.arange(10), 10, lambda x: x.flip(3))] * steps
     loop = InnerLoop(DifferentiatedSteps(network, soft_cross_entropy), batches)
     if kind == "adjoint":
-        params = unroll(loop, start, lr, images, labels)
-        adjoint(loop, params, lr, images, labels, 2 * (params[-1] - target))
+        trajectory = unroll(loop, start, lr, images, labels)
+        adjoint(loop, trajectory, lr, images, labels, 2 * (trajectory.params[-1] - target))
         return
     theta, leaf = start.clone().requires_grad_(), images.clone().requires_grad_()
     for _ in range(steps):

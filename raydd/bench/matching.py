@@ -48,6 +48,8 @@ class MatchingBench:
     """As `method.gradient`; the plain side is always exact."""
     compile: bool = True
     """As `cluster.compile`."""
+    kept_steps: int = 10
+    """As `cluster.kept_steps`."""
     threads: int = 1
     pairs: int = 7
     """Timed pairs; the median is what counts."""
@@ -108,13 +110,13 @@ class Problem:
         compiled = WrittenSteps.of(network, config, SHAPE, bench.batch_size) if bench.compile else None
         self.loss = hard_cross_entropy if bench.hard_labels else soft_cross_entropy
         ways = compiled or DifferentiatedSteps(network, self.loss)
-        self.loop = InnerLoop(ways, steps, *inner_gradient(bench.gradient))
+        self.loop = InnerLoop(ways, steps, bench.kept_steps, *inner_gradient(bench.gradient))
 
     def ours(self) -> Tensor:
         """The product's way; returns the gradient of the images."""
-        params = unroll(self.loop, self.start, self.lr, self.images, self.labels)
-        _, cotangent = matching_loss(params[-1], self.target, self.start)
-        return adjoint(self.loop, params, self.lr, self.images, self.labels, cotangent).images
+        trajectory = unroll(self.loop, self.start, self.lr, self.images, self.labels)
+        _, cotangent = matching_loss(trajectory.params[-1], self.target, self.start)
+        return adjoint(self.loop, trajectory, self.lr, self.images, self.labels, cotangent).images
 
     def plain(self) -> Tensor:
         """One graph through all steps, as the papers' code has it."""

@@ -34,6 +34,8 @@ class Task:
     """Synthetic images of an inner step that are computed together; all by default."""
     compiled: bool = False
     """Whether inner steps are compiled, where the network's equations are written out."""
+    kept_steps: int = 0
+    """Compiled inner steps that keep what takes convolutions for the way back."""
 
     def require_trajectories(self) -> TrajectoryStore:
         """The trajectory store.

@@ -208,12 +208,12 @@ class TrajectoryMatching:
         config, lr = self.config, self._lr
         images, labels = self._whole_images(), self._whole_labels(own_labels)
         loop = self._inner_loop(len(images))
-        params = unroll(loop, segment.start, lr, images, labels)
-        loss, cotangent = matching_loss(params[-1], segment.target, segment.start, config.matched_fraction)
+        trajectory = unroll(loop, segment.start, lr, images, labels)
+        loss, cotangent = matching_loss(trajectory.params[-1], segment.target, segment.start, config.matched_fraction)
         bound = math.inf if config.threshold is None else config.threshold
         if not (loss.isfinite() and loss <= bound):
             return float(loss), None
-        gradients = adjoint(loop, params, lr, images, labels, cotangent)
+        gradients = adjoint(loop, trajectory, lr, images, labels, cotangent)
         finite = all(
             bool(g.isfinite().all()) for g in (gradients.images, gradients.labels, gradients.lr) if g is not None
         )
@@ -229,7 +229,7 @@ class TrajectoryMatching:
             draw = self._augmentation.draw(key.child("augment", t), index)
             steps.append(InnerStep(index.to(self.task.device), len(batch), draw))
         curvature, last_steps = inner_gradient(config.gradient)
-        return InnerLoop(self._steps(batch_size), steps, curvature, last_steps)
+        return InnerLoop(self._steps(batch_size), steps, self.task.kept_steps, curvature, last_steps)
 
     def _steps(self, batch_size: int) -> Steps:
         """How this worker computes its share of a batch."""

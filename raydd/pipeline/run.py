@@ -140,6 +140,7 @@ class Run:
             num_experts=self.config.experts.count,
             last_epoch=self.config.experts.training.epochs,
             device=self.device,
+            kept_steps=self.config.cluster.kept_steps,
         )
 
     def trials(self) -> list[Trial]:

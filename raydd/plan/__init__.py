@@ -16,7 +16,7 @@ from raydd.config import RunConfig
 from raydd.evaluation.trials import plan_trials
 from raydd.experts import epochs_stored
 from raydd.methods.matching import draw_batches, inner_gradient
-from raydd.plan.cost import DataFacts, gradient_step, matching_step, network_size, predicting, training
+from raydd.plan.cost import DataFacts, gradient_step, kept_bytes, matching_step, network_size, predicting, training
 from raydd.random import Key
 
 __all__ = [
@@ -211,7 +211,10 @@ def _distill(config: RunConfig, facts: DataFacts) -> Step:
     step = matching_step(config.network, facts, rows, soft, curvature)
     differentiated = min(last_steps or method.synthetic_steps, method.synthetic_steps)
     vector = 4 * network_size(config.network, facts)[0]
-    resident = (5 + 2 * method.has_average) * learned + (method.synthetic_steps + 1) * vector
+    kept = 0
+    if config.cluster.compile != "off":
+        kept = min(config.cluster.kept_steps, differentiated) * kept_bytes(config.network, facts, rows)
+    resident = kept + (5 + 2 * method.has_average) * learned + (method.synthetic_steps + 1) * vector
     passed, images = _images(batches, differentiated), _images(batches, len(batches))
     flops = step.flops_of(passed)
     flops += gradient_step(config.network, facts, rows).flops_of(images - passed)

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from raydd import networks
+from raydd.convnet_steps import ConvNetSteps
 from raydd.functional import (
     DifferentiatedSteps,
     FlatNetwork,
@@ -133,10 +134,19 @@ def matching_step(network: NetworkConfig, facts: DataFacts, rows: int, soft: boo
         labels = torch.empty(rows, facts.num_classes) if soft else index
         theta, lr = torch.empty(flat.size), torch.empty(())
     steps = DifferentiatedSteps(flat, soft_cross_entropy if soft else hard_cross_entropy)
-    loop = InnerLoop(steps, [InnerStep(index, rows, lambda images_BCHW: images_BCHW)], curvature)
+    loop = InnerLoop(steps, [InnerStep(index, rows, lambda images_BCHW: images_BCHW)], curvature=curvature)
     with (meter := _Meter()):
         adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
     return meter.cost(rows)
+
+
+@cache
+def kept_bytes(network: NetworkConfig, facts: DataFacts, rows: int) -> int:
+    """What a compiled inner step on so many images keeps for the way back."""
+    with torch.device("meta"):
+        flat = FlatNetwork(networks.build(network, facts.shape, facts.num_classes))
+    equations = ConvNetSteps.of(flat, network, facts.shape)
+    return 4 * rows * equations.kept_values if equations else 0
 
 
 class _Meter(TorchDispatchMode):
