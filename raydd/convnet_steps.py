@@ -121,14 +121,14 @@ class ConvNetSteps:
     @property
     def classes(self) -> int:
         """K."""
-        return self.network.shapes["head.bias"][0]
+        return int(self.network.shapes["head.bias"][0])
 
     @property
     def kept_values(self) -> int:
         """How many numbers `Kept` holds for each image."""
-        features = int(self.network.shapes["head.weight"][1])
+        features = self.network.shapes["head.weight"][1]
         before = [features * 4**k for k in range(1, self.depth + 1)]
-        return sum(before) + sum(before[:-1])
+        return int(sum(before) + sum(before[:-1]))
 
     def gradient(
         self, params_P: Tensor, images_BCHW: Tensor, targets_BK: Tensor, weights_B: Tensor

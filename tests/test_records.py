@@ -184,6 +184,17 @@ def test_a_damaged_part_is_named(folder: Folder, spoil: Callable[[bytes], bytes]
         records.read(folder)
 
 
+def test_any_altered_byte_is_found(folder: Folder) -> None:
+    record = make_record()
+    records.write(folder, record)
+    name = f"part-{record.record_id}.parquet"
+    whole = folder.read(name)
+    for place in range(0, len(whole), 37):
+        folder.write(name, whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(ArtefactError, match=name):
+            records.read(folder)
+
+
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)

@@ -6,6 +6,7 @@ trained twice: whoever is about to train one looks it up by `find` first.
 Letters: K classes.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -127,6 +128,10 @@ class Record:
             raise ValueError("a failed record has an error and no accuracies")
 
 
+_DIGEST, _BLANK = b"raydd.sha256", b"0" * 64
+"""Where a part file says its own sha256, and what stands there while that is computed."""
+
+
 def record_id(identity: Mapping[str, Any]) -> str:
     """Name the record of the student that `identity`, a JSON mapping, determines: 16 hexadecimal digits."""
     return content_key(identity)
@@ -145,8 +150,9 @@ def write(folder: Folder, record: Record, parameters: Mapping[str, float | str] 
         column = pa.array([value], pa.string() if isinstance(value, str) else pa.float64())
         table = table.append_column(f"param.{path}", column)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    folder.write(_part(record.record_id), sink.getvalue().to_pybytes())
+    pq.write_table(table.replace_schema_metadata({_DIGEST: _BLANK}), sink)
+    blank = sink.getvalue().to_pybytes()
+    folder.write(_part(record.record_id), blank.replace(_BLANK, _digest(blank)))
 
 
 def find(folder: Folder, record_id: str) -> Record | None:
@@ -183,6 +189,10 @@ def read(*folders: Folder) -> pa.Table:
     return table.select([*SCHEMA.names, *extra]).sort_by([(name, "ascending") for name in _ORDER])
 
 
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
 def _part(record_id: str) -> str:
     return f"part-{record_id}.parquet"
 
@@ -193,14 +203,18 @@ def _is_part(name: str) -> bool:
 
 def _read_part(folder: Folder, name: str) -> pa.Table:
     """Read a part and cast the columns of SCHEMA to their types; other columns stay as they are."""
-    source = pa.BufferReader(folder.read(name))
+    content = folder.read(name)
     try:
-        table = pq.read_table(source, page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        digest = (file.metadata.metadata or {}).get(_DIGEST, _BLANK)
+        if _DIGEST in (file.schema_arrow.metadata or {}) and _digest(content.replace(digest, _BLANK)) != digest:
+            raise OSError("its sha256 is not the one in it")
+        table = file.read().replace_schema_metadata(None)
         for place, column in enumerate(table.schema.names):
             if column in SCHEMA.names:
                 known = SCHEMA.field(column)
                 table = table.set_column(place, known, table[column].cast(known.type))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ArtefactError(f"{folder.uri}/{name}: damaged record ({error}); delete it and evaluate again") from error
     if "record_id" not in table.column_names or table.num_rows != 1:
         raise ArtefactError(f"{folder.uri}/{name}: not one student's record; move it out of the results")
