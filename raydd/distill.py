@@ -23,8 +23,8 @@ def run_stage(
     metrics_file: str,
     progress: Progress,
     *,
-    task: str = "distil",
-    shared: bool = True,
+    task: str,
+    shared: bool,
 ) -> None:
     """Step `method` to its last iteration, from the newest checkpoint where there is one.
 

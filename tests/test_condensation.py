@@ -12,7 +12,7 @@ import tiny
 import torch
 from reference import condensation as reference
 from reference import matching
-from tiny import CLASSES, CPU, NETWORK, Results, relative_error
+from tiny import CLASSES, CPU, NETWORK, Results, assert_equal, relative_error
 from torch import Tensor, nn
 
 from raydd.augment import augmentation
@@ -71,13 +71,6 @@ def after(method: Condensation, steps: int) -> Condensation:
     for _ in range(steps):
         method.step()
     return method
-
-
-def assert_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Bit by bit."""
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert torch.equal(found[name], value) if isinstance(value, Tensor) else found[name] == value, name
 
 
 def by_class(images: Tensor, labels: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from small import SmallRun, raydd, state
+from small import SmallRun, image_folder, raydd, state
 
 import raydd as package
 from raydd import config as configs
@@ -232,13 +232,14 @@ def test_runs_share_a_teacher(tmp_path: Path) -> None:
     [
         ({}, "experts", ["method.name", "delt", "teacher"]),
         ({"method": METHODS["rded"]}, "run", []),
+        ({"ranking": {"streaming": "on"}}, "run", ["ranking.streaming"]),
         ({"network": {"norm": "instance"}}, "run", ["teacher.network", "batch norm"]),
         ({"evaluate": {"recipe": {"epochs": 3}}}, "run", ["evaluate.recipe.views"]),
         ({"data": {"preprocess": "zca"}}, "run", ["data.preprocess"]),
         ({"method": {**CONFIG["method"], "images_per_class": 13}}, "run", ["method.images_per_class", "13"]),
         ({"method": {**CONFIG["method"], "round_iterations": 4}}, "run", ["method.round_iterations"]),
     ],
-    ids=["step", "fine", "norm", "views", "zca", "few images", "rounds"],
+    ids=["step", "fine", "streaming", "norm", "views", "zca", "few images", "rounds"],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], step: str, words: list[str]
@@ -248,6 +249,15 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     printed = capsys.readouterr().err
     assert all(word in printed for word in words), printed
     assert run.out.exists() == (not words)
+
+
+def test_streaming_needs_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = image_folder(tmp_path / "pictures")
+    data = {"source": "imagefolder", "root": str(pictures), "train_limit_per_class": None}
+    run = small(tmp_path, data=data, ranking={"streaming": "on"})
+    assert run.does("run") == 2
+    assert "ranking.streaming: Ray Data needs Ray" in capsys.readouterr().err
+    assert not run.out.exists()
 
 
 def test_views_are_for_sets_that_a_teacher_labels() -> None:

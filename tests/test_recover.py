@@ -8,6 +8,7 @@ import pytest
 import taught
 import torch
 from reference import recover as reference
+from tiny import assert_equal
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resized_crop
@@ -54,13 +55,6 @@ def after(method: Recover, steps: int) -> Recover:
     for _ in range(steps):
         method.step()
     return method
-
-
-def assert_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Bit by bit."""
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert torch.equal(found[name], value) if isinstance(value, Tensor) else found[name] == value, name
 
 
 # Schedules and accounts

@@ -11,6 +11,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -44,6 +45,13 @@ def randn(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
+
+
+def assert_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Two states, bit by bit."""
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value) if isinstance(value, Tensor) else found[name] == value, name
 
 
 @cache

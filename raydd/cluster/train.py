@@ -16,25 +16,21 @@ from raydd.progress import NoProgress, Progress
 Job = Callable[[Run, Progress], None]
 """What every worker does; picklable."""
 
-SHARED_SECONDS = 600
+WAIT_SECONDS = 600
 """How long a worker waits for the others where all take every step together."""
-DEALT_SECONDS = 7 * 24 * 3600
-"""How long where each has its own share of the work, and some are done days before others."""
 
 
 def distill(run: Run, progress: Progress) -> None:
     """Distil every stage on `cluster.num_workers` workers; see `_train`."""
-    dealt = run.config.method.works_on == "teacher"
-    seconds = DEALT_SECONDS if dealt else SHARED_SECONDS
-    _train(run, jobs.distill, f"distill-{run.synthetic_key}", seconds, progress)
+    _train(run, jobs.distill, f"distill-{run.synthetic_key}", progress)
 
 
 def teach(run: Run, progress: Progress) -> None:
     """Train the teacher on `cluster.num_workers` workers; see `_train`."""
-    _train(run, jobs.teach, f"teacher-{run.teacher_key}", SHARED_SECONDS, progress)
+    _train(run, jobs.teach, f"teacher-{run.teacher_key}", progress)
 
 
-def _train(run: Run, job: Job, name: str, timeout_s: int, progress: Progress) -> None:
+def _train(run: Run, job: Job, name: str, progress: Progress) -> None:
     """Have all workers do a job; lost ones are replaced, and all begin the job again, which finds what is finished.
 
     Raises:
@@ -49,7 +45,7 @@ def _train(run: Run, job: Job, name: str, timeout_s: int, progress: Progress) ->
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers(cluster), use_gpu="GPU" in resources, resources_per_worker=resources
             ),
-            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo", timeout_s=timeout_s),
+            torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo", timeout_s=WAIT_SECONDS),
             run_config=RunConfig(
                 name=name,
                 storage_path=(run.work / "ray").uri,

@@ -1,9 +1,9 @@
 """Which students a run trains: every subject x labels x draw x network x seed, each a `Trial` with its own record.
 
 Beside the distilled set, and its average over the iterations where the method keeps one, stand under the same recipe
-what it has to beat: random real images of the same number with
-hard labels and with the experts' soft labels, the method's own starting state, and all the real data. Where labels come
-from a teacher, every set is trained on under each regime of `evaluate.labels`.
+what it has to beat: random real images of the same number with hard labels and with the experts' soft labels, the
+method's own starting state, and all the real data. Where labels come from a teacher, every set is trained on under each
+regime of `evaluate.labels`.
 """
 
 from collections.abc import Sequence

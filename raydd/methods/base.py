@@ -112,6 +112,23 @@ class Method(Protocol):
         """Continue from what `state_dict` returned."""
 
 
+class KeepsClasses:
+    """What configurations share whose images keep their classes: no soft labels, no average, no trajectories."""
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def has_average(self) -> bool:
+        """Never."""
+        return False
+
+    def check(self, trajectory_epochs: int) -> None:
+        """Nothing: there are no trajectories."""
+
+
 class BuildsMethod(Protocol):
     """A method's configuration: what every entry of the registry offers."""
 

@@ -24,7 +24,7 @@ from raydd import networks, random
 from raydd.augment import DSA, Augmentation, Chain, augmentation
 from raydd.errors import ConfigError, RunError
 from raydd.functional import all_reduce_sum, shard
-from raydd.methods.base import Start, State, Task, WorksOn
+from raydd.methods.base import KeepsClasses, Start, State, Task, WorksOn
 from raydd.methods.initial import class_labels, random_real, require_images
 from raydd.networks import Network
 from raydd.prepared import PreparedData
@@ -36,7 +36,7 @@ Pool = Sequence[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CondensationConfig:
+class CondensationConfig(KeepsClasses):
     """What DC, DSA and DM share; in brackets the names of the papers' flags."""
 
     images_per_class: int = 10
@@ -67,16 +67,6 @@ class CondensationConfig:
         siamese(self.augmentation)
 
     @property
-    def has_soft_labels(self) -> bool:
-        """Never: each image keeps its class."""
-        return False
-
-    @property
-    def has_average(self) -> bool:
-        """Never."""
-        return False
-
-    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first: nothing."""
         return "data"
@@ -89,9 +79,6 @@ class CondensationConfig:
     def num_groups(self, num_classes: int) -> int:
         """Independent parts of the work."""
         return 1
-
-    def check(self, trajectory_epochs: int) -> None:
-        """Nothing: there are no trajectories."""
 
 
 @dataclass(frozen=True)

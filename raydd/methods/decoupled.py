@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raydd.errors import ConfigError
-from raydd.methods.base import Method, Start, Task, WorksOn
+from raydd.methods.base import KeepsClasses, Method, Start, Task, WorksOn
 from raydd.methods.earlylate import saving
 from raydd.methods.rows import Rows
 from raydd.synthetic import SyntheticSet
@@ -37,7 +37,7 @@ class GroupMethod(Method, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoupledConfig:
+class DecoupledConfig(KeepsClasses):
     """What all methods that distil a teacher share; in brackets the names of the papers' flags."""
 
     name: str
@@ -49,22 +49,9 @@ class DecoupledConfig:
         self._require_at_least(1, "images_per_class")
 
     @property
-    def has_soft_labels(self) -> bool:
-        """Never: the teacher labels the images when students are trained."""
-        return False
-
-    @property
-    def has_average(self) -> bool:
-        """Never."""
-        return False
-
-    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first."""
         return "teacher"
-
-    def check(self, trajectory_epochs: int) -> None:
-        """Nothing: there are no trajectories."""
 
     def _require_at_least(self, least: float, *fields: str) -> None:
         for field in fields:

@@ -17,7 +17,7 @@ from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students import Provenance, TrainingSet, train_students
 from raydd.evaluation.trials import Trial
-from raydd.methods import Start
+from raydd.methods import Method, Start
 from raydd.methods.initial import class_labels, random_real
 from raydd.pipeline import choices, teaching
 from raydd.pipeline.run import Run, versions
@@ -65,7 +65,6 @@ def teach(run: Run, progress: Progress) -> None:
     if is_first_worker():
         made.save(run.teacher_folder, run.teacher_key)
         checkpoints.delete()
-    _barrier()
 
 
 def rank(run: Run, progress: Progress) -> None:
@@ -81,7 +80,6 @@ def distill(run: Run, progress: Progress) -> None:
         _groups(run, 0, progress)
     else:
         _stage(run, 0, progress)
-    _barrier()
 
 
 def gather(run: Run) -> None:
@@ -175,16 +173,7 @@ def _stage(run: Run, number: int, progress: Progress) -> None:
     method = run.config.method.build(task, Start(stage=number), run.key().child("stage", number))
     checkpoints = Checkpoints(run.work / "checkpoints", f"stage-{number:03d}-{key}")
     _save(run, folder / "init", _described(run, method.result()))
-    _barrier()
-    run_stage(
-        method,
-        run.config.method.iterations,
-        checkpoints,
-        run.config.cluster.checkpoint_iterations,
-        run.metrics,
-        f"distill-{number:03d}.jsonl",
-        progress,
-    )
+    _iterate(run, method, checkpoints, f"distill-{number:03d}.jsonl", progress)
     found = {"synthetic": method.result(), "ema": method.averaged()}
     made = {name: _described(run, part) for name, part in found.items() if part is not None}
     for name, part in made.items():
@@ -213,23 +202,29 @@ def _recover(run: Run, number: int, groups: tuple[int, ...], progress: Progress)
     starts = method.results()
     name = f"{number:03d}-{groups[0]:05d}"
     checkpoints = Checkpoints(run.work / "checkpoints", f"groups-{name}-{len(groups)}-{run.synthetic_key}")
-    run_stage(
-        method,
-        run.config.method.iterations,
-        checkpoints,
-        run.config.cluster.checkpoint_iterations,
-        run.metrics,
-        f"recover-{name}.jsonl",
-        progress,
-        task=f"recover {groups[0] + 1}-{groups[-1] + 1} of {run.num_groups} groups",
-        shared=False,
-    )
+    title = f"recover {groups[0] + 1}-{groups[-1] + 1} of {run.num_groups} groups"
+    _iterate(run, method, checkpoints, f"recover-{name}.jsonl", progress, title, shared=False)
     for group, start, result in zip(groups, starts, method.results(), strict=True):
         for kind, part in (("init", start), ("synthetic", result)):
             folder = run.group(number, group) / kind
             if not run.has_set(folder):
                 _described(run, part).save(folder, run.synthetic_key)
     checkpoints.delete()
+
+
+def _iterate(
+    run: Run,
+    method: Method,
+    checkpoints: Checkpoints,
+    metrics_file: str,
+    progress: Progress,
+    title: str = "distil",
+    *,
+    shared: bool = True,
+) -> None:
+    """`run_stage` with what the config says; `title` is what progress calls it."""
+    iterations, every = run.config.method.iterations, run.config.cluster.checkpoint_iterations
+    run_stage(method, iterations, checkpoints, every, run.metrics, metrics_file, progress, task=title, shared=shared)
 
 
 def _save(run: Run, folder: Folder, made: SyntheticSet) -> None:
@@ -254,11 +249,6 @@ def _described(run: Run, made: SyntheticSet) -> SyntheticSet:
         "versions": versions(),
     }
     return replace(made, card={**made.card, **card})
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def set_up(run: Run) -> None:
