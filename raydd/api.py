@@ -33,6 +33,7 @@ from raydd.views import ImageViews
 class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
     """A distilled set as torch's loaders take it: pairs of an image in network space and its target.
 
+    Images that are stored as mosaics (IDC) are decoded; `synthetic` holds them as they are stored.
     Targets are class indices, or label logits [K] where the set has soft labels; `recipe` and `learned_lr` say how to
     train on it, `preprocessing.forward` brings test images into the same space.
     """
@@ -40,18 +41,19 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, synthetic: SyntheticSet) -> None:
         """Wrap a set."""
         self.synthetic = synthetic
+        self.decoded = synthetic.decoded()
         self.class_names = synthetic.class_names
         self.preprocessing = synthetic.preprocessing
         self.learned_lr = synthetic.learned_lr[-1]
         self.recipe: Recipe = TypeAdapter(Recipe).validate_python(synthetic.card["recipe"])
 
     def __len__(self) -> int:
-        """The number of images, M."""
-        return len(self.synthetic)
+        """The number of images to train on, M."""
+        return len(self.decoded)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """float32 [C, H, W], and int64 [] or float32 [K]."""
-        return self.synthetic.images[index], self.synthetic.targets[index]
+        return self.decoded.images[index], self.decoded.targets[index]
 
 
 def run(config: RunConfig | str | Path, *, ray: bool = True, progress: Progress | None = None) -> Folder:
@@ -119,16 +121,16 @@ def evaluate(
     Raises:
         DataError: the data are not what they say, or not what the set was distilled from.
     """
-    synthetic, chosen = dataset.synthetic, recipe or dataset.recipe
+    synthetic, decoded, chosen = dataset.synthetic, dataset.decoded, recipe or dataset.recipe
     prepared = apply(data, dataset.preprocessing, tuple(synthetic.images.shape[1:]), synthetic.class_names, Key.root(0))
     views = None
     if chosen.views is not None:
-        drawn = ImageViews(synthetic.images, dataset.preprocessing, chosen.views)
+        drawn = ImageViews(decoded.images, dataset.preprocessing, chosen.views)
         chosen = replace(chosen, temperature=1.0)
-        views = HardLabels(drawn, synthetic.labels, synthetic.num_classes)
+        views = HardLabels(drawn, decoded.labels, synthetic.num_classes)
     training_set = TrainingSet(
-        images=synthetic.images,
-        targets=synthetic.targets,
+        images=decoded.images,
+        targets=decoded.targets,
         learned_lr=dataset.learned_lr,
         images_per_class=synthetic.images_per_class,
         bytes_total=synthetic.images.numel() * 4,
@@ -156,9 +158,9 @@ def evaluate(
     ]
     shown = progress or NoProgress()
     return [
-        record
+        student.record
         for trial in trials
-        for record in train_students(
+        for student in train_students(
             [trial], prepared, training_set, provenance, [trial.record_id("", "")], device, shown
         )
     ]

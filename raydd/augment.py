@@ -110,6 +110,8 @@ def augmentation(name: str) -> Augmentation:
         name: `none`, `dsa`, or groups of DSA joined by `_` in the literature's way, such as `color_crop_cutout`, of
             which each draw picks one; or several such names joined by `+`, which are all applied, the first one first:
             `crop+flip`, at 32 pixels a crop out of a margin of 4 and a flip, is how networks are trained on CIFAR.
+            `idc:` before the groups is their use in IDC (https://arxiv.org/abs/2205.14959): flip and color, one of
+            crop, scale and rotate, and cutout, in this order, as far as they are among the groups.
 
     Raises:
         ConfigError: there is no such group.
@@ -120,14 +122,30 @@ def augmentation(name: str) -> Augmentation:
         return NO_AUGMENTATION
     if name == "dsa":
         return DSA()
+    if name.startswith(_IDC):
+        chosen = _groups(name.removeprefix(_IDC))
+        return Chain(tuple(DSA(strategy=part) for part in _idc_parts(chosen) if part))
+    return DSA(strategy=_groups(name))
+
+
+def _groups(name: str) -> tuple[Group, ...]:
     groups = get_args(Group)
     chosen = tuple(group for group in groups if group in name.split("_"))
     if len(chosen) != len(name.split("_")):
         raise ConfigError("augmentation", f"{name!r} is neither none, dsa, nor some of {'_'.join(groups)}{_JOINED}")
-    return DSA(strategy=chosen)
+    return chosen
 
 
-_JOINED: Final = " (one of them for every batch; joined by + each of them)"
+def _idc_parts(groups: tuple[Group, ...]) -> list[tuple[Group, ...]]:
+    """What is applied in turn: one each of these groups."""
+    alternatives = tuple(group for group in groups if group not in _ALWAYS)
+    first, second, last = (tuple(group for group in groups if group == own) for own in _ALWAYS)
+    return [first, second, alternatives, last]
+
+
+_IDC: Final = "idc:"
+_ALWAYS: Final = "flip", "color", "cutout"
+_JOINED: Final = " (one of them for every batch; joined by + each of them; after idc: as IDC does)"
 
 
 def _identity(images_BCHW: Tensor) -> Tensor:

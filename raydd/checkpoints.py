@@ -70,7 +70,8 @@ def require_same_state(state: Mapping[str, Any], when: str) -> None:
     if not dist.is_initialized():
         return
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    sums = [value.double().sum().to(device) for value in state.values() if isinstance(value, Tensor)]
+    tensors = (state[name] for name in sorted(state) if isinstance(state[name], Tensor))
+    sums = [tensor.double().sum().to(device) for tensor in tensors]
     low, high = torch.stack(sums), torch.stack(sums)
     dist.all_reduce(low, dist.ReduceOp.MIN)
     dist.all_reduce(high, dist.ReduceOp.MAX)

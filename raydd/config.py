@@ -6,6 +6,7 @@ Every part sits with its owner; this file joins them, checks what goes across, a
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from raydd.experts import ExpertsConfig
 from raydd.methods import CDAConfig, DATMConfig, DELTConfig, MethodConfig, RDEDConfig, SRe2LConfig
 from raydd.methods.matching import MatchingConfig
 from raydd.networks import NetworkConfig
+from raydd.progressive import StagesConfig, stage_methods, trajectory_epochs
 from raydd.ranking import RankingConfig
 from raydd.storage import Folder
 from raydd.teacher import TeacherConfig, require_batch_norm
@@ -98,6 +100,8 @@ class RunConfig:
     """For methods that recover images from a trained network, like all of `ranking`."""
     ranking: RankingConfig = field(default_factory=RankingConfig)
     method: MethodConfig = field(default_factory=DATMConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    """In how many parts, each conditioned on the earlier ones, the set is made."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -117,11 +121,34 @@ class RunConfig:
         if self.method.works_on == "teacher":
             require_batch_norm(self.teacher_network)
             self.ranking.check(self.data.source)
-            if self.data.preprocess == "zca":
-                problem = "whitened images have no pixels to crop; this method takes standardise or none"
-                raise ConfigError("data.preprocess", problem)
-        self.method.check(self.experts.training.epochs)
-        self.evaluate.check(self.method.works_on)
+        if self.data.preprocess == "zca" and (self.method.works_on == "teacher" or self.method.name == "idc"):
+            problem = "whitened images have no pixels to crop; this method takes standardise or none"
+            raise ConfigError("data.preprocess", problem)
+        for number, method in enumerate(self.methods):
+            method.check(self.trajectory_epochs(number))
+        self.stages.check(self.method.works_on)
+        if "teacher_epoch" in self.stages.teacher_conditions and self.teacher.weights is not None:
+            raise ConfigError("stages.teacher_conditions", "a teacher that is taken over from a file has no epochs")
+        if "statistics" in self.stages.teacher_conditions and self.method.name == "rded":
+            raise ConfigError("stages.teacher_conditions", "rded compares no statistics: leave them out")
+        self.evaluate.check(self.method.works_on, self.stages.count)
+
+    @cached_property
+    def methods(self) -> tuple[MethodConfig, ...]:
+        """The method as it is in each stage."""
+        return stage_methods(self.stages, self.method)
+
+    @property
+    def images_per_class(self) -> int:
+        """Synthetic images of each class, of all stages together."""
+        return sum(method.images_per_class for method in self.methods)
+
+    def trajectory_epochs(self, stage: int) -> int:
+        """Epochs of the trajectories that a stage matches."""
+        method = self.methods[stage]
+        if isinstance(method, MatchingConfig) and self.stages.begins_from_pool(stage):
+            return trajectory_epochs(self.stages, method)
+        return self.experts.training.epochs
 
     @property
     def matching(self) -> MatchingConfig:

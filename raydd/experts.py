@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raydd import networks, packing, random
 from raydd.errors import ConfigError
 from raydd.functional import FlatNetwork
+from raydd.methods.base import Start
 from raydd.methods.matching import MatchingConfig
 from raydd.networks import NetworkConfig
 from raydd.packing import MEASURED_STEPS
@@ -27,6 +28,9 @@ from raydd.random import Key
 from raydd.storage import Folder
 from raydd.training import EpochResult, Recipe, Training, accuracy, predict
 from raydd.trajectories import Snapshot, TrajectoryCard, TrajectoryStore
+
+FRESH: Final = Start()
+"""Freshly initialised networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +68,10 @@ class ExpertsConfig:
             )
 
 
-def trajectory_card(config: ExpertsConfig, network: NetworkConfig, data: PreparedData, seed: int) -> TrajectoryCard:
-    """What determines the trajectories; `count` and `test_every` do not."""
+def trajectory_card(
+    config: ExpertsConfig, network: NetworkConfig, data: PreparedData, seed: int, start: str | None = None
+) -> TrajectoryCard:
+    """What determines the trajectories; `count` and `test_every` do not. `start` is the key of a pool to begin in."""
     with torch.device("meta"):
         module = networks.build(network, data.shape, data.num_classes)
     return TrajectoryCard(
@@ -76,6 +82,7 @@ def trajectory_card(config: ExpertsConfig, network: NetworkConfig, data: Prepare
         parameters=tuple(FlatNetwork(module).shapes.items()),
         recipe=config.training.identity(),
         seed=seed,
+        start=start,
     )
 
 
@@ -95,12 +102,13 @@ class Experts:
         work: Folder,
         device: torch.device,
         compiled: bool = False,
+        start: Start = FRESH,
     ) -> None:
-        """Initialise the experts of these numbers, or pick them up where `work` has them."""
+        """Begin with the experts of these numbers, or pick them up where `work` has them."""
         self.config, self.data = config, data
         self.numbers = tuple(numbers)
         self.works = [work / f"expert-{number:05d}" for number in numbers]
-        self.training = _training(numbers, config, network, data, seed, device, compiled)
+        self.training = _training(numbers, config, network, data, seed, device, compiled, start)
         self.epoch = 0
         self._keep([{} for _ in numbers], only_new=True)
         self.epoch = min(_last_epoch(folder) for folder in self.works)
@@ -138,6 +146,11 @@ class Experts:
                 folder.write(_epoch_file(self.epoch), save_tensors(state, metadata))
 
 
+def expert_key(seed: int, number: int) -> Key:
+    """The root of an expert's draws; a network of the pools begins in its initialisation too."""
+    return Key.root(seed).child("expert", number)
+
+
 def build_seeded(network: NetworkConfig, data: PreparedData, key: Key) -> nn.Module:
     """A network for the dataset, with torch's initialisation drawn from the key."""
     with random.seeded(key):
@@ -155,6 +168,7 @@ def train_experts(
     progress: Progress,
     epochs: Sequence[int] | None = None,
     compiled: bool = False,
+    start: Start = FRESH,
 ) -> None:
     """See that the store has trajectories of these experts with these epochs; does nothing where it has.
 
@@ -169,15 +183,16 @@ def train_experts(
         progress: is told after every epoch.
         epochs: those to store, ascending, with the last one; all by default.
         compiled: whether steps are compiled.
+        start: the stage, and the pool of networks that each begins in; freshly initialised ones by default.
     """
     wanted = range(config.training.epochs + 1) if epochs is None else epochs
     new = [number for number in numbers if not store.has(number)]
     for number in numbers:
         if number not in new and store.lacks(number, wanted):
-            store.write(number, _completed(number, wanted, config, network, data, store, device, compiled))
+            store.write(number, _completed(number, wanted, config, network, data, store, device, compiled, start))
     if not new:
         return
-    experts = Experts(new, config, network, data, store.card.seed, work, device, compiled)
+    experts = Experts(new, config, network, data, store.card.seed, work, device, compiled, start)
     experts.train(progress)
     for member, number in enumerate(new):
         store.write(number, experts.snapshots(member, wanted))
@@ -189,10 +204,12 @@ def packs(numbers: Sequence[int], size: int) -> list[list[int]]:
     return [list(group) for _, group in groupby(sorted(numbers), lambda number: number // size)]
 
 
-def epochs_stored(config: ExpertsConfig, method: MatchingConfig) -> list[int]:
-    """The epochs of a trajectory that a run stores."""
+def epochs_stored(config: ExpertsConfig, *methods: MatchingConfig) -> list[int]:
+    """The epochs of a trajectory that a run stores in which these methods read it."""
     last_epoch = config.training.epochs
-    return list(range(last_epoch + 1)) if config.keep == "all" else sorted(method.epochs_read(last_epoch))
+    if config.keep == "all":
+        return list(range(last_epoch + 1))
+    return sorted({epoch for method in methods for epoch in method.epochs_read(last_epoch)})
 
 
 def fastest_pack(
@@ -213,13 +230,14 @@ def _completed(
     store: TrajectoryStore,
     device: torch.device,
     compiled: bool,
+    start: Start,
 ) -> Iterator[Snapshot]:
     """What the store has of an expert together with these epochs, in order; what it lacks is trained once more.
 
     A training without momentum goes on exactly from the parameters of any epoch.
     """
     trajectory = store.reader(number)
-    training = _training([number], config, network, data, store.card.seed, device, compiled)
+    training = _training([number], config, network, data, store.card.seed, device, compiled, start)
     (module,) = training.modules
     last = Snapshot(0, _flat(module))
     for epoch in sorted({*epochs, *trajectory.kept}):
@@ -241,10 +259,15 @@ def _training(
     seed: int,
     device: torch.device,
     compiled: bool,
+    start: Start = FRESH,
 ) -> Training:
-    """Of these experts side by side, from their initialisations."""
-    keys = [Key.root(seed).child("expert", number) for number in numbers]
+    """Of these experts side by side, from their initialisations, or from the networks of a pool."""
+    keys = [expert_key(seed, number) for number in numbers]
     modules = [build_seeded(network, data, key.child("init")).to(device) for key in keys]
+    if start.stage:
+        keys = [key.child("stage", start.stage) for key in keys]
+        for module, number in zip(modules, numbers, strict=True):
+            module.load_state_dict(start.pool[number])
     images, labels = data.train.images, data.train.labels
     return Training(
         modules, images, labels, config.training, [key.child("training") for key in keys], compiled=compiled

@@ -1,6 +1,7 @@
 """Flat parameter vectors, and the exact adjoint of an unrolled SGD inner loop.
 
-Letters: M synthetic images, B batch of one inner step, K classes, C H W, P flat parameters, T inner steps.
+Letters: M synthetic images, F frozen ones, B batch of one inner step, b of it, K classes, C H W, P flat parameters,
+T inner steps.
 
 One inner step is `theta_{t+1} = theta_t - lr * g_t` with `g_t = grad_theta loss_t(theta_t)`. The gradient of any loss
 of `theta_T` with respect to images, labels and step size follows from the recursion
@@ -93,9 +94,9 @@ class Pulled(NamedTuple):
     by_params: Tensor
     """`[ds/dtheta; s]` [P + 1], or `[s]` alone where the curvature is left out."""
     by_images: Tensor
-    """[b, C, H, W]"""
+    """[b, C, H, W], of the learned rows alone."""
     by_labels: Tensor | None
-    """[b, K]; None where labels are hard."""
+    """[b, K], of those too; None where labels are hard."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,23 @@ class Batch:
     """Classes [b] or label logits [b, K]."""
     size: int
     """B, of all workers together, by which losses are divided."""
+    num_frozen: int = 0
+    """How many rows, the first ones, are constants, by which nothing is differentiated."""
+
+    def behind(self, images_FCHW: Tensor, labels: Tensor) -> "Batch":
+        """The same rows, all of them learned, behind constants."""
+        if not len(images_FCHW):
+            return self
+        images, labels = torch.cat([images_FCHW, self.images]), torch.cat([labels, self.labels])
+        return Batch(images, labels, self.size, len(images_FCHW))
 
     def pieces(self, rows: int) -> "list[Batch]":
         """Parts of at most so many rows."""
         parts = zip(self.images.split(rows), self.labels.split(rows), strict=True)
-        return [Batch(images, labels, self.size) for images, labels in parts]
+        return [
+            Batch(images, labels, self.size, min(len(images), max(0, self.num_frozen - number * rows)))
+            for number, (images, labels) in enumerate(parts)
+        ]
 
 
 class Steps(Protocol):
@@ -145,9 +158,12 @@ class DifferentiatedSteps:
         self, params_P: Tensor, batch: Batch, cotangent_P: Tensor, curvature: bool, kept: Any = None
     ) -> Pulled:
         """The derivatives of the product of g and a cotangent, by differentiating twice."""
-        theta, images, labels = (t.detach() for t in (params_P, batch.images, batch.labels))
-        leaves = [images.requires_grad_(), *([labels.requires_grad_()] if labels.is_floating_point() else [])]
-        loss = self.loss(self.network(theta.requires_grad_(), images), labels) / batch.size
+        theta = params_P.detach().requires_grad_()
+        n, images, labels = batch.num_frozen, batch.images.detach(), batch.labels.detach()
+        learned = Batch(images[n:], labels[n:], batch.size)
+        leaves = [t.requires_grad_() for t in (learned.images, learned.labels) if t.is_floating_point()]
+        whole = learned.behind(images[:n], labels[:n])
+        loss = self.loss(self.network(theta, whole.images), whole.labels) / batch.size
         (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
         s = torch.dot(gradient, cotangent_P)
         by_images, *rest = torch.autograd.grad(s, [*leaves, *([theta] if curvature else [])])
@@ -184,6 +200,20 @@ class PiecewiseSteps:
 
 
 @dataclass(frozen=True)
+class FrozenRows:
+    """Images that take part in a step and are not learned."""
+
+    images: Tensor
+    """[F, C, H, W]: all that there are, shared by all steps; only those of a step are ever copied."""
+    labels: Tensor
+    """Classes [F] or label logits [F, K], as those of the learned images are."""
+    index: Tensor
+    """int64 [f]: which of them this worker takes in the step."""
+    augment: Callable[[Tensor], Tensor]
+    """The step's augmentation with its draws fixed."""
+
+
+@dataclass(frozen=True)
 class InnerStep:
     """One step of the inner loop."""
 
@@ -193,6 +223,21 @@ class InnerStep:
     """B: the rows of all workers together."""
     augment: Callable[[Tensor], Tensor]
     """The step's augmentation with its draws fixed: affine in the images."""
+    frozen: FrozenRows | None = None
+    """What the step trains on beside them."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether this worker has nothing to do in it."""
+        return not len(self.index) and not (self.frozen and len(self.frozen.index))
+
+    def batch(self, augmented_bCHW: Tensor, labels: Tensor) -> Batch:
+        """The step's learned images, augmented, and the labels of the synthetic set, behind the frozen rows."""
+        learned = Batch(augmented_bCHW, labels[self.index], self.batch_size)
+        if self.frozen is None:
+            return learned
+        frozen = self.frozen
+        return learned.behind(frozen.augment(frozen.images[frozen.index]), frozen.labels[frozen.index])
 
 
 @dataclass(frozen=True)
@@ -216,8 +261,7 @@ class InnerLoop:
 
     def gradient(self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor) -> tuple[Tensor, Any]:
         """One step's gradient [P], and what `pull_back` can use again."""
-        batch = Batch(step.augment(images_MCHW[step.index]), labels[step.index], step.batch_size)
-        return self.steps.gradient(params_P, batch)
+        return self.steps.gradient(params_P, step.batch(step.augment(images_MCHW[step.index]), labels))
 
     def pull_back(
         self, step: InnerStep, params_P: Tensor, images_MCHW: Tensor, labels: Tensor, cotangent_P: Tensor, kept: Any
@@ -229,7 +273,7 @@ class InnerLoop:
         clean = images_MCHW[step.index].requires_grad_()
         with torch.enable_grad():
             augmented = step.augment(clean)
-        batch = Batch(augmented.detach(), labels[step.index], step.batch_size)
+        batch = step.batch(augmented.detach(), labels)
         pulled = self.steps.pull_back(params_P, batch, cotangent_P, self.curvature, kept)
         (by_clean,) = torch.autograd.grad(augmented, clean, pulled.by_images)
         return pulled._replace(by_images=by_clean)
@@ -259,7 +303,7 @@ def unroll(loop: InnerLoop, params_P: Tensor, lr: Tensor, images_MCHW: Tensor, l
     for t, step in enumerate(loop.batches):
         theta = trajectory.params[-1]
         gradient, kept = torch.zeros_like(theta), None
-        if len(step.index):
+        if not step.is_empty:
             gradient, kept = loop.gradient(step, theta, images_MCHW, labels)
         if t >= first_kept:
             trajectory.kept[t] = kept
@@ -302,7 +346,7 @@ def adjoint(
     trajectory.params.pop()
     for t in reversed(range(loop.first_step, len(loop.batches))):
         step, theta = loop.batches[t], trajectory.params.pop()
-        if len(step.index):
+        if not step.is_empty:
             kept = trajectory.kept.pop(t, None)
             reduced, by_images, by_labels = loop.pull_back(step, theta, images_MCHW, labels, cotangent, kept)
             image_gradient.index_add_(0, step.index, by_images * -lr)

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Final, Literal
 
 import torch
@@ -101,7 +102,15 @@ def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
     """
     _check_size(config, shape)
     body = _BODIES[config.name](config, shape)
-    return Network(body, _num_features(body, shape), num_classes)
+    return Network(body, _features_of(config, shape), num_classes)
+
+
+@cache
+def _features_of(config: NetworkConfig, shape: Shape) -> int:
+    """F of the network's body, found once for all that are built."""
+    with torch.device("meta"):
+        body = _BODIES[config.name](config, shape)
+    return _num_features(body, shape)
 
 
 def load_torchvision(module: Network, state: Mapping[str, Tensor]) -> None:

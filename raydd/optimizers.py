@@ -13,11 +13,13 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from raydd.functional import all_reduce_sum
 
-Schedule = Literal["constant", "step", "cosine", "half_cosine"]
+Schedule = Literal["constant", "step", "step_kept", "two_steps", "cosine", "half_cosine"]
 
 BETAS: Final = (0.9, 0.999)
 WARMUP_START: Final = 0.01
 """The share of the step size that a warm-up begins with."""
+FIFTH: Final = 0.2
+"""What each step of two_steps multiplies by."""
 _NAMES: Final = {"momentum_buffer": "momentum"}
 """What snapshots call a slot, where torch's name is another."""
 
@@ -55,24 +57,28 @@ def lr_factor(schedule: Schedule, epoch: int, epochs: int, warmup_epochs: int, d
     """What the step size is multiplied by in an epoch.
 
     A warm-up of W epochs goes through 0.01 + 0.99 e / W, as torchvision's reference does; the E epochs after it,
-    counted from 0, through (1 + cos(pi e / E)) / 2 under cosine (SRe2L, CDA) and (1 + cos(pi e / 2E)) / 2 under
-    half_cosine, which ends at a half (RDED, DELT).
+    counted from 0, through (1 + cos(pi e / E)) / 2 under cosine (SRe2L, CDA), (1 + cos(pi e / 2E)) / 2 under
+    half_cosine, which ends at a half (RDED, DELT), and a fifth from floor(2E / 3) and again from floor(5E / 6) on under
+    two_steps (IDC).
 
     Args:
         schedule: by name; constant is 1.
         epoch: counted from 0.
         epochs: of the whole training, W + E.
         warmup_epochs: W.
-        decay_epoch: the first of those at a tenth under step.
+        decay_epoch: the first of those at a tenth under step and step_kept.
     """
     if epoch < warmup_epochs:
         return WARMUP_START + (1 - WARMUP_START) * epoch / warmup_epochs
-    angle = math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)
+    done, whole = epoch - warmup_epochs, epochs - warmup_epochs
+    angle = math.pi * done / whole
     match schedule:
         case "constant":
             return 1.0
-        case "step":
+        case "step" | "step_kept":
             return 1.0 if epoch < decay_epoch else 0.1
+        case "two_steps":
+            return FIFTH ** sum(done >= whole * sixths // 6 for sixths in (4, 5))
         case "cosine":
             return (1 + math.cos(angle)) / 2
         case "half_cosine":

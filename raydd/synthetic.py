@@ -6,7 +6,7 @@ Letters: M synthetic images, K classes, C H W.
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from raydd import whitening
-from raydd.errors import ArtefactError
+from raydd.errors import ArtefactError, ConfigError
+from raydd.formation import Formation, grey
 from raydd.storage import Artefact, ArtefactWriter, Folder, new_artefact
 from raydd.whitening import Preprocessing
 
@@ -49,6 +50,8 @@ class SyntheticSet:
     preprocessing: Preprocessing
     card: Mapping[str, Any] = field(default_factory=dict)
     """What else is known: method, dataset, evaluation recipe, seeds, versions. JSON."""
+    formation: Formation | None = None
+    """How the images become those that students see; None where they are those themselves."""
 
     def __len__(self) -> int:
         """The number of images, M."""
@@ -61,13 +64,28 @@ class SyntheticSet:
 
     @property
     def images_per_class(self) -> int:
-        """Images per class, counting all stages; the mean where classes differ, rounded down."""
+        """Stored images per class, counting all stages; the mean where classes differ, rounded down."""
         return len(self) // self.num_classes
 
     @property
     def targets(self) -> Tensor:
         """What a student's loss compares with: the label logits where there are any, else the classes."""
         return self.labels if self.soft_labels is None else self.soft_labels
+
+    def decoded(self) -> "SyntheticSet":
+        """The set as students see it: images decoded, in the order of the stored ones, with what belongs to each."""
+        if self.formation is None:
+            return self
+        pad = grey(self.preprocessing, self.images.shape[1])
+        images, index = self.formation.decoded(self.images, self.labels, pad)
+        return replace(
+            self,
+            images=images,
+            labels=self.labels[index],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[index],
+            stage=self.stage[index],
+            formation=None,
+        )
 
     def pixels(self) -> Tensor:
         """The images as people see them, uint8 [M, C, H, W]."""
@@ -115,12 +133,15 @@ class SyntheticSet:
             learned_lr=tuple(card.pop("learned_lr")),
             class_names=tuple(card.pop("class_names")),
             preprocessing=preprocessing,
+            formation=Formation(**card.pop("formation")) if "formation" in card else None,
             card=card,
         )
 
     def _card(self, files: list[str]) -> dict[str, Any]:
+        formation = {} if self.formation is None else {"formation": asdict(self.formation)}
         return {
             **self.card,
+            **formation,
             "files": files,
             "class_names": list(self.class_names),
             "image_shape": list(self.images.shape[1:]),
@@ -166,7 +187,12 @@ class SyntheticSet:
 
 
 def union(parts: list[SyntheticSet]) -> SyntheticSet:
-    """All stages as one set, in the order of the stages; labels stay soft only where every part's are."""
+    """All stages as one set, in the order of the stages; labels stay soft only where every part's are.
+
+    Raises:
+        ConfigError: the stages' images are decoded in different ways.
+    """
+    _require_one_formation(parts)
     soft = [part.soft_labels for part in parts if part.soft_labels is not None]
     return replace(
         parts[-1],
@@ -182,7 +208,11 @@ def by_class(parts: Sequence[SyntheticSet]) -> SyntheticSet:
     """Sets of one stage as one, class after class; images of a class stay in the order of the parts.
 
     Of numbers on their cards that count something (`image_iterations`, `uniform_iterations`) the sum is taken.
+
+    Raises:
+        ConfigError: the parts' images are decoded in different ways.
     """
+    _require_one_formation(parts)
     order = torch.cat([part.labels for part in parts]).argsort(stable=True)
     counted = {name: sum(part.card[name] for part in parts) for name in _COUNTED if name in parts[-1].card}
     return replace(
@@ -192,6 +222,13 @@ def by_class(parts: Sequence[SyntheticSet]) -> SyntheticSet:
         stage=torch.cat([part.stage for part in parts])[order],
         card={**parts[-1].card, **counted},
     )
+
+
+def _require_one_formation(parts: Sequence[SyntheticSet]) -> None:
+    first, *others = (part.formation for part in parts)
+    for other in others:
+        if other != first:
+            raise ConfigError("formation", f"sets decoded in different ways cannot be joined: {first} and {other}")
 
 
 def preview(pixels_MCHW: Tensor, labels_M: Tensor, columns: int = 10, rows: int = 100) -> bytes:

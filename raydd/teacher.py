@@ -1,26 +1,23 @@
 """The teacher of the decoupled family: a network trained on the real data, whose labels and statistics stand for them.
 
 Its batch norms' running statistics are what images are recovered by (SRe2L, https://arxiv.org/abs/2306.13092, section
-3.2), so it must have some.
+3.2), so it must have some. Beside its parameters an artefact may hold those after earlier epochs, for earlier stages of
+a progressive run; they do not make it another teacher.
 
 Letters: N images, K classes, C H W.
 """
 
 import hashlib
-import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from pickle import UnpicklingError
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from raydd import networks, random
+from raydd import networks, random, weight_files
 from raydd.checkpoints import Checkpoints, Row, is_first_worker, require_same_state
 from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.networks import Network, NetworkConfig
@@ -37,6 +34,10 @@ CHECK_IMAGES: Final = 1024
 TOLERANCE: Final = 0.02
 """How far the accuracy on them may be from that of the teacher's card."""
 _MODEL, _CARD = "model.safetensors", "card.json"
+_EARLY = "model-epoch-{:05d}.safetensors"
+
+Weights = Mapping[str, Tensor]
+"""Parameters and buffers by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,10 @@ class Teacher:
     module: Network
     """In evaluation mode, without gradients of parameters."""
     card: TeacherCard
+    epoch: int | None = None
+    """The epoch after which it was like this; None is the end of its training, which the card describes."""
+    early: Mapping[int, Weights] = field(default_factory=dict)
+    """What it was after earlier epochs that were asked for."""
 
     @property
     def device(self) -> torch.device:
@@ -98,29 +103,53 @@ class Teacher:
         return predict(self.module, images_NCHW)
 
     def save(self, folder: Folder, key: str) -> None:
-        """Write the teacher as one artefact: its parameters, and the card as JSON."""
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.module.state_dict().items()}
+        """Write the teacher as one artefact: its parameters, now and after earlier epochs, and the card as JSON."""
+        assert self.epoch is None
         with new_artefact(folder, KIND, key) as writer:
-            writer.write(_MODEL, save_tensors(tensors))
+            for epoch, weights in self.early.items():
+                writer.write(_EARLY.format(epoch), save_tensors(dict(weights)))
+            writer.write(_MODEL, save_tensors(_copied(self.module)))
             writer.write(_CARD, self.card.dump())
 
+    @staticmethod
+    def stored_epochs(folder: Folder) -> frozenset[int]:
+        """The epochs after which a stored teacher can be opened, its last one among them.
+
+        Empty where there is no teacher, or one that was taken over from a file.
+        """
+        artefact = Artefact.find(folder, KIND)
+        if artefact is None:
+            return frozenset()
+        last, names = TeacherCard.parse(artefact.read(_CARD), folder.uri).epochs or 0, artefact.names()
+        return frozenset(epoch for epoch in range(1, last + 1) if epoch == last or _EARLY.format(epoch) in names)
+
     @classmethod
-    def load(cls, folder: Folder, device: torch.device) -> "Teacher":
+    def load(cls, folder: Folder, device: torch.device, epoch: int | None = None) -> "Teacher":
         """Read a teacher that `save` wrote.
 
+        Args:
+            folder: of the artefact.
+            device: where the network is to lie.
+            epoch: after which it is wanted; by default, as after the last, the finished one.
+
         Raises:
-            ArtefactError: there is none, or it is damaged.
+            ArtefactError: there is none, or it is damaged, or its state after that epoch was not kept.
+            ConfigError: it was taken over from a file, where there are no epochs.
         """
         artefact = Artefact.find(folder, KIND)
         if artefact is None:
             raise ArtefactError(f"{folder.uri}: there is no teacher here (no manifest.json); run `raydd teacher` first")
         card = TeacherCard.parse(artefact.read(_CARD), folder.uri)
         module = _untrained(NetworkConfig(**card.network), card.shape, len(card.class_names), Key.root(0))
-        networks.load_state(module, load_tensors(artefact.read(_MODEL)))
-        return cls(_frozen(module.to(device)), card)
+        epoch = None if epoch == card.epochs else epoch
+        if epoch is not None:
+            _require_epoch(epoch, card, artefact)
+        name = _MODEL if epoch is None else _EARLY.format(epoch)
+        networks.load_state(module, load_tensors(artefact.read(name)))
+        return cls(_frozen(module.to(device)), card, epoch)
 
     def check(self, data: PreparedData) -> None:
-        """See that the teacher may be used with a dataset.
+        """See that the teacher may be used with a dataset; one of an earlier epoch by its card alone.
 
         Raises:
             ConfigError: the images have another shape or another preprocessing.
@@ -128,6 +157,8 @@ class Teacher:
                 teacher was made, which is what labels in another order look like.
         """
         self.card.require_fit(data)
+        if self.epoch is not None:
+            return
         found, count = _check_accuracy(self.module, data.test), min(CHECK_IMAGES, len(data.test))
         if abs(found - self.card.check_accuracy) > max(TOLERANCE, 1.5 / count):
             raise DataError(
@@ -147,10 +178,15 @@ def require_batch_norm(network: NetworkConfig) -> None:
         )
 
 
+def teacher_epochs(epochs: int, stages: int) -> tuple[int, ...]:
+    """After which epoch each of P stages has the teacher: ceil((i + 1) / P * epochs), the last one's being finished."""
+    return tuple(-(-(stage + 1) * epochs // stages) for stage in range(stages))
+
+
 def teacher_identity(
     config: TeacherConfig, network: NetworkConfig, data: PreparedData, seed: int | None
 ) -> dict[str, Any]:
-    """What determines a teacher, for content keys.
+    """What determines a teacher, for content keys; states that are kept of earlier epochs do not.
 
     Raises:
         ConfigError: there is no file of the weights that the config names.
@@ -163,7 +199,7 @@ def teacher_identity(
         "shape": list(data.shape),
         "preprocessing": data.preprocessing.describe(),
         "network": network.identity(),
-        "recipe": {"weights": hashlib.sha256(_read(config)).hexdigest()} if taken else config.training.identity(),
+        "recipe": {"weights": hashlib.sha256(_file(config)).hexdigest()} if taken else config.training.identity(),
         "seed": None if taken else seed,
     }
 
@@ -177,6 +213,7 @@ def train_teacher(
     checkpoints: Checkpoints,
     progress: Progress,
     compiled: bool = False,
+    kept_epochs: Sequence[int] = (),
 ) -> Teacher:
     """Train a teacher, from the last finished epoch where there is one; workers of `torch.distributed` share each step.
 
@@ -186,9 +223,11 @@ def train_teacher(
         data: the real data, of which the training split is learned.
         key: of initialisation and batches.
         device: where to train.
-        checkpoints: where the state after each epoch is kept; whoever stores the teacher deletes it.
+        checkpoints: where the state after each epoch is kept, and those of `kept_epochs` with it; whoever stores the
+            teacher deletes it. One that lacks such a state, as nobody wanted it then, is not gone on from.
         progress: is told after every epoch.
         compiled: whether steps are compiled.
+        kept_epochs: after which, counted from 1, the teacher is to be had as well; the last is in any case.
 
     Returns:
         The teacher, on every worker the same, whatever their number (but for rounding).
@@ -201,20 +240,28 @@ def train_teacher(
     module = _untrained(network, data.shape, data.num_classes, key.child("init")).to(device)
     recipe, images, labels = config.training, data.train.images, data.train.labels
     training = Training([module], images, labels, recipe, [key.child("training")], compiled=compiled, shared=True)
+    wanted = sorted({*kept_epochs} - {recipe.epochs})
+    assert all(1 <= epoch < recipe.epochs for epoch in wanted)
     rows: list[Row] = []
+    early: dict[int, Weights] = {}
     saved = checkpoints.load()
     if saved is not None:
-        state, rows = saved
-        training.load_state_dicts([state])
+        state, kept = _unpacked(saved[0])
+        if all(epoch in kept for epoch in wanted if epoch <= len(saved[1])):
+            rows, early = saved[1], {epoch: kept[epoch] for epoch in wanted if epoch in kept}
+            training.load_state_dicts([state])
     for epoch in range(len(rows), recipe.epochs):
         (result,) = training.run_epoch(epoch)
         rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
         (state,) = training.state_dicts()
         require_same_state(state, f"epoch {epoch} of the teacher")
+        if epoch + 1 in wanted:
+            early[epoch + 1] = _copied(module)
         if is_first_worker():
-            checkpoints.save(state, rows)
+            checkpoints.save(state | _packed(early), rows)
         progress.update("teacher", epoch + 1, recipe.epochs, f"train accuracy {result.accuracy:.3f}")
-    return _finished(module, network, data, recipe.identity(), config.seed, rows[-1]["train_accuracy"])
+    made = _finished(module, network, data, recipe.identity(), config.seed, rows[-1]["train_accuracy"])
+    return replace(made, early=early)
 
 
 def from_weights(config: TeacherConfig, network: NetworkConfig, data: PreparedData, device: torch.device) -> Teacher:
@@ -227,8 +274,8 @@ def from_weights(config: TeacherConfig, network: NetworkConfig, data: PreparedDa
         ArtefactError: the file cannot be read, or the parameters are those of another network.
     """
     require_batch_norm(network)
-    raw = _read(config)
-    state = _parameters(raw, str(config.weights))
+    raw = _file(config)
+    state = weight_files.parameters(raw, str(config.weights))
     module = _untrained(network, data.shape, data.num_classes, Key.root(0))
     (networks.load_torchvision if "fc.weight" in state else networks.load_state)(module, state)
     recipe = {"weights": hashlib.sha256(raw).hexdigest()}
@@ -238,6 +285,42 @@ def from_weights(config: TeacherConfig, network: NetworkConfig, data: PreparedDa
 def _untrained(network: NetworkConfig, shape: networks.Shape, num_classes: int, key: Key) -> Network:
     with random.seeded(key):
         return networks.build(network, shape, num_classes)
+
+
+def _copied(module: Network) -> dict[str, Tensor]:
+    """Its parameters and buffers now, on the CPU."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _packed(early: Mapping[int, Weights]) -> dict[str, Tensor]:
+    """What was kept after some epochs, under names that a checkpoint may have beside its own."""
+    return {f"kept.{epoch}.{name}": tensor for epoch, weights in early.items() for name, tensor in weights.items()}
+
+
+def _unpacked(saved: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, Weights]]:
+    """A checkpoint's own state, and what was kept."""
+    own: dict[str, Tensor] = {}
+    early: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved.items():
+        if name.startswith("kept."):
+            _, epoch, rest = name.split(".", 2)
+            early.setdefault(int(epoch), {})[rest] = tensor
+        else:
+            own[name] = tensor
+    return own, {**early}
+
+
+def _require_epoch(epoch: int, card: TeacherCard, artefact: Artefact) -> None:
+    """See that a stored teacher can be opened as it was after an epoch that was not its last."""
+    if card.epochs is None:
+        raise ConfigError(
+            "stages.teacher_conditions",
+            "the teacher was taken from teacher.weights and has no epochs: leave teacher_epoch out, or train one",
+        )
+    if _EARLY.format(epoch) not in artefact.names():
+        raise ArtefactError(
+            f"{artefact.folder.uri}: what the teacher was after epoch {epoch} was not kept; run `raydd teacher` again"
+        )
 
 
 def _frozen(module: Network) -> Network:
@@ -275,27 +358,7 @@ def _check_accuracy(module: Network, test: LabelledImages) -> float:
     return accuracy(predict(module, test.images[rows]), test.labels[rows])
 
 
-def _read(config: TeacherConfig) -> bytes:
+def _file(config: TeacherConfig) -> bytes:
     """The file of the weights that the config names."""
     assert config.weights is not None
-    try:
-        return Path(config.weights).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigError("teacher.weights", f"{config.weights} cannot be read ({error.strerror})") from error
-
-
-def _parameters(raw: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors in a file, by name; of a training checkpoint those of its `model`."""
-    try:
-        if name.endswith(".safetensors"):
-            return load_tensors(raw)
-        state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ArtefactError(
-            f"{name}: holds no parameters that can be read ({first_line}); give another file"
-        ) from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ArtefactError(f"{name}: is not a mapping of names to tensors; save the network's state_dict() alone")
-    return state
+    return weight_files.read(config.weights, "teacher.weights")

@@ -39,6 +39,12 @@ class TeacherCard:
     check_accuracy: float
     """On some held-out images, by which the teacher is known again."""
 
+    @property
+    def epochs(self) -> int | None:
+        """How many it was trained for; None where it was not trained here."""
+        epochs: int | None = self.recipe.get("epochs")
+        return epochs
+
     def dump(self) -> bytes:
         """The card as JSON."""
         return json.dumps(asdict(self), indent=2).encode()

@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raydd import compiling, global_norm, gsam, optimizers, random
+from raydd import compiling, cutmix, global_norm, gsam, optimizers, random
 from raydd.augment import augmentation
+from raydd.batches import Batch, measure
 from raydd.errors import ConfigError, RunError
-from raydd.functional import all_reduce_sum, hard_cross_entropy, shard, soft_cross_entropy
+from raydd.functional import all_reduce_sum, shard
 from raydd.optimizers import Schedule
 from raydd.packing import Pack
 from raydd.random import Key
@@ -45,10 +46,11 @@ class Recipe:
     """Images a step, shuffled every epoch; the last, smaller batch is kept."""
     schedule: Schedule = "constant"
     """step: a tenth of the step size and a fresh optimiser after the first half, as the papers' evaluation does;
-    cosine: by epochs, down to 0 (SRe2L, CDA); half_cosine: down to a half (RDED, DELT)."""
+    step_kept: the same with the momenta kept (PDD); two_steps: a fifth after 2/3 and again after 5/6 of the epochs, the
+    momenta kept (IDC); cosine: by epochs, down to 0 (SRe2L, CDA); half_cosine: down to a half (RDED, DELT)."""
     augmentation: str = "dsa"
     """none, dsa, or some of DSA's groups: color_crop_cutout_flip_scale_rotate picks one of them for every batch,
-    crop+flip takes both for every image."""
+    crop+flip takes both for every image, idc:color_crop_flip_scale_rotate color, flip and one of the others."""
     gsam_rho: float = 0.0
     """[rho_max] how far GSAM looks aside for its second gradient, which doubles a step's work; FTD and DATM: 0.01."""
     gsam_alpha: float = 0.0
@@ -64,6 +66,9 @@ class Recipe:
     """Whether the loss is multiplied by the square of the temperature after all (SRe2L's code for Tiny-ImageNet)."""
     views: ViewsConfig | None = None
     """In place of the augmentation, for students that learn from a teacher's labels of each view."""
+    cutmix: float = 0.0
+    """[mix_p] the part of the batches that are mixed by CutMix, one box for the whole batch [beta: 1]; IDC: 0.5. The
+    accuracy of training counts an image's own label, however much of it is left."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -82,6 +87,10 @@ class Recipe:
             raise ConfigError("optimizer", "GSAM's step is SGD's: take sgd, or a gsam_rho and a gsam_alpha of 0")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ConfigError("warmup_epochs", f"must be from 0 to {self.epochs - 1}, is {self.warmup_epochs}")
+        if not 0 <= self.cutmix <= 1:
+            raise ConfigError("cutmix", f"must be from 0 to 1, is {self.cutmix}")
+        if self.cutmix and self.views is not None:
+            raise ConfigError("cutmix", "views have a mix of their own (views.mix): take 0")
         augmentation(self.augmentation)
 
     @property
@@ -124,7 +133,7 @@ class Recipe:
         return self.epochs * math.ceil(num_images / self.batch_size)
 
 
-_LATER: Final = ("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views")
+_LATER: Final = ("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views", "cutmix")
 
 
 @dataclass(frozen=True)
@@ -133,18 +142,6 @@ class EpochResult:
 
     loss: float
     accuracy: float
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step is on; of a pack of networks everything has a first dimension E."""
-
-    images: Tensor
-    """[b, C, H, W], augmented."""
-    targets: Tensor
-    """int64 [b] classes or [b, K] label logits."""
-    size: int
-    """B, of all workers together where they share the step, and else b."""
 
 
 class Training:
@@ -224,7 +221,8 @@ class Training:
         sums = torch.zeros(2, len(self.modules), device=device)
         self._network.train()
         for step, rows in enumerate(batches):
-            sums += self._step(self._batch(epoch, step, rows))
+            pairs = zip(rows, self.keys, strict=True)
+            sums += self._step(Batch.stacked([self._batch(epoch, step, own, key) for own, key in pairs]))
         if self._workers > 1:
             all_reduce_sum(sums)
         if isinstance(self._network, Pack):
@@ -257,21 +255,26 @@ class Training:
         slots = {name: torch.stack([state[name] for state in states]) for name in names}
         optimizers.load_slots(self._optimizer, self._network.parameters(), slots)
 
-    def _batch(self, epoch: int, step: int, rows: Sequence[Tensor]) -> Batch:
-        """What every network's own rows int64 [B] are trained on, or this worker's share of it."""
-        size = len(rows[0])
-        if self._workers > 1:
-            rows = [shard(rows[0])]
+    def _batch(self, epoch: int, step: int, rows_B: Tensor, key: Key) -> Batch:
+        """What a network's own rows int64 [B] are trained on, or this worker's share of it."""
+        size, own = len(rows_B), self._share(rows_B)
         if self._views is not None:
-            seen = [self._views(key.child("views"), epoch, row) for key, row in zip(self.keys, rows, strict=True)]
-        else:
-            keys = [key.child("augment", epoch, step) for key in self.keys]
-            draws = [self._augmentation.draw(key, row) for key, row in zip(keys, rows, strict=True)]
-            seen = [(draw(self.images[row]), self.targets[row]) for draw, row in zip(draws, rows, strict=True)]
-        if len(seen) == 1:
-            return Batch(*seen[0], size)
-        images, targets = zip(*seen, strict=True)
-        return Batch(torch.stack(images), torch.stack(targets), size)
+            return Batch(*self._views(key.child("views"), epoch, own), size)
+        augment, targets = key.child("augment", epoch, step), self.targets[own]
+        if not self.recipe.cutmix:
+            return Batch(self._augmented(augment, own), targets, size)
+        mix = cutmix.draw(key.child("cutmix", epoch, step), self.recipe.cutmix, size, *self.images.shape[2:])
+        if mix is None:
+            return Batch(self._augmented(augment, own), targets, size, (targets, self.images.new_tensor(1.0)))
+        other = self._share(rows_B[mix.partners.to(rows_B.device)])
+        images = mix.paste(*self._augmented(augment, torch.cat([own, other])).chunk(2))
+        return Batch(images, targets, size, (self.targets[other], self.images.new_tensor(mix.kept)))
+
+    def _share(self, rows_B: Tensor) -> Tensor:
+        return shard(rows_B) if self._workers > 1 else rows_B
+
+    def _augmented(self, key: Key, rows: Tensor) -> Tensor:
+        return self._augmentation.draw(key, rows)(self.images[rows])
 
     def _step(self, batch: Batch) -> Tensor:
         """One update of every network; returns summed losses and numbers correct [2, E]."""
@@ -285,7 +288,7 @@ class Training:
     def _backward(self, batch: Batch) -> Tensor:
         """Set the gradients of the mean loss; returns summed losses and numbers correct [2, E]."""
         chosen = _compiled_measure() if batch.size in self._compiled_sizes else measure
-        losses, correct = chosen(self._network, batch.images, batch.targets, self.recipe.temperature)
+        losses, correct = chosen(self._network, batch.images, batch.targets, self.recipe.temperature, *batch.mixed)
         self._optimizer.zero_grad(set_to_none=True)
         factor = self.recipe.temperature**2 if self.recipe.squares_temperature else 1.0
         (losses.sum() * factor / batch.size).backward()
@@ -310,29 +313,8 @@ class Training:
             group["lr"] = self.lr * factor
 
 
-def measure(network: nn.Module, images: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, summed over its samples, and how many are classified correctly.
-
-    Args:
-        network: one network, or a `Pack` of E.
-        images: [B, C, H, W]; for a pack [E, B, C, H, W].
-        targets: int64 [B] classes or [B, K] label logits; for a pack [E, B] or [E, B, K].
-        temperature: what logits and label logits are divided by; classes have none.
-
-    Returns:
-        Two scalars; for a pack two [E].
-    """
-    soft = targets.is_floating_point()
-    loss = soft_cross_entropy if soft else hard_cross_entropy
-    logits: Tensor = network(images)
-    correct = logits.detach().argmax(-1) == (targets.argmax(-1) if soft else targets)
-    if soft and temperature != 1:
-        logits, targets = logits / temperature, targets / temperature
-    return (torch.vmap(loss) if logits.ndim == 3 else loss)(logits, targets), correct.sum(-1)
-
-
 @cache
-def _compiled_measure() -> Callable[[nn.Module, Tensor, Tensor, float], tuple[Tensor, Tensor]]:
+def _compiled_measure() -> Callable[..., tuple[Tensor, Tensor]]:
     """One for the whole process, so that what was compiled for a network serves all of its architecture."""
     return compiling.compiled(measure)
 

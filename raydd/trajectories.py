@@ -22,6 +22,7 @@ from raydd.storage import Artefact, Folder, new_artefact
 from raydd.storage.folder import MANIFEST
 
 KIND = "experts"
+_ENDS = ("arrow", "json")
 METRICS = ("train_loss", "train_accuracy", "test_accuracy")
 
 
@@ -51,6 +52,8 @@ class TrajectoryCard:
     """Name and shape of every parameter, in the order of the flat vector."""
     recipe: Mapping[str, Any]
     seed: int
+    start: str | None = None
+    """Content key of the pool of networks that they begin in; None where networks are freshly initialised."""
 
     @property
     def size(self) -> int:
@@ -65,6 +68,8 @@ class TrajectoryCard:
     def identity(self) -> dict[str, Any]:
         """As JSON, the payload of the store's content key."""
         described: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.start is None:
+            del described["start"]
         return described
 
 
@@ -82,7 +87,12 @@ class TrajectoryStore:
 
     def has(self, expert: int) -> bool:
         """Whether the expert's trajectory is finished."""
-        return self.folder.has(f"{_name(expert)}.json")
+        return all(self.folder.has(f"{_name(expert)}.{end}") for end in _ENDS)
+
+    def missing(self, count: int) -> list[int]:
+        """Of experts 0 .. count - 1 those of which a file is not there."""
+        there = set(self.folder.files())
+        return [number for number in range(count) if not {f"{_name(number)}.{end}" for end in _ENDS} <= there]
 
     def finished(self) -> list[int]:
         """The experts whose trajectories are finished, ascending."""

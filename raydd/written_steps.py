@@ -55,12 +55,13 @@ class WrittenSteps:
         """The derivatives of the product of g and a cotangent."""
         images, targets, weights = self._filled(batch)
         found = self._derivative(params_P, images, targets, weights, cotangent_P, curvature, kept)
-        used = len(batch.images)
+        learned = slice(batch.num_frozen, len(batch.images))
         by_labels = None
         if batch.labels.is_floating_point():
             by_targets = found.by_targets - (targets * found.by_targets).sum(1, keepdim=True)
-            by_labels = (targets * by_targets)[:used]
-        return Pulled(torch.cat([found.by_params, found.value.view(1)]), found.by_images[:used].contiguous(), by_labels)
+            by_labels = (targets * by_targets)[learned]
+        by_images = found.by_images[learned].contiguous()
+        return Pulled(torch.cat([found.by_params, found.value.view(1)]), by_images, by_labels)
 
     def _filled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Images, probabilities and weights of the one shape."""

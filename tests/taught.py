@@ -8,20 +8,24 @@ from functools import cache
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
+from raydd import networks
 from raydd.checkpoints import Checkpoints
 from raydd.methods import Task
-from raydd.networks import NetworkConfig
+from raydd.networks import Network, NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress
-from raydd.random import Key
+from raydd.random import Key, seeded
 from raydd.ranking import Ranking, score
 from raydd.storage import Folder
+from raydd.synthetic import SyntheticSet
 from raydd.teacher import Teacher, TeacherConfig, train_teacher
-from raydd.training import Recipe
+from raydd.training import Recipe, Training
 from raydd.whitening import Standardise
 
 NETWORK = NetworkConfig(width=4, depth=2, norm="batch")
+STUDENT = NetworkConfig(width=5, depth=1)
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 SHAPE = (3, 8, 8)
 PER_CLASS = 18
@@ -66,8 +70,51 @@ def ranking() -> Ranking:
     return Ranking(train.labels, torch.arange(len(train)), paths, score(teacher(), train.images, train.labels))
 
 
-def task(*groups: int, dtype: torch.dtype = torch.float32) -> Task:
+@cache
+def students() -> tuple[Network, ...]:
+    """Three networks that have seen the earlier images twice, and of the last class none."""
+    images, found = earlier(), []
+    recipe = Recipe(epochs=2, lr=0.1, momentum=0.9, batch_size=4, augmentation="none")
+    for number in range(3):
+        with seeded(Key.root(20 + number)):
+            module = networks.build(STUDENT, SHAPE, len(CLASSES))
+        training = Training([module], images.images, images.labels, recipe, [Key.root(number)])
+        for epoch in range(recipe.epochs):
+            training.run_epoch(epoch)
+        found.append(module.eval().requires_grad_(False))
+    return tuple(found)
+
+
+def pool() -> list[dict[str, Tensor]]:
+    """The states of the students."""
+    return [module.state_dict() for module in students()]
+
+
+@cache
+def earlier() -> SyntheticSet:
+    """What an earlier stage left: 2, 1, 3, 2 and no noisy pictures of the classes, in no order."""
+    labels = torch.tensor([2, 0, 3, 2, 1, 0, 2, 3])
+    rows = labels + len(CLASSES) * torch.arange(len(labels))
+    noise = torch.randn(len(labels), *SHAPE, generator=torch.Generator().manual_seed(5))
+    return SyntheticSet(
+        images=data().train.images[rows] + noise,
+        labels=labels,
+        stage=torch.zeros(len(labels), dtype=torch.int32),
+        learned_lr=(None,),
+        class_names=CLASSES,
+        preprocessing=data().preprocessing,
+    )
+
+
+def task(
+    *groups: int, dtype: torch.dtype = torch.float32, ranked: bool = True, network: NetworkConfig = NETWORK
+) -> Task:
     """The task of some class groups, of all where none is named."""
     return Task(
-        data=data(), network=NETWORK, teacher=teacher(dtype), ranking=ranking(), groups=tuple(groups), dtype=dtype
+        data=data(),
+        network=network,
+        teacher=teacher(dtype),
+        ranking=ranking() if ranked else None,
+        groups=tuple(groups),
+        dtype=dtype,
     )

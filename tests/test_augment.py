@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from raydd.augment import DSA, NO_AUGMENTATION, DSADraw, Group, augmentation
 from raydd.errors import ConfigError
-from raydd.random import Key, uniform
+from raydd.methods.condensation import siamese
+from raydd.random import Key, integer, uniform
 
 KEY = Key.root(0)
 GROUPS: tuple[Group, ...] = DSA().strategy
@@ -236,6 +237,61 @@ def test_other_precisions_are_close_to_float64(group: Group, dtype: torch.dtype,
     torch.testing.assert_close(rounded.double(), draw(images), rtol=0, atol=tolerance)
 
 
+IDC = "idc:color_crop_cutout_flip_scale_rotate"
+
+
+def idc_by_hand(images: Tensor, alternatives: list[Group], groups: list[Group], key: Key, ids: Tensor) -> Tensor:
+    """Flip and color of every image, one of the alternatives, and cutout, each with numbers of its own."""
+    for number, group in enumerate(groups):
+        drawn = key.child("part", number)
+        uniforms = uniform(drawn.child("parameters"), ids, 3).tolist()
+        if group in alternatives:
+            group = alternatives[integer(drawn.child("group"), 0, len(alternatives))]
+        images = torch.stack([NAIVE[group](image, u) for image, u in zip(images, uniforms, strict=True)])
+    return images
+
+
+@pytest.mark.parametrize(
+    "name, alternatives, groups",
+    [
+        (IDC, ["crop", "scale", "rotate"], ["flip", "color", "crop", "cutout"]),
+        ("idc:color_crop_flip_scale_rotate", ["crop", "scale", "rotate"], ["flip", "color", "crop"]),
+        ("idc:cutout_color_crop", ["crop"], ["color", "crop", "cutout"]),
+        ("idc:flip_color", [], ["flip", "color"]),
+        ("idc:rotate_scale", ["scale", "rotate"], ["scale"]),
+    ],
+)
+def test_idc_applies_some_groups_always_and_one_of_the_others(
+    name: str, alternatives: list[Group], groups: list[Group]
+) -> None:
+    images, ids = batch(6, 3, 8, 8), torch.arange(6)
+    for i in range(8):
+        found = augmentation(name).draw(KEY.child(i), ids)(images)
+        wanted = idc_by_hand(images, alternatives, groups, KEY.child(i), ids)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_idcs_alternatives_are_equally_frequent() -> None:
+    ids = torch.arange(2)
+    chosen = [augmentation(IDC).parts[2].draw(KEY.child(i), ids).group for i in range(1500)]
+    counts = torch.tensor([chosen.count(group) for group in ("crop", "scale", "rotate")]).double()
+    assert counts.sum() == 1500 and float(((counts - 500) ** 2 / 500).sum()) < 13.8
+
+
+def test_idc_treats_a_siamese_batch_alike_and_has_a_gradient() -> None:
+    images = batch(1, 3, 8, 8).expand(6, -1, -1, -1)
+    for i in range(6):
+        out = siamese(IDC).draw(KEY.child(i), torch.arange(6))(images)
+        assert (out == out[:1]).all()
+        alone = siamese(IDC).draw(KEY.child(i), torch.arange(90, 92))(images[:2])
+        assert torch.equal(alone, out[:2])
+        apart = augmentation(IDC).draw(KEY.child(i), torch.arange(6))(images)
+        assert not (apart == apart[:1]).all()
+        assert torch.autograd.gradcheck(
+            siamese(IDC).draw(KEY.child(i), torch.arange(2)), batch(2, 1, 4, 4).requires_grad_()
+        )
+
+
 def test_the_table_of_names() -> None:
     images = batch(2, 3, 8, 8)
     assert augmentation("none") is NO_AUGMENTATION
@@ -280,7 +336,7 @@ def test_a_joined_name_may_hold_a_choice() -> None:
     assert chosen == {"color", "scale"}
 
 
-@pytest.mark.parametrize("name", ["crop+blur", "blur+crop", "crop++flip", "crop+"])
+@pytest.mark.parametrize("name", ["crop+blur", "blur+crop", "crop++flip", "crop+", "idc:blur", "idc:"])
 def test_an_unknown_part_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="augmentation: '(blur|)' is neither none, dsa, nor some of .*joined by \\+"):
         augmentation(name)

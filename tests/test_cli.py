@@ -32,6 +32,7 @@ from small import (
     state,
     truncate,
 )
+from test_report_stages import WAYS, add_students
 
 import raydd as package
 from raydd import config as configs
@@ -438,6 +439,18 @@ def test_the_report_alone(done: SmallRun, capsys: Captured) -> None:
     assert f"report: {done.out}/report.html" in printed and "synthetic" in printed
     assert "small" in report and (done.out / "report.html").read_text() == report
     assert done.artefacts() == artefacts
+
+
+def test_of_chains_the_table_shows_the_last_stage(tmp_path: Path, capsys: Captured) -> None:
+    run = small_run(tmp_path)
+    add_students(Folder.at(run.out))
+    assert run.does("report") == 0
+    printed = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]
+    shown = {(line[2], line[3]): float(line[5]) for line in lines}
+    means = {way: pytest.approx(50 * sum(stages[-1])) for way, stages in WAYS.items()}
+    assert shown == means and len(lines) == len(WAYS)
+    assert "the report has the curve over all stages" in printed
 
 
 def test_a_report_of_nothing(fresh: SmallRun, tmp_path: Path, capsys: Captured) -> None:

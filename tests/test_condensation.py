@@ -1,7 +1,7 @@
 """DC, DSA and DM as running methods: equations, draws, frozen images, workers, exact continuation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,28 +19,22 @@ from raydd.augment import augmentation
 from raydd.checkpoints import Checkpoints
 from raydd.errors import ConfigError, RunError
 from raydd.functional import FlatNetwork
-from raydd.methods import Start, Task
-from raydd.methods.condensation import (
-    ClassImages,
-    Condensation,
-    CondensationConfig,
-    RealImages,
-    drawn_network,
-    siamese,
-)
+from raydd.methods import Start, Task, condensation
+from raydd.methods.base import Pool
+from raydd.methods.compared import ClassImages, RealImages
+from raydd.methods.condensation import Condensation, CondensationConfig, drawn_network, siamese
 from raydd.methods.dc import (
     DISTANCES,
     PUBLISHED_LOOPS,
     DCConfig,
     DSAConfig,
     GradientMatchingConfig,
-    MatchedGradients,
     class_gradients,
     settle_batch_norms,
 )
-from raydd.methods.dm import DMConfig, MeanFeatures, mean_distance
+from raydd.methods.dm import DMConfig, MeanFeatures
 from raydd.methods.initial import random_real
-from raydd.networks import NetworkConfig
+from raydd.networks import Network, NetworkConfig
 from raydd.random import Key
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
@@ -95,7 +89,7 @@ def earlier() -> SyntheticSet:
 # Equations
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["alone", "after frozen images"])
+@pytest.mark.parametrize("start", ["alone", "after frozen images", "from a pool", "with earlier images learned on"])
 @pytest.mark.parametrize(
     "config",
     [
@@ -109,25 +103,43 @@ def earlier() -> SyntheticSet:
     ],
     ids=["dm", "dm without augmentation", "dc", "dc mse", "dc cosine", "dsa", "dsa chain"],
 )
-def test_steps_are_the_plain_loops(config: CondensationConfig, frozen: bool) -> None:
+def test_steps_are_the_plain_loops(config: CondensationConfig, start: str) -> None:
     config = replace(config, real_batch_size=99)  # all there are: no draw of real images is left
     if isinstance(config, GradientMatchingConfig):
         config = replace(config, network_batch_size=99)
-    before = replace(earlier(), labels=earlier().labels.sort().values) if frozen else None  # in the reference's order
-    method, data = build(config, Start(stage=1, frozen=before)), tiny.data()
-    held = by_class(before.images, before.labels) if before else [torch.zeros(0, 1, 8, 8).double()] * 3
-    images, velocity = list(method.state_dict()["images"].split(2)), [torch.zeros(2, 1, 8, 8).double()] * 3
+    before = replace(earlier(), labels=earlier().labels.sort().values)  # in the reference's order
+    begin = STARTS[start](before)
+    method, data = build(config, begin), tiny.data()
+    held = by_class(before.images, before.labels) if begin.frozen else [torch.zeros(0, 1, 8, 8).double()] * 3
+    new = list(method.result().images.double().split(2))
+    images, velocity = [*held, *new], [torch.zeros_like(x) for x in (*held, *new)]
+    lrs = [begin.frozen_lr_scale * config.image_lr] * 3 + [config.image_lr] * 3
     real = by_class(data.train.images, data.train.labels)
     for iteration in range(2):
-        flat = FlatNetwork(drawn_network(task(), KEY, iteration))
-        step = reference_step(config, flat, iteration)
-        images, velocity, loss = step(real, held, images, velocity)
+        flat = FlatNetwork(drawn_network(task(), KEY, iteration, begin))
+        step = reference_step(config, flat, iteration, lrs)
+        images, velocity, loss = step(real, images, velocity)
         assert method.step() == {"loss": pytest.approx(loss, rel=1e-9)}
-        assert relative_error(method.state_dict()["images"], torch.cat(list(images))) < 1e-9
-        assert relative_error(method.state_dict()["velocity"], torch.cat(list(velocity))) < 1e-7
+        learned = slice(None if begin.frozen_lr_scale else 3, None)
+        assert relative_error(method.state_dict()["images"], torch.cat(list(images[learned]))) < 1e-9
+        assert relative_error(method.state_dict()["velocity"], torch.cat(list(velocity[learned]))) < 1e-7
 
 
-def reference_step(config: CondensationConfig, flat: FlatNetwork, iteration: int) -> Callable[..., Any]:
+def pool(size: int = 3) -> Pool:
+    return [drawn_network(task(), Key.root(99), number).state_dict() for number in range(size)]
+
+
+STARTS: dict[str, Callable[[SyntheticSet], Start]] = {
+    "alone": lambda frozen: Start(),
+    "after frozen images": lambda frozen: Start(stage=1, frozen=frozen),
+    "from a pool": lambda frozen: Start(stage=1, frozen=frozen, pool=pool(), fresh_fraction=0.3),
+    "with earlier images learned on": lambda frozen: Start(stage=1, frozen=frozen, frozen_lr_scale=0.25),
+}
+
+
+def reference_step(
+    config: CondensationConfig, flat: FlatNetwork, iteration: int, lrs: list[float]
+) -> Callable[..., Any]:
     def augment(number: int, label: int, images: Tensor) -> Tensor:
         key = KEY.child("round", iteration, number).child("augment", label)
         return siamese(config.augmentation).draw(key, torch.zeros(len(images), dtype=torch.int64))(images)
@@ -136,7 +148,7 @@ def reference_step(config: CondensationConfig, flat: FlatNetwork, iteration: int
         key = KEY.child("round", iteration, number).child("train").child("augment", epoch, 0)
         return augmentation(config.augmentation).draw(key, torch.arange(len(images)))(images)
 
-    shared = {"augment": augment, "lr": config.image_lr, "momentum": config.momentum}
+    shared = {"augment": augment, "lrs": lrs, "momentum": config.momentum}
     if not isinstance(config, GradientMatchingConfig):
         return partial(reference.dm_step, features, flat.flat(), **shared)
     return partial(
@@ -162,21 +174,28 @@ def test_distances(name: str) -> None:
 def test_no_gradient_where_synthetic_images_are_the_real_ones() -> None:
     network, real = drawn_network(task(), KEY, 0), tiny.data().train.images[:12].double()
     leaf = real.clone().requires_grad_()
-    block = [ClassImages(1, real, real[:0], leaf)]
-    for objective in (MatchedGradients(replace(DC, distance="mse"), False), MeanFeatures(joint=False)):
+    block = [ClassImages(1, real, [], leaf)]
+    for objective in (replace(DC, distance="mse").objective(has_batch_norm=False), MeanFeatures(joint=False)):
         loss = objective.loss(network, block)
         assert float(loss.detach()) == pytest.approx(0, abs=1e-20)
         assert torch.autograd.grad(loss, leaf)[0].abs().max() < 1e-12
 
 
 def test_dm_of_a_linear_map_is_closed() -> None:
-    """L = |W (m - n)|^2 for means m, n of real and synthetic images, hence dL/dx_i = -2 / S W^T W (m - n)."""
-    weight, real, synthetic = tiny.randn(0, 7, 5), tiny.randn(1, 9, 5), tiny.randn(2, 4, 5).requires_grad_()
-    loss = mean_distance(real @ weight.T, synthetic @ weight.T)
-    difference = (real.mean(0) - synthetic.mean(0)).detach()
+    """L = |W (m - n)|^2 for means m, n of real and synthetic images, hence dL/dx_i = -2 / S W^T W (m - n).
+
+    S counts constants too, here in two unequal parts.
+    """
+    weight, real, held, learned = tiny.randn(0, 7, 5), tiny.randn(1, 9, 5), tiny.randn(3, 6, 5), tiny.randn(2, 4, 5)
+    body = nn.Linear(5, 7, bias=False).double()
+    body.weight.data.copy_(weight)
+    loss = MeanFeatures(joint=False).loss(
+        Network(body, 7, 3), [ClassImages(0, real, held.split(4), learned.requires_grad_())]
+    )
+    difference = real.mean(0) - torch.cat([held, learned.detach()]).mean(0)
     assert float(loss.detach()) == pytest.approx(float((weight @ difference).square().sum()))
-    wanted = (-2 / 4 * weight.T @ weight @ difference).expand(4, 5)
-    torch.testing.assert_close(torch.autograd.grad(loss, synthetic)[0], wanted)
+    wanted = (-2 / 10 * weight.T @ weight @ difference).expand(4, 5)
+    torch.testing.assert_close(torch.autograd.grad(loss, learned)[0], wanted)
 
 
 def test_published_loops() -> None:
@@ -196,6 +215,10 @@ def test_real_images_of_a_class_none_twice() -> None:
         assert len(set(rows)) == len(rows) == size and set(data.labels[rows].tolist()) == {1}
     assert not torch.equal(real.draw(KEY, 1, 5), real.draw(KEY.child(0), 1, 5))
     assert torch.equal(real.draw_all(KEY, 4)[4:8], real.draw(KEY, 1, 4))
+    images, labels = real.draw_any(KEY, 20)
+    rows = [int((data.images == image).flatten(1).all(1).nonzero()) for image in images]
+    assert len(set(rows)) == 20 and torch.equal(data.labels[rows], labels)
+    assert len(real.draw_any(KEY, 99)[1]) == 36
 
 
 def test_every_iteration_has_a_network_of_its_own() -> None:
@@ -204,14 +227,27 @@ def test_every_iteration_has_a_network_of_its_own() -> None:
 
 
 def test_networks_of_a_pool() -> None:
-    pool = [drawn_network(task(), Key.root(99), number).state_dict() for number in range(3)]
-    found = [drawn_network(task(), KEY, t, pool).state_dict() for t in range(20)]
-    used = [next(i for i, state in enumerate(pool) if torch.equal(state["head.bias"], x["head.bias"])) for x in found]
+    members = pool()
+    found = [drawn_network(task(), KEY, t, Start(pool=members)).state_dict() for t in range(20)]
+    used = [next(i for i, state in enumerate(members) if is_same(state, x)) for x in found]
     assert set(used) == {0, 1, 2} and used[:3] * 6 != used[:18]
-    kept = pool[used[0]]["head.weight"].clone()
-    method = Condensation(DC, task(), Start(), KEY, MatchedGradients(DC, False), pool)
-    assert method.step() != build(DC).step()
-    assert torch.equal(pool[used[0]]["head.weight"], kept)  # what a step trains is a copy
+    kept = members[used[0]]["head.weight"].clone()
+    assert build(DC, Start(pool=members)).step() != build(DC).step()
+    assert torch.equal(members[used[0]]["head.weight"], kept)  # what a step trains is a copy
+
+
+def is_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return torch.equal(one["head.bias"], other["head.bias"])
+
+
+def test_some_networks_are_fresh_beside_a_pool() -> None:
+    for fraction, least, most in ((0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)):
+        start = Start(pool=pool(1), fresh_fraction=fraction)
+        found = [drawn_network(task(), KEY, t, start).state_dict() for t in range(200)]
+        fresh = [t for t, state in enumerate(found) if not is_same(state, start.pool[0])]
+        assert least <= len(fresh) <= most
+        for t in fresh[:3]:
+            assert is_same(found[t], drawn_network(task(), KEY, t).state_dict())
 
 
 def test_siamese_draws_are_shared_by_all_samples() -> None:
@@ -233,7 +269,7 @@ def test_starting_images() -> None:
         assert result.soft_labels is None and result.learned_lr == (None,)
     noise = build(replace(DC, images_per_class=40)).result().images  # more than there are real ones
     assert len(noise) == 120 and abs(float(noise.mean())) < 0.05 and abs(float(noise.std()) - 1) < 0.05
-    assert build(DC).averaged() is None
+    assert build(DC).averaged() is None and build(DC).revised() is None
 
 
 def test_the_global_generator_plays_no_part() -> None:
@@ -274,6 +310,80 @@ def test_frozen_images_take_part_and_never_change(config: CondensationConfig) ->
     assert len(result) == 6 and result.stage.tolist() == [1] * 6
     assert build(config, Start(stage=1, frozen=replace(frozen, images=-frozen.images))).step()["loss"] != loss
     assert build(config).step()["loss"] != loss
+    assert method.revised() is None and len(method.state_dict()["images"]) == 6
+
+
+@pytest.mark.parametrize("config", [DM, replace(DC, network_batch_size=4), DSA], ids=METHODS.keys())
+def test_no_gradient_by_frozen_images_is_ever_asked_for(
+    config: CondensationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither asked for nor made room for: of no more than a few images at a time anything is kept for the way back."""
+    asked: list[Tensor] = []
+    kept: list[int] = []
+    differentiate = torch.autograd.grad
+
+    def listening(outputs: Tensor, inputs: Any, **options: Any) -> Any:
+        asked.extend([inputs] if isinstance(inputs, Tensor) else inputs)
+        return differentiate(outputs, inputs, **options)
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.ndim == 4:
+            kept.append(len(tensor))
+        return tensor
+
+    monkeypatch.setattr(torch.autograd, "grad", listening)
+    monkeypatch.setattr(condensation, "CONSTANTS_AT_ONCE", 4)
+    frozen = repeated(earlier(), 20)
+    method = build(config, Start(stage=1, frozen=frozen))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        method.step()
+    assert 2 <= max(kept) <= config.real_batch_size
+    assert not frozen.images.requires_grad and frozen.images.grad is None
+    images = [tensor for tensor in asked if tensor.shape[1:] == (1, 8, 8)]
+    assert images and all(len(tensor) == 2 for tensor in images)
+
+
+def repeated(frozen: SyntheticSet, copies: int) -> SyntheticSet:
+    rows = torch.arange(len(frozen)).repeat(copies)
+    return replace(frozen, images=frozen.images[rows], labels=frozen.labels[rows], stage=frozen.stage[rows])
+
+
+@CONFIGS
+def test_frozen_images_in_chunks_count_as_together(config: CondensationConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Start(stage=1, frozen=repeated(earlier(), 3))
+    together = after(build(config, start), 2).state_dict()
+    monkeypatch.setattr(condensation, "CONSTANTS_AT_ONCE", 2)
+    found = after(build(config, start), 2).state_dict()
+    for name in ("images", "velocity"):
+        assert relative_error(found[name], together[name]) < 1e-10
+
+
+@CONFIGS
+def test_earlier_images_that_are_learned_on(config: CondensationConfig) -> None:
+    """They move at their own rate, keep all else that they were, and what they were made from stays."""
+    frozen = replace(earlier(), soft_labels=tiny.randn(8, 4, 3).float(), learned_lr=(0.5,))
+    kept = frozen.images.clone()
+    method = build(config, Start(stage=1, frozen=frozen, frozen_lr_scale=0.1), dtype=torch.float32)
+    first = method.revised()
+    assert first is not None and torch.equal(first.images, kept)
+    after(method, 2)
+    revised = method.revised()
+    assert revised is not None and torch.equal(frozen.images, kept)
+    assert replace(revised, images=kept) == replace(frozen, images=kept)
+    assert (revised.images - kept).flatten(1).norm(dim=1).gt(0).all()
+    assert len(method.result()) == 6 and len(method.state_dict()["images"]) == 10
+    none = build(config, Start(frozen_lr_scale=0.1))
+    assert none.revised() is None
+    assert_equal(after(none, 1).state_dict(), after(build(config), 1).state_dict())
+
+
+@CONFIGS
+def test_continuation_with_earlier_images_learned_on(config: CondensationConfig) -> None:
+    start = Start(stage=1, frozen=earlier(), frozen_lr_scale=0.5, pool=pool(), fresh_fraction=0.5)
+    whole = after(build(config, start), 2)
+    resumed = build(config, start)
+    resumed.load_state_dict(whole.state_dict())
+    assert_equal(after(resumed, 2).state_dict(), after(whole, 2).state_dict())
 
 
 # Batch norm
@@ -287,8 +397,9 @@ def test_settled_batch_norms_make_images_independent() -> None:
     wanted(network.body[0].conv(images))
     assert torch.allclose(network.body[0].norm.running_mean, wanted.running_mean)
     assert torch.allclose(network(images)[:3], network(images[:3]))
-    parts = [class_gradients(network, half, 0, create_graph=False) for half in images.split(18)]
-    whole = class_gradients(network, images, 0, create_graph=False)
+    params = list(network.parameters())
+    parts = [class_gradients(network, params, half, 0) for half in images.split(18)]
+    whole = class_gradients(network, params, images, 0)
     for first, second, both in zip(*parts, whole, strict=True):
         assert torch.allclose((first + second) / 2, both)
 
@@ -297,14 +408,18 @@ def test_dm_embeds_all_classes_together_under_batch_norm() -> None:
     network, data = drawn_network(task(BATCH_NORM), KEY, 0), tiny.data().train
     real, learned = by_class(data.images, data.labels), list(tiny.randn(3, 3, 2, 1, 8, 8).unbind())
     held = by_class(earlier().images, earlier().labels)
-    block = [ClassImages(c, real[c], held[c], learned[c]) for c in range(3)]
-    found = MeanFeatures(joint=True).loss(network, block)
+    held[0] = torch.cat([held[0], held[0]])
+
+    def block() -> list[ClassImages]:
+        return [ClassImages(c, real[c], held[c].split(3), learned[c]) for c in range(3)]
+
+    found = MeanFeatures(joint=True).loss(network, block())
     of_real = network.features(torch.cat(real)).split(12)
     of_synthetic = network.features(torch.cat([*held, *learned]))
-    labels = torch.tensor([0, 0, 1, 2, 0, 0, 1, 1, 2, 2])
+    labels = torch.tensor([0] * 4 + [1, 2, 0, 0, 1, 1, 2, 2])
     wanted = sum((of_real[c].mean(0) - of_synthetic[labels == c].mean(0)).square().sum() for c in range(3))
     assert torch.allclose(found, wanted)
-    assert not torch.allclose(MeanFeatures(joint=False).loss(network, block), wanted)
+    assert not torch.allclose(sum(MeanFeatures(joint=False).loss(network, [part]) for part in block()), wanted)
 
 
 # Continuation

@@ -88,11 +88,12 @@ def opened(run: SmallRun) -> Run:
 def test_every_class_group_is_an_artefact_and_the_set_their_union(finished: SmallRun) -> None:
     run = opened(finished)
     name = run.config.method.name
-    assert run.num_groups == GROUPS[name] == len((run.stage(0) / "groups").folders())
+    (stage,) = run.stages
+    assert stage.num_groups == GROUPS[name] == len((stage.folder / "groups").folders())
     made = SyntheticSet.load(run.synthetic)
     count = run.config.method.images_per_class
     assert made.labels.tolist() == [label for label in range(10) for _ in range(count)]
-    of_groups = [SyntheticSet.load(run.group(0, number) / "synthetic") for number in range(run.num_groups)]
+    of_groups = [SyntheticSet.load(stage.group(number) / "synthetic") for number in range(stage.num_groups)]
     for label in range(10):
         parts = torch.cat([part.images[part.labels == label] for part in of_groups])
         assert torch.equal(parts, made.images[made.labels == label])

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from raydd import networks
 from raydd.augment import DSA, Augmentation, Group
+from raydd.convnet_steps import ConvNetSteps
 from raydd.functional import (
     DifferentiatedSteps,
     FlatNetwork,
+    FrozenRows,
     InnerGradients,
     InnerLoop,
     InnerStep,
     PiecewiseSteps,
+    Steps,
     adjoint,
     hard_cross_entropy,
     shard,
@@ -28,6 +31,7 @@ from raydd.functional import (
 )
 from raydd.methods.matching import matching_loss
 from raydd.random import Key, seeded
+from raydd.written_steps import WrittenSteps
 
 KEY = Key.root(0)
 GROUPS: tuple[Group, ...] = DSA().strategy
@@ -53,6 +57,8 @@ class Problem:
     curvature: bool = True
     last_steps: int | None = None
     matched_fraction: float = 1.0
+    num_frozen: int = 0
+    """How many of the images, the first ones, are not learned."""
 
     @property
     def images(self) -> Tensor:
@@ -86,8 +92,16 @@ class Problem:
         """With this worker's share of every batch."""
         steps = []
         for t, batch in enumerate(self.batches):
-            index = shard(batch)
-            steps.append(InnerStep(index, len(batch), self.augmentation.draw(KEY.child(t), index)))
+            index, key = shard(batch), KEY.child(t)
+            of_frozen, learned = index[index < self.num_frozen], index[index >= self.num_frozen]
+            frozen = FrozenRows(
+                self.images[: self.num_frozen],
+                self.labels[: self.num_frozen],
+                of_frozen,
+                self.augmentation.draw(key, of_frozen),
+            )
+            draw, rows = self.augmentation.draw(key, learned), learned - self.num_frozen
+            steps.append(InnerStep(rows, len(batch), draw, frozen if self.num_frozen else None))
         loss = soft_cross_entropy if self.soft else hard_cross_entropy
         return InnerLoop(
             DifferentiatedSteps(flat_network(), loss), steps, curvature=self.curvature, last_steps=self.last_steps
@@ -99,9 +113,10 @@ class Problem:
         batches = [batch.tolist() for batch in self.batches]
         return reference_network, self.start, self.target, self.lr, self.images, self.labels, batches, draws
 
-    def solve(self) -> tuple[Tensor, InnerGradients]:
-        """The product's loss and gradients."""
-        loop, images, labels = self.loop(), self.images, self.labels
+    def solve(self, steps: Steps | None = None) -> tuple[Tensor, InnerGradients]:
+        """The product's loss and gradients; by other steps, if given."""
+        loop, images, labels = self.loop(), self.images[self.num_frozen :], self.labels[self.num_frozen :]
+        loop = loop if steps is None else replace(loop, steps=steps)
         trajectory = unroll(loop, self.start, self.lr, images, labels)
         loss, cotangent = matching_loss(trajectory.params[-1], self.target, self.start, self.matched_fraction)
         return loss, adjoint(loop, trajectory, self.lr, images, labels, cotangent)
@@ -115,20 +130,17 @@ class Problem:
         sizes = [p.numel() for p in flat_network().module.parameters()]
         mask = matching.deep_mask(sizes, max(self.matched_fraction, 1 / sum(sizes)))
         loss = matching.unrolled_loss(network, start, target, lr, images, labels, *draws, self.last_steps, mask)
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        return {"loss": loss.detach(), **dict(zip(leaves, gradients, strict=True))}
+        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        learned = {name: gradient[self.num_frozen :] for name, gradient in gradients.items() if gradient.ndim}
+        return {"loss": loss.detach(), **gradients, **learned}
 
 
 @pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("rows", [1, 2, 3, 100])
 def test_pieces_of_a_batch_add_up(rows: int, soft: bool) -> None:
-    problem = Problem(soft, steps=3)
-    whole = problem.loop()
-    pieces = replace(whole, steps=PiecewiseSteps(whole.steps, rows))
-    inputs = problem.lr, problem.images, problem.labels
-    trajectory = unroll(pieces, problem.start, *inputs)
-    loss, cotangent = matching_loss(trajectory.params[-1], problem.target, problem.start)
-    assert_same(as_results(loss, adjoint(pieces, trajectory, *inputs, cotangent)), problem.reference())
+    for problem in (Problem(soft, steps=3), Problem(soft, steps=3, num_frozen=9)):
+        found = problem.solve(PiecewiseSteps(problem.loop().steps, rows))
+        assert_same(as_results(*found), problem.reference())
 
 
 def as_results(loss: Tensor, gradients: InnerGradients) -> Results:
@@ -165,6 +177,31 @@ def test_losses_are_sums_over_the_batch(soft: bool) -> None:
 def test_adjoint_is_the_gradient_of_the_full_unroll(group: Group, steps: int, soft: bool) -> None:
     problem = Problem(soft, steps, augmentation=DSA(strategy=(group,)))
     assert_same(as_results(*problem.solve()), problem.reference())
+
+
+@soft_and_hard
+@pytest.mark.parametrize("num_frozen", [1, 10, NUM_IMAGES - 1])
+def test_adjoint_behind_frozen_images(num_frozen: int, soft: bool) -> None:
+    """In batches of which some hold frozen or learned images only; their gradients are those of the learned alone."""
+    for augmentation in (DSA(), *(DSA(strategy=(group,)) for group in GROUPS)):
+        problem = Problem(soft, steps=8, batch_size=3, augmentation=augmentation, num_frozen=num_frozen)
+        found = problem.solve()
+        assert len(found[1].images) == NUM_IMAGES - num_frozen
+        assert_same(as_results(*found), problem.reference())
+    kinds = [(step.index.numel() > 0, len(step.frozen.index) > 0) for step in problem.loop().batches if step.frozen]
+    assert len(kinds) == 8 and len(set(kinds)) > 1
+
+
+@soft_and_hard
+@pytest.mark.parametrize("num_frozen", [1, 10, NUM_IMAGES - 1])
+def test_written_steps_behind_frozen_images(num_frozen: int, soft: bool) -> None:
+    problem = Problem(soft, steps=8, batch_size=3, num_frozen=num_frozen)
+    equations = ConvNetSteps.of(flat_network(), NETWORK, SHAPE)
+    assert equations is not None
+    wanted = problem.reference()
+    for steps in (WrittenSteps(equations, 5, compiled=False), WrittenSteps(equations, 3, compiled=False)):
+        assert_same(as_results(*problem.solve(steps)), wanted)
+    assert_same(as_results(*problem.solve(PiecewiseSteps(steps, 2))), wanted)
 
 
 @pytest.mark.parametrize("batch_size", [1, NUM_IMAGES])
@@ -269,6 +306,8 @@ SHARDED = {
     "fewer rows than workers": Problem(soft=True, steps=12, batch_size=2),
     "truncated": Problem(soft=True, steps=4, last_steps=2),
     "tesla": Problem(soft=True, steps=4, batch_size=2, curvature=False),
+    "frozen": Problem(soft=True, steps=7, num_frozen=11),
+    "mostly frozen": Problem(soft=False, steps=12, batch_size=2, num_frozen=19),
 }
 
 

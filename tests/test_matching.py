@@ -91,7 +91,8 @@ def differs(found: Results, other: Results) -> list[str]:
 @pytest.mark.parametrize("frozen", [False, True], ids=["alone", "after frozen images"])
 @pytest.mark.parametrize("config", EXACT.values(), ids=EXACT.keys())
 def test_outer_loop_is_torch_sgd_on_the_unrolled_loss(config: MatchingConfig, frozen: bool) -> None:
-    config = replace(config, augmentation="none")  # the whole set in every step: no draw is left but the segment
+    # the whole set in every step: no draw is left but the segment
+    config = replace(config, augmentation="none", synthetic_batch_size=12 if frozen else None)
     before = first_stage(config) if frozen else None
     method = build(config, Start(stage=1, frozen=before))
     store, state = task().require_trajectories(), method.state_dict()

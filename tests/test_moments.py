@@ -9,7 +9,7 @@ import torch
 from reference import recover as reference
 from torch import Tensor, nn
 
-from raydd.methods.moments import averages, bn_loss, measured_norm, measuring
+from raydd.methods.moments import FrozenMoments, averages, bn_loss, measured_norm, measuring
 
 
 def norm(channels: int, dtype: torch.dtype = torch.float64) -> nn.BatchNorm2d:
@@ -123,3 +123,83 @@ def test_network_is_as_before_when_measured() -> None:
     with pytest.raises(ValueError, match="stop"), measuring(teacher.batch_norms(), averages(torch.tensor([0]), 1)):
         raise ValueError("stop")
     assert torch.equal(teacher.module(images), alone)
+
+
+# Together with images that are constants
+
+
+def frozen_moments(images: Tensor, members_PM: Tensor, dtype: torch.dtype = torch.float64) -> FrozenMoments:
+    teacher = taught.teacher(dtype)
+    return FrozenMoments.of(teacher.module, teacher.batch_norms(), images.to(dtype).split(3), members_PM)
+
+
+def test_moments_with_constants_by_hand() -> None:
+    # Pixels 1 and 3 beside the constants 4, 4, 6 and 6 of two images: mean (1 + 3 + 4 + 4 + 6 + 6) / 6 = 4, mean square
+    # 114 / 6 = 19, variance 3. The second group has the pixels 0 and 2, and no constants: mean 1, variance 1.
+    layer = nn.BatchNorm2d(1, eps=0).eval().requires_grad_(False)
+    layer.running_mean.fill_(10)
+    layer.running_var.fill_(5)
+    constants = torch.tensor([[4.0, 4.0], [6.0, 6.0]], dtype=torch.float64).view(2, 1, 1, 2)
+    known = FrozenMoments.of(layer.double(), [layer], [constants], torch.tensor([[1.0, 1.0], [0.0, 0.0]]).double())
+    images = torch.tensor([[0.0, 2.0], [1.0, 3.0]], dtype=torch.float64).view(2, 1, 1, 2)
+    with measuring([layer], averages(torch.tensor([1, 0]), 2), known) as found:
+        layer(images)
+    assert found[0].tolist() == pytest.approx([6 + 2, 9 + 4])
+
+
+@pytest.mark.parametrize("num_frozen", [1, 7])
+def test_gradient_beside_constants_is_that_of_the_value(num_frozen: int) -> None:
+    averages_PN = averages(torch.tensor([1, 0, 1, 1, 0]), 2)
+    layer, images = norm(3), randn(5, 3, 2, 4).requires_grad_()
+    members = torch.tensor([[1.0] * num_frozen, [0.0] * num_frozen]).double()
+    known = FrozenMoments.of(layer, [layer], [2 * randn(num_frozen, 3, 2, 4) + 1], members)
+    averages_PN, (constants,) = known.beside(averages_PN)
+    call = partial(measured_norm, norm=layer, averages_PN=averages_PN, constants=constants)
+    assert torch.autograd.gradcheck(call, images)
+
+
+def test_moments_are_those_of_one_batch_with_the_constants() -> None:
+    """Of three groups: one with two frozen images, one with six, of which the two share one, and one without any."""
+    teacher, data = taught.teacher(torch.float64), taught.data().train
+    frozen, images = data.images[:7].double(), data.images[10:16].double().requires_grad_()
+    groups = torch.tensor([0, 2, 1, 1, 2, 1])
+    members = torch.zeros(3, 7, dtype=torch.float64)
+    members[0, [0, 3]] = 1
+    members[1, [1, 2, 3, 4, 5, 6]] = 1
+    with measuring(teacher.batch_norms(), averages(groups, 3), frozen_moments(frozen, members)) as found:
+        logits = teacher.module(images)
+    loss = bn_loss(found, 10.0)
+    (gradient,) = torch.autograd.grad(logits.sin().sum() + loss @ torch.tensor([1.0, 2.0, 3.0]).double(), images)
+    for group in range(3):
+        own = images.detach()[groups == group].requires_grad_()
+        logits, wanted = reference.moment_loss(teacher.module, own, 10.0, frozen[members[group] > 0])
+        assert loss[group].item() == pytest.approx(wanted.item(), rel=1e-10)
+        (by_hand,) = torch.autograd.grad(logits.sin().sum() + (group + 1) * wanted, own)
+        assert (gradient[groups == group] - by_hand).norm() < 1e-9 * by_hand.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_group_without_constants_is_as_before_to_the_bit(dtype: torch.dtype) -> None:
+    teacher, images = taught.teacher(dtype), taught.data().train.images.to(dtype)
+    averages_PN, members = averages(torch.tensor([0, 1, 0, 1, 1]), 2), torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+    both = []
+    for known in (None, frozen_moments(images[20:22], members, dtype)):
+        leaf = images[:5].clone().requires_grad_()
+        with measuring(teacher.batch_norms(), averages_PN, known) as found:
+            teacher.module(leaf)
+        loss = bn_loss(found, 10.0)
+        both.append((loss.detach(), torch.autograd.grad(loss[0], leaf)[0]))
+    (alone, gradient), (beside, other_gradient) = both
+    assert alone[0] == beside[0]
+    assert abs(alone[1] - beside[1]) > 1e-3
+    assert torch.equal(gradient, other_gradient)
+
+
+def test_constants_leave_no_graph_and_no_hooks() -> None:
+    teacher = taught.teacher()
+    images = taught.data().train.images[:4].requires_grad_()
+    known = frozen_moments(images, torch.ones(1, 4, dtype=torch.float64), torch.float32)
+    assert not any(sums.requires_grad for sums in known.sums)
+    assert not any(layer._forward_pre_hooks for layer in teacher.batch_norms())
+    assert [tuple(sums.shape) for sums in known.sums] == [(2, 1, 4), (2, 1, 4)]
+    assert known.count_P.tolist() == [4]

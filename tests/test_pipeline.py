@@ -348,12 +348,12 @@ def test_an_inner_step_is_halved_until_it_fits_into_half_of_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = opened(finished_run(tmp_path))
-    assert choices.rows_at_once(run) == 10
+    assert choices.rows_at_once(run.last_stage) == 10
     facts = DataFacts(len(run.data.train), len(run.data.test), run.data.shape, run.data.num_classes)
     for rows, wanted in ((10, 10), (9, 5), (5, 5), (4, 3), (1, 1)):
         taken = matching_step(run.config.network, facts, rows, True).memory_bytes
         monkeypatch.setattr(process, "memory_bytes", lambda device, taken=taken: 2 * taken)
-        assert choices.rows_at_once(run) == wanted, rows
+        assert choices.rows_at_once(run.last_stage) == wanted, rows
 
 
 def test_a_run_travels_light(tmp_path: Path) -> None:

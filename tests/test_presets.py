@@ -182,7 +182,8 @@ def test_there_is_a_plan_and_a_name_of_its_own(name: str) -> None:
     plan = planned(config)
     first = {"trajectories": ["experts"], "teacher": ["teacher"], "data": []}[config.method.works_on]
     ranks = ["rank"] * config.method.uses_ranking
-    assert [step.work for step in plan.steps] == ["data", *first, *ranks, "distill", "evaluate"]
+    between = ["transition"] * (config.stages.count > 1 and config.stages.conditioning == "synthetic")
+    assert [step.work for step in plan.steps] == ["data", *first, *ranks, *between, "distill", "evaluate"]
     assert all(step.flops > 0 and step.peak_memory_bytes > 0 for step in plan.steps[1:])
     assert config.out == f"runs/{config.name}"
     assert config.name == name.removesuffix(".yaml").replace("/", "-").replace("_", "-")

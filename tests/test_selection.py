@@ -106,6 +106,7 @@ def test_rded_is_finished_at_once() -> None:
     assert (method.units, RDED.num_groups(5)) == (5, 5)
     assert whole.labels.tolist() == [label for label in range(5) for _ in range(3)]
     assert whole.is_exact
+    assert method.revised() is None
     assert whole.card == {"image_iterations": 0, "uniform_iterations": 0, "saving": 0.0}
     assert torch.equal(torch.cat([part.images for part in method.results()]), whole.images)
     with pytest.raises(RunError, match="nothing is optimised"):

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key, seeded
 from raydd.storage import Folder, content_key
-from raydd.teacher import Teacher, TeacherConfig, from_weights, teacher_identity, train_teacher
+from raydd.teacher import Teacher, TeacherConfig, from_weights, teacher_epochs, teacher_identity, train_teacher
 from raydd.training import Recipe, accuracy, predict
 from raydd.views import ViewsConfig
 from raydd.whitening import Identity, Standardise
@@ -36,10 +36,16 @@ CONFIG = TeacherConfig(
 
 
 def trained(
-    work: Path, config: TeacherConfig = CONFIG, progress: Progress | None = None, data: PreparedData | None = None
+    work: Path,
+    config: TeacherConfig = CONFIG,
+    progress: Progress | None = None,
+    data: PreparedData | None = None,
+    kept: Sequence[int] = (),
 ) -> Teacher:
     checkpoints = Checkpoints(Folder.at(work), "teacher")
-    return train_teacher(config, NETWORK, data or tiny.data(), KEY, CPU, checkpoints, progress or NoProgress())
+    return train_teacher(
+        config, NETWORK, data or tiny.data(), KEY, CPU, checkpoints, progress or NoProgress(), kept_epochs=kept
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +61,23 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def on_a_worker(work: str, config: TeacherConfig) -> Results:
-    made = trained(Path(work), config)
-    return {**made.module.state_dict(), "test": torch.tensor(made.card.test_accuracy)}
+    made = trained(Path(work), config, kept=[1])
+    early = {f"early.{name}": tensor for name, tensor in made.early[1].items()}
+    return {**made.module.state_dict(), **early, "test": torch.tensor(made.card.test_accuracy)}
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop+flip"])
 def test_any_number_of_workers_trains_the_same_teacher(augmentation: str, tmp_path: Path) -> None:
     config = replace(CONFIG, training=replace(CONFIG.training, epochs=2, augmentation=augmentation))
-    wanted = trained(tmp_path / "alone", config)
+    wanted = trained(tmp_path / "alone", config, kept=[1])
     for world in (1, 2, 3):
         workers = tiny.on_workers(world, on_a_worker, str(tmp_path / str(world)), config)
         for found in workers:
             assert all(torch.equal(tensor, workers[0][name]) for name, tensor in found.items())
         for name, tensor in wanted.module.state_dict().items():
             torch.testing.assert_close(workers[0][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+            early = workers[0][f"early.{name}"]
+            torch.testing.assert_close(early, wanted.early[1][name], rtol=1e-4, atol=1e-5, msg=name)
         saved = Checkpoints(Folder.at(tmp_path / str(world)), "teacher").load()
         assert saved is not None and len(saved[1]) == 2
 
@@ -361,3 +370,122 @@ def test_the_first_network_is_drawn_from_the_key(tmp_path: Path) -> None:
     for now, before in zip(found.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(now, before.detach(), rtol=0, atol=1e-9)
     assert found.body[0].norm.num_batches_tracked == 3
+
+
+# Earlier epochs
+
+
+def states(folder: Path) -> dict[int, dict[str, torch.Tensor]]:
+    """The network after each epoch of one that nobody broke off, as its checkpoints had it."""
+    found = {}
+
+    class Copied(NoProgress):
+        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+            saved = Checkpoints(Folder.at(folder), "teacher").load()
+            assert saved is not None and len(saved[1]) == done
+            own = {name.removeprefix("module."): t for name, t in saved[0].items() if name.startswith("module.")}
+            found[int(done)] = own
+
+    trained(folder, progress=Copied())
+    return found
+
+
+def test_each_stage_has_its_part_of_the_epochs() -> None:
+    assert teacher_epochs(200, 5) == (40, 80, 120, 160, 200)
+    assert teacher_epochs(10, 3) == (4, 7, 10)
+    assert teacher_epochs(3, 5) == (1, 2, 2, 3, 3)
+    assert teacher_epochs(30, 1) == (30,)
+
+
+def test_earlier_epochs_are_kept_and_opened(made: Teacher, tmp_path: Path) -> None:
+    wanted, folder = states(tmp_path / "plain"), Folder.at(tmp_path / "saved")
+    found = trained(tmp_path / "work", kept=teacher_epochs(6, 3))
+    assert same(found.module, made.module) and found.card == made.card
+    assert sorted(found.early) == [2, 4]
+    found.save(folder, "key")
+    names = ["card.json", "manifest.json", "model-epoch-00002.safetensors", "model-epoch-00004.safetensors"]
+    assert folder.files() == [*names, "model.safetensors"]
+    for epoch in (2, 4, 6, None):
+        opened = Teacher.load(folder, CPU, epoch)
+        tiny.assert_equal(dict(opened.module.state_dict()), wanted[epoch or 6])
+        assert opened.card == made.card and opened.epoch == (epoch if epoch in (2, 4) else None)
+        assert not opened.module.training and not any(p.requires_grad for p in opened.module.parameters())
+    assert not torch.equal(wanted[2]["head.weight"], wanted[4]["head.weight"])
+    assert Teacher.stored_epochs(folder) == {2, 4, 6}
+    with pytest.raises(ArtefactError, match="what the teacher was after epoch 3 was not kept; run `raydd teacher`"):
+        Teacher.load(folder, CPU, 3)
+
+
+def test_nothing_is_kept_that_nobody_wants(made: Teacher, tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path / "saved")
+    assert Teacher.stored_epochs(folder) == frozenset()
+    trained(tmp_path / "work", kept=[6]).save(folder, "key")
+    assert folder.files() == ["card.json", "manifest.json", "model.safetensors"]
+    assert Teacher.stored_epochs(folder) == {6}
+    assert same(Teacher.load(folder, CPU, 6).module, made.module)
+
+
+def test_a_teacher_is_stored_anew_with_more_epochs(made: Teacher, tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path / "saved")
+    made.save(folder, "key")
+    again = trained(tmp_path / "work", kept=[3])
+    again.save(folder, "key")
+    assert Teacher.stored_epochs(folder) == {3, 6}
+    assert same(Teacher.load(folder, CPU).module, made.module)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 6])
+def test_kept_epochs_outlive_an_interruption(after: int, tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", kept=[2, 4])
+    with pytest.raises(InterruptedError):
+        trained(tmp_path / "broken", progress=Stop(after), kept=[2, 4])
+    resumed = trained(tmp_path / "broken", kept=[2, 4])
+    assert same(resumed.module, whole.module) and resumed.card == whole.card
+    assert sorted(resumed.early) == [2, 4]
+    for epoch in (2, 4):
+        tiny.assert_equal(dict(resumed.early[epoch]), dict(whole.early[epoch]))
+    assert Folder.at(tmp_path / "broken").files() == ["teacher.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "before, kept, epochs", [((), [4], 3), ((), [3], 6), ((), [2, 4], 6), ((2,), [2, 4], 3), ((2, 3), [4], 3)]
+)
+def test_a_checkpoint_without_what_is_wanted_is_not_gone_on_from(
+    before: Sequence[int], kept: Sequence[int], epochs: int, tmp_path: Path
+) -> None:
+    """The third epoch is the last finished one; `epochs` are trained then."""
+    whole = trained(tmp_path / "whole", kept=[2, 3, 4])
+    with pytest.raises(InterruptedError):
+        trained(tmp_path / "broken", progress=Stop(3), kept=before)
+    told: list[float] = []
+
+    class Told(NoProgress):
+        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+            told.append(done)
+
+    resumed = trained(tmp_path / "broken", progress=Told(), kept=kept)
+    assert len(told) == epochs
+    assert sorted(resumed.early) == kept and same(resumed.module, whole.module)
+    for epoch in kept:
+        tiny.assert_equal(dict(resumed.early[epoch]), dict(whole.early[epoch]))
+
+
+def test_an_earlier_epoch_is_not_held_against_the_card(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path / "saved")
+    trained(tmp_path / "work", kept=[1]).save(folder, "key")
+    early, last = Teacher.load(folder, CPU, 1), Teacher.load(folder, CPU)
+    found = accuracy(predict(early.module, tiny.data().test.images), tiny.data().test.labels)
+    assert abs(found - early.card.check_accuracy) > 0.06
+    early.check(tiny.data())
+    last.check(tiny.data())
+    with pytest.raises(DataError, match="in another order"):
+        early.check(replace(tiny.data(), class_names=("ant", "cat", "bee")))
+
+
+def test_a_teacher_from_a_file_has_no_epochs(made: Teacher, tmp_path: Path) -> None:
+    save_file(made.module.state_dict(), tmp_path / "ours.safetensors")
+    config, folder = TeacherConfig(weights=str(tmp_path / "ours.safetensors")), Folder.at(tmp_path / "saved")
+    from_weights(config, NETWORK, tiny.data(), CPU).save(folder, "key")
+    assert Teacher.stored_epochs(folder) == frozenset()
+    with pytest.raises(ConfigError, match=r"^stages.teacher_conditions: .* teacher.weights and has no epochs"):
+        Teacher.load(folder, CPU, 3)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from raydd import networks, random
 from raydd.errors import ConfigError, RunError
 from raydd.networks import NetworkConfig
-from raydd.optimizers import lr_factor
+from raydd.optimizers import Schedule, lr_factor
 from raydd.random import Key, seeded
 from raydd.training import Recipe, Training, accuracy, predict
 from raydd.views import ViewsConfig
@@ -218,7 +218,8 @@ def test_gsams_second_look_leaves_the_running_statistics_alone() -> None:
 def test_keys_of_plain_trainings_do_not_know_gsam() -> None:
     fields = "epochs lr momentum weight_decay batch_size schedule augmentation"
     assert list(RECIPE.identity()) == fields.split() == list(replace(RECIPE, gsam_adaptive=False).identity())
-    later = {"optimizer": "adamw", "temperature": 4.0, "warmup_epochs": 2, "views": ViewsConfig(mix="mixup")}
+    later = {"optimizer": "adamw", "temperature": 4.0, "warmup_epochs": 2, "cutmix": 0.5}
+    later |= {"views": ViewsConfig(mix="mixup")}
     for name, value in later.items():
         recipe = replace(RECIPE, momentum=0.0, **{name: value})
         added = asdict(value) if name == "views" else value
@@ -337,8 +338,20 @@ HALF = [0.05 * math.cos(math.pi * epoch / 20) ** 2 for epoch in range(5)]
         ({"schedule": "cosine", "epochs": 8, "warmup_epochs": 3}, [0.0005, 0.017, 0.0335, *COSINE]),
         ({"schedule": "constant", "warmup_epochs": 1}, [0.0005, 0.05, 0.05, 0.05, 0.05]),
         ({"schedule": "step", "epochs": 9, "warmup_epochs": 2}, [0.0005, 0.02525, *[0.05] * 5, 0.005, 0.005]),
+        ({"schedule": "step_kept", "epochs": 7}, [*[0.05] * 5, 0.005, 0.005]),
+        ({"schedule": "two_steps", "epochs": 7}, [*[0.05] * 4, 0.01, 0.002, 0.002]),
+        ({"schedule": "two_steps", "epochs": 9, "warmup_epochs": 3}, [0.0005, 0.017, 0.0335, *[0.05] * 4, 0.01, 0.002]),
     ],
-    ids=["cosine", "half cosine", "warm-up and cosine", "warm-up", "warm-up and step"],
+    ids=[
+        "cosine",
+        "half cosine",
+        "warm-up and cosine",
+        "warm-up",
+        "warm-up and step",
+        "step, kept",
+        "two steps",
+        "warm-up and two steps",
+    ],
 )
 def test_schedules(changes: dict[str, object], rates: list[float], orders: list[Tensor]) -> None:
     recipe = replace(RECIPE, momentum=0.0, **changes)
@@ -348,6 +361,29 @@ def test_schedules(changes: dict[str, object], rates: list[float], orders: list[
         product.run_epoch(epoch)
         by_hand.run_epoch(orders[epoch], rate)
         torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "schedule, rates", [("step_kept", [1] * 5 + [0.1] * 2), ("two_steps", [1] * 4 + [0.2, 0.04, 0.04])]
+)
+def test_schedules_that_keep_the_momenta(schedule: Schedule, rates: list[float], orders: list[Tensor]) -> None:
+    recipe = replace(RECIPE, epochs=7, schedule=schedule)
+    product, by_hand = training(recipe), ByHand(recipe)
+    for epoch, rate in enumerate(rates):
+        product.run_epoch(epoch)
+        by_hand.run_epoch(orders[epoch], 0.05 * rate)
+        torch.testing.assert_close(flat(product.modules[0]), by_hand.theta, rtol=1e-10, atol=1e-11)
+
+
+def test_two_steps_of_idcs_training() -> None:
+    """After 666 and 833 of 1000 epochs, as torch's schedule of these milestones has them."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2000 // 3, 5000 // 6], gamma=0.2)
+    for epoch in range(1000):
+        assert lr_factor("two_steps", epoch, 1000, 0, 501) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
 
 
 def test_schedules_of_the_papers_end_near_nothing_and_near_a_half() -> None:
@@ -445,8 +481,13 @@ def test_augmentation_is_drawn_for_every_step() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"schedule": "constant"}, {"schedule": "step"}, {**ADAMW, "schedule": "half_cosine", "warmup_epochs": 4}],
-    ids=["constant", "step", "adamw"],
+    [
+        {"schedule": "constant"},
+        {"schedule": "step"},
+        {"schedule": "two_steps", "cutmix": 0.5},
+        {**ADAMW, "schedule": "half_cosine", "warmup_epochs": 4},
+    ],
+    ids=["constant", "step", "two steps and cutmix", "adamw"],
 )
 @pytest.mark.parametrize("network", [tiny.NETWORK, replace(tiny.NETWORK, norm="batch")], ids=["instance", "batch"])
 def test_exact_continuation_from_every_epoch(changes: dict[str, object], network: NetworkConfig) -> None:
@@ -528,6 +569,8 @@ def test_steps_count_the_smaller_last_batch() -> None:
         ("temperature", math.inf),
         ("warmup_epochs", -1),
         ("warmup_epochs", 5),
+        ("cutmix", -0.1),
+        ("cutmix", 1.5),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_its_name(field: str, value: object) -> None:
@@ -540,6 +583,11 @@ def test_adamw_takes_nothing_of_sgds() -> None:
         replace(RECIPE, optimizer="adamw")
     with pytest.raises(ConfigError, match="^optimizer: GSAM's step is SGD's"):
         replace(RECIPE, **ADAMW, **GSAM)
+
+
+def test_views_are_not_mixed_twice() -> None:
+    with pytest.raises(ConfigError, match="^cutmix: views have a mix of their own"):
+        replace(RECIPE, cutmix=0.5, views=ViewsConfig())
 
 
 def test_what_records_call_the_optimiser() -> None:

@@ -4,12 +4,10 @@ Exit codes: 0 done, 1 the work broke off, 2 a user's mistake (one message), 130 
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 import tyro
@@ -22,10 +20,11 @@ from raydd.bench.matching import MatchingBench
 from raydd.bench.recover import RecoverBench
 from raydd.bench.students import StudentsBench
 from raydd.bench.timing import Bench
-from raydd.cli import tables
+from raydd.cli import compare, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
+from raydd.pipeline import Executor
 from raydd.pipeline.local import LocalExecutor
 from raydd.storage import Folder
 
@@ -85,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     _config_command(commands, "report", "write the report of what is there", _report)
     show = _config_command(commands, "show", "print the resolved config and the plan", _show)
     show.add_argument("--rate", type=float, metavar="FLOPS")
+    comparison = commands.add_parser("compare", help="make several configs with several seeds; one table of all")
+    compare.arguments(comparison)
+    comparison.set_defaults(handler=_compare)
     verify = commands.add_parser("verify", help="check every sha256 and schema of a run")
     verify.add_argument("run", metavar="RUN")
     verify.set_defaults(handler=_verify)
@@ -143,24 +145,30 @@ def _plain_errors() -> Iterator[None]:
 def _step(known: argparse.Namespace, rest: list[str]) -> int:
     chosen = _load(known, rest)
     last_step = _STEPS[known.command][0]
-    with shown_progress(console, known.quiet) as progress:
-        if known.no_ray:
-            run = pipeline.execute(chosen, LocalExecutor(), progress, last_step)
-        else:
-            from raydd.cluster.executor import RayExecutor
-
-            with RayExecutor() as executor:
-                run = pipeline.execute(chosen, executor, progress, last_step)
+    with shown_progress(console, known.quiet) as progress, _executor(known.no_ray) as executor:
+        run = pipeline.execute(chosen, executor, progress, last_step)
     if last_step in ("evaluate", "report"):
-        console.print(tables.results(run))
+        tables.print_whole(tables.results(run), console)
     if last_step == "report":
         console.print(f"report: {escape((run.folder / 'report.html').uri)}", soft_wrap=True)
     return 0
 
 
+@contextmanager
+def _executor(no_ray: bool) -> Iterator[Executor]:
+    """Who does the work; Ray is imported where it is used."""
+    if no_ray:
+        yield LocalExecutor()
+    else:
+        from raydd.cluster.executor import RayExecutor
+
+        with RayExecutor() as executor:
+            yield executor
+
+
 def _report(known: argparse.Namespace, rest: list[str]) -> int:
     run = pipeline.write_report(_load(known, rest))
-    console.print(tables.results(run))
+    tables.print_whole(tables.results(run), console)
     console.print(f"report: {escape((run.folder / 'report.html').uri)}", soft_wrap=True)
     return 0
 
@@ -177,12 +185,22 @@ def _show(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _compare(known: argparse.Namespace, rest: list[str]) -> int:
+    _refuse("compare", rest)
+    return compare.compare(known, lambda: _executor(known.no_ray), console, errors)
+
+
 def _verify(known: argparse.Namespace, rest: list[str]) -> int:
-    if rest:
-        raise UserError(f"verify: there is no option {rest[0]}")
+    _refuse("verify", rest)
     for checked in pipeline.verify(Folder.at(known.run)):
         console.print(f"intact: {escape(checked)}", soft_wrap=True)
     return 0
+
+
+def _refuse(command: str, rest: list[str]) -> None:
+    """Fail where arguments are left over."""
+    if rest:
+        raise UserError(f"{command}: there is no option {rest[0]}")
 
 
 def _bench(known: argparse.Namespace, rest: list[str]) -> int:
@@ -190,6 +208,5 @@ def _bench(known: argparse.Namespace, rest: list[str]) -> int:
     for name, value in measured.items():
         console.print(f"{name}: {value:.4g}")
     if known.json:
-        path = Path(known.json)
-        Folder.at(path.parent).write(path.name, json.dumps(measured, indent=2).encode())
+        tables.write_json(known.json, measured)
     return 0

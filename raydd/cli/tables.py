@@ -1,27 +1,44 @@
 """What the command line prints as tables."""
 
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from raydd.evaluation import records
-from raydd.evaluation.summary import summarise
+from raydd.evaluation.summary import final_stages, summarise
+from raydd.pipeline.compare import Place
 from raydd.pipeline.run import Run
 from raydd.plan import Plan
+from raydd.storage import Folder
 
+_NO_NUMBER = {"not run": "not run", "unfinished": "unfinished", "failed": "failed", "finished": "no student"}
+"""What stands in place of a mean, by the state of the run."""
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def results(run: Run) -> Table:
-    """Mean and spread of the students' test accuracy, one row for each training set."""
+    """Mean and spread of the students' test accuracy after the last stage, one row for each training set."""
+    every = summarise(records.read(run.results))
+    rows = final_stages(every)
+    told_apart = [
+        name for name in ("mode", "budget", "stage") if len({getattr(row, name) for row in rows} - {None}) > 1
+    ]
     table = Table(title=f"test accuracy, last epoch ({escape(run.config.name)})")
-    for name, justify in (("trained on", "left"), ("labels", "left"), ("network", "left"), ("%", "right"),
-                          ("std", "right"), ("n", "right"), ("failed", "right"), ("lr", "right"),
-                          ("steps", "right"), ("seconds", "right")):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for row in summarise(records.read(run.results)):
+    for name in ("trained on", "labels", *told_apart, "network"):
+        table.add_column(name)
+    for name in ("%", "std", "n", "failed", "lr", "steps", "seconds"):
+        table.add_column(name, justify="right")
+    for row in rows:
         table.add_row(
             row.subject,
             row.labels,
+            *(str(getattr(row, name)) for name in told_apart),
             row.network,
             _number(row.mean, 100, ".2f"),
             _number(row.std, 100, ".2f"),
@@ -31,7 +48,64 @@ def results(run: Run) -> Table:
             _number(row.optimizer_steps, 1, ".0f"),
             _number(row.seconds, 1, ".1f"),
         )
+    if len(rows) < len(every):
+        table.caption = "after the last stage; the report has the curve over all stages"
     return table
+
+
+def comparison(compared: pa.Table, states: Mapping[Place, str]) -> Table:
+    """What `raydd.evaluation.comparison.compare` found, with the state of each run where it has no number."""
+    rows, seeds = compared.to_pylist(maps_as_pydicts="strict"), list(dict.fromkeys(seed for _, seed in states))
+    told_apart = _told_apart(rows)
+    table = Table(title="test accuracy, last epoch, after the last stage")
+    for name in ("config", "trained on", *told_apart, "mode", "budget"):
+        table.add_column(name, overflow="fold")
+    numbers = ("stages", "images/class", "steps", "seeds", "students", "failed", "mean %", "std", "over")
+    for name in (*numbers, *(f"seed {seed}" for seed in seeds)):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        means = {seed: _number(mean, 100, ".2f") for seed, mean in row["seed_means"].items()}
+        table.add_row(
+            escape(row["config"]),
+            *(row[name] or "" for name in ("subject", *told_apart, "mode", "budget")),
+            *(_number(row[name], 1, ".0f") for name in ("stages", "images_per_class", "optimizer_steps")),
+            *(str(row[name] or "") for name in ("seeds", "students", "failed")),
+            _number(row["mean"], 100, ".2f"),
+            _number(row["std"], 100, ".2f"),
+            row["std_over"] or "",
+            *(means[seed] or _NO_NUMBER[states[row["config"], seed]] for seed in seeds),
+        )
+    return table
+
+
+def differences(compared: pa.Table) -> Iterator[str]:
+    """A line for every row that can be compared with the first configuration's single-shot students."""
+    rows = compared.to_pylist()
+    told_apart = _told_apart(rows)
+    for row in rows:
+        if row["difference"] is None:
+            continue
+        points, spread = 100 * row["difference"], row["difference_std"]
+        words = f"{points:+.2f} points, of too few seeds for a spread"
+        if spread is not None:
+            beyond = "beyond" if abs(row["difference"]) > spread else "within"
+            words = f"{points:+.2f} +- {100 * spread:.2f} points, {beyond} one standard deviation"
+        named = [row["config"], *[row["subject"]] * (row["subject"] != "synthetic")]
+        named += [row[name] for name in (*told_apart, "mode", *["budget"] * (row["mode"] != "single_shot"))]
+        yield f"{escape(', '.join(named))} - {escape(rows[0]['config'])}, single_shot = {words}"
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table, as wide as it is where that is no terminal, whose lines would be folded."""
+    width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    whole = console if console.is_terminal else Console(file=console.file, width=width, highlight=False)
+    whole.print(table)
+
+
+def write_json(file: str, values: Any) -> None:
+    """Write plain values to a local file."""
+    path = Path(file)
+    Folder.at(path.parent).write(path.name, json.dumps(values, indent=2).encode())
 
 
 def plan(made: Plan) -> Table:
@@ -39,13 +113,14 @@ def plan(made: Plan) -> Table:
     table, timed = Table(title="plan"), made.total.seconds is not None
     table.add_column("work", no_wrap=True)
     table.add_column("makes", overflow="fold")
-    for name in ("units", "FLOP", "disk", "work/", "memory", *["time"] * timed):
+    for name in ("units", "steps", "FLOP", "disk", "work/", "memory", *["time"] * timed):
         table.add_column(name, justify="right", no_wrap=True)
     for step in (*made.steps, made.total):
         table.add_row(
             step.work,
             step.makes,
             str(step.units),
+            f"{step.optimizer_steps:,}" if step.optimizer_steps else "",
             _scaled(step.flops),
             _scaled(step.disk_bytes, "B"),
             _scaled(step.working_disk_bytes, "B"),
@@ -53,6 +128,16 @@ def plan(made: Plan) -> Table:
             *[_duration(step.seconds or 0.0)] * timed,
         )
     return table
+
+
+def _told_apart(rows: list[dict[str, Any]]) -> list[str]:
+    """Which of labels and network differ between rows of one subject."""
+
+    def is_constant(name: str) -> bool:
+        return all(len({row[name] for row in rows if row["subject"] == subject}) == 1 for subject in subjects)
+
+    subjects = {row["subject"] for row in rows}
+    return [name for name in ("labels", "network") if not is_constant(name)]
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from ray import tune
 from raydd.cluster import runtime
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.evaluation.trials import Trial
-from raydd.pipeline import choices, jobs
+from raydd.pipeline import choices, evaluating, jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 
@@ -49,5 +49,5 @@ def _packs(run: Run, trials: Sequence[Trial]) -> list[list[Trial]]:
 def _students(config: dict[str, int], run: Run, packs: list[list[Trial]], progress: BoardProgress) -> dict[str, float]:
     """One trial."""
     jobs.set_up(run)
-    records = jobs.evaluate(run, packs[config["pack"]], progress)
+    records = evaluating.evaluate(run, packs[config["pack"]], progress)
     return {"test_accuracy": fmean(record.test_accuracy or 0.0 for record in records)}

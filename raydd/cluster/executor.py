@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import ray
 
-from raydd.cluster import evaluate, experts, ranking, relabel, runtime, train
+from raydd.cluster import evaluate, experts, ranking, relabel, runtime, scoring, train
 from raydd.errors import RunError, UserError
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.pipeline import jobs
@@ -60,6 +60,11 @@ class RayExecutor:
         """Rank the training images on a pool of actors, or by Ray Data."""
         with self._at_work():
             ranking.rank(run, progress)
+
+    def score(self, run: Run, progress: Progress) -> None:
+        """Score the training images in a task of its own."""
+        with self._at_work():
+            scoring.score(run, progress)
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage as one Ray Train job."""

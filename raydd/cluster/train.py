@@ -7,9 +7,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raydd.cluster import runtime
+from raydd.cluster.beside import students_beside
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.errors import RunError, UserError
-from raydd.pipeline import jobs
+from raydd.pipeline import distilling, jobs
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress, Progress
 
@@ -22,7 +23,8 @@ WAIT_SECONDS = 600
 
 def distill(run: Run, progress: Progress) -> None:
     """Distil every stage on `cluster.num_workers` workers; see `_train`."""
-    _train(run, jobs.distill, f"distill-{run.synthetic_key}", progress)
+    with students_beside(run, progress):
+        _train(run, distilling.distill, f"distill-{run.synthetic_key}", progress)
 
 
 def teach(run: Run, progress: Progress) -> None:
@@ -66,7 +68,7 @@ def _worker(config: dict[str, object]) -> Exception | None:
     assert isinstance(run, Run) and callable(job) and isinstance(posted, BoardProgress)
     jobs.set_up(run)
     first = ray.train.get_context().get_world_rank() == 0
-    shows = first or job is jobs.distill and run.config.method.works_on == "teacher"
+    shows = first or job is distilling.distill and run.config.method.works_on == "teacher"
     try:
         job(run, posted if shows else NoProgress())
     except (UserError, RunError) as error:

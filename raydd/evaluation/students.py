@@ -24,7 +24,10 @@ from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
 from raydd.relabel import Labels
-from raydd.training import Training, accuracy, predict
+from raydd.training import Recipe, Training, accuracy, predict
+
+State = Mapping[str, Tensor]
+"""Of a training: a network's parameters, buffers and momenta by flat names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class TrainingSet:
     """Views of the images with targets, where students are not trained on the images as they are."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What was measured of the set itself."""
+    earlier_steps: int = 0
+    """Optimiser steps that a chain took before it came to this set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,15 @@ class Provenance:
     config_key: str
 
 
+@dataclass(frozen=True)
+class Student:
+    """A student that was trained, or was to be."""
+
+    record: Record
+    state: State | None
+    """Of its training, to go on from; None where that failed."""
+
+
 def train_students(
     trials: Sequence[Trial],
     data: PreparedData,
@@ -67,8 +81,9 @@ def train_students(
     device: torch.device,
     progress: Progress,
     compiled: bool = False,
-) -> list[Record]:
-    """Train fresh networks by the trials' recipe, several side by side, and measure them after the last epoch.
+    before: Sequence[State] = (),
+) -> list[Student]:
+    """Train networks by the trials' recipe, several side by side, and measure them after the last epoch.
 
     Args:
         trials: subject, network, recipe and seed; they differ in the seed alone.
@@ -79,59 +94,97 @@ def train_students(
         device: where to train.
         progress: is told after every epoch.
         compiled: whether the steps of training are compiled.
+        before: the states that they go on from; fresh networks by default.
 
     Returns:
-        The finished records; one with status `failed` and the error where training broke off. Where it does with
-        several side by side, each is trained once more alone. Seconds are a student's share of the pack's.
+        The students with finished records; with status `failed` and the error where training broke off. Where it does
+        with several side by side, each is trained once more alone. Seconds are a student's share of the pack's.
     """
     began = time.perf_counter()
     commons = [
         _common(trial, training_set, provenance, record_id) for trial, record_id in zip(trials, record_ids, strict=True)
     ]
     try:
-        measured = _measure(trials, data, training_set, device, progress, compiled)
+        training = student_training(trials, data, training_set, device, compiled, before)
+        measured = _measure(training, trials, data, training_set, progress)
     except Exception as error:  # a failed student stays as a row; the others go on
         if len(trials) == 1:
             text = f"{type(error).__name__}: {error}"
-            return [Record(**commons[0], status="failed", error=text, **_circumstances(began, device, 1))]
+            return [
+                Student(Record(**commons[0], status="failed", error=text, **_circumstances(began, device, 1)), None)
+            ]
         arguments = (data, training_set, provenance)
         return [
-            record
-            for trial, record_id in zip(trials, record_ids, strict=True)
-            for record in train_students([trial], *arguments, [record_id], device, progress, compiled)
+            student
+            for number, (trial, record_id) in enumerate(zip(trials, record_ids, strict=True))
+            for student in train_students(
+                [trial], *arguments, [record_id], device, progress, compiled, before[number : number + 1]
+            )
         ]
     return [
-        Record(**common, **numbers, **_circumstances(began, device, len(trials)))
-        for common, numbers in zip(commons, measured, strict=True)
+        Student(Record(**common, **numbers, **_circumstances(began, device, len(trials))), state)
+        for common, numbers, state in zip(commons, measured, training.state_dicts(), strict=True)
     ]
 
 
 def student_training(
-    trials: Sequence[Trial], data: PreparedData, training_set: TrainingSet, device: torch.device, compiled: bool
-) -> Training:
-    """The training of the trials' students side by side, from their initialisations."""
-    keys = [Key.root(trial.student_seed).child("student") for trial in trials]
-    return Training(
-        [build_seeded(trials[0].network, data, key.child("init")).to(device) for key in keys],
-        training_set.images,
-        training_set.targets,
-        trials[0].recipe,
-        [key.child("training") for key in keys],
-        training_set.learned_lr,
-        compiled=compiled,
-        views=training_set.views,
-    )
-
-
-def _measure(
     trials: Sequence[Trial],
     data: PreparedData,
     training_set: TrainingSet,
     device: torch.device,
-    progress: Progress,
     compiled: bool,
+    before: Sequence[State] = (),
+) -> Training:
+    """The training of the trials' students side by side, from their initialisations, or from where they were."""
+    keys = [Key.root(trial.student_seed).child("student") for trial in trials]
+    modules = [build_seeded(trials[0].network, data, key.child("init")).to(device) for key in keys]
+    return training_on(training_set, trials[0].recipe, modules, keys, trials[0].number, compiled, before)
+
+
+def training_on(
+    training_set: TrainingSet,
+    recipe: Recipe,
+    modules: Sequence[nn.Module],
+    keys: Sequence[Key],
+    number: int,
+    compiled: bool,
+    before: Sequence[State] = (),
+) -> Training:
+    """Training on a distilled set, of students and of the networks of a pool alike (PDD's Train(theta, U)).
+
+    Args:
+        training_set: images and targets, with the step size that was learned for them.
+        recipe: of the training.
+        modules: the networks.
+        keys: of the draws of each.
+        number: which training this is of those that the networks go through, from 0.
+        compiled: whether steps are compiled.
+        before: where the training before this one ended: networks, and momenta where they are carried on.
+    """
+    own = [key.child("training") for key in keys]
+    training = Training(
+        modules,
+        training_set.images,
+        training_set.targets,
+        recipe,
+        [key.child("stage", number) for key in own] if number else own,
+        training_set.learned_lr,
+        compiled=compiled,
+        views=training_set.views,
+    )
+    if before:
+        training.load_state_dicts(before)
+    return training
+
+
+def _measure(
+    training: Training,
+    trials: Sequence[Trial],
+    data: PreparedData,
+    training_set: TrainingSet,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
-    training, epochs = student_training(trials, data, training_set, device, compiled), trials[0].recipe.epochs
+    epochs = trials[0].recipe.epochs
     for epoch in range(epochs):
         results = training.run_epoch(epoch)
         for trial, result in zip(trials, results, strict=True):
@@ -165,11 +218,11 @@ def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, rec
         "dataset": provenance.dataset,
         "images_per_class": training_set.images_per_class,
         "num_images": len(training_set.images),
-        "stage": 0,
+        "stage": trial.stage,
         "subject": trial.subject,
         "labels": trial.labels,
-        "mode": "single_shot",
-        "budget": "reference",
+        "mode": trial.mode,
+        "budget": trial.budget,
         "network": trial.network.label,
         "recipe": provenance.recipe_name,
         "augmentation": recipe.augmentation,
@@ -178,7 +231,7 @@ def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, rec
         "distill_seed": trial.draw if trial.subject == "random" else provenance.distill_seed,
         "learned_lr": training_set.learned_lr if recipe.lr is None else recipe.lr,
         "epochs": recipe.epochs,
-        "optimizer_steps": recipe.steps(len(training_set.images)),
+        "optimizer_steps": training_set.earlier_steps + recipe.steps(len(training_set.images)),
         "bytes_total": training_set.bytes_total,
         "metrics": training_set.metrics,
         "config_key": provenance.config_key,

@@ -4,8 +4,8 @@ Letters: K classes.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any, get_args
 
@@ -30,6 +30,9 @@ _GROUP = (
     "mode",
     "budget",
 )
+_OF_A_STAGE = ("images_per_class", "stage", "epochs")
+CONDITIONS = tuple(name for name in _GROUP if name not in _OF_A_STAGE)
+"""What one student's records, one after each stage of a chain, have in common."""
 _AVERAGED = (
     "test_accuracy",
     "train_accuracy",
@@ -83,6 +86,11 @@ class SummaryRow:
     seconds: float | None
 
     @property
+    def conditions(self) -> tuple[Any, ...]:
+        """The values of `CONDITIONS`."""
+        return tuple(getattr(self, name) for name in CONDITIONS)
+
+    @property
     def worst_class(self) -> int | None:
         """The class with the lowest mean accuracy."""
         measured = [k for k, accuracy in enumerate(self.class_accuracy) if not math.isnan(accuracy)]
@@ -120,6 +128,27 @@ def pool_draws(table: pa.Table) -> list[SummaryRow]:
     finished = [row for row in students if row["status"] == "ok"]
     draws = [rows[0] | _average(rows) for rows in _split(finished, (*_GROUP, "distill_seed"))]
     return _summarise(draws + [row for row in students if row["status"] != "ok"])
+
+
+def final_stages(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """Of the rows of chains, which have one after every stage, the last stage's; all rows of what has one stage."""
+    last: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        last[row.conditions] = max(row.stage, last.get(row.conditions, row.stage))
+    return [row for row in rows if row.stage == last[row.conditions]]
+
+
+def with_all_images(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """The rows with the images per class of all stages so far, where records count one stage's alone (new_only)."""
+    own: dict[tuple[Any, ...], dict[int, int]] = {}
+    for row in rows:
+        own.setdefault(row.conditions, {})[row.stage] = row.images_per_class
+    return [
+        replace(row, images_per_class=sum(count for stage, count in own[row.conditions].items() if stage <= row.stage))
+        if row.mode == "new_only"
+        else row
+        for row in rows
+    ]
 
 
 def difference(a: SummaryRow, b: SummaryRow) -> Difference:

@@ -6,18 +6,20 @@ method's own starting state, and all the real data. Where labels come from a tea
 regime of `evaluate.labels`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Literal
 
 from raydd.errors import ConfigError
 from raydd.evaluation import protocols
 from raydd.evaluation.protocols import Protocol
-from raydd.evaluation.records import Labels, Subject, record_id
+from raydd.evaluation.records import Budget, Labels, Mode, Subject, record_id
 from raydd.methods import MethodConfig
 from raydd.methods.base import WorksOn
 from raydd.networks import NetworkConfig
+from raydd.progressive import StagesConfig, matched_epochs
 from raydd.training import Recipe
 from raydd.views import ViewsConfig
 
@@ -57,21 +59,33 @@ class EvaluateConfig:
     """Epochs on the full data, whose epochs are longer; the rest of the recipe is the same."""
     full_lr: float | None = None
     """Step size on the full data; the synthetic set's by default."""
+    modes: tuple[Mode, ...] | None = None
+    """How the distilled set is trained on. single_shot: all stages at once. chain: the union of stage 0, then that of
+    stages 0 and 1, and so on, with one network (PDD). new_only: the images of stage 0, then those of stage 1, and so
+    on. By default single_shot, and chain where there are several stages."""
+    budgets: tuple[Budget, ...] = ("matched",)
+    """Epochs that chain and new_only spend on each stage. matched: so many that they take as many optimiser steps in
+    all as single_shot. reference: stages.epochs."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be evaluated."""
         for name in ("num_students", "random_draws", "full_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluate.{name}", f"must be at least 1, is {getattr(self, name)}")
+        for name in ("modes", "budgets"):
+            if getattr(self, name) == ():
+                raise ConfigError(f"evaluate.{name}", "name at least one")
         if self.label_epochs is not None and self.label_epochs < 1:
             raise ConfigError("evaluate.label_epochs", f"must be at least 1, is {self.label_epochs}")
 
-    def check(self, works_on: WorksOn) -> None:
+    def check(self, works_on: WorksOn, num_stages: int) -> None:
         """See that the recipe says how a teacher's labels are made where they are asked for, and a step size.
 
         Raises:
-            ConfigError: it does not; or it asks for them where labels come with the set.
+            ConfigError: it does not; or it asks for them where labels come with the set; or for a chain of one stage.
         """
+        if num_stages == 1 and self.modes not in (None, ("single_shot",)):
+            raise ConfigError("evaluate.modes", "the only stage has all the images: take single_shot, or more stages")
         if works_on != "trajectories" and self.protocol is None and self.recipe.lr is None:
             raise ConfigError("evaluate.recipe.lr", "this method learns no step size: give one")
         has_views = self.protocol is not None or self.recipe.views is not None
@@ -100,13 +114,30 @@ class Trial:
     """Which draw of random images."""
     network: NetworkConfig
     recipe: Recipe
+    """Of the training on one set; a chain goes through it once a stage."""
     student_seed: int
+    mode: Mode = "single_shot"
+    budget: Budget = "reference"
+    stage: int = 0
+    """The last stage whose images it sees; all others before it have theirs seen too."""
 
     @property
     def title(self) -> str:
         """What progress calls it."""
         draw = f" {self.draw}" if self.subject == "random" else ""
-        return f"student {self.student_seed} of {self.subject}{draw}, {self.labels} labels, {self.network.label}"
+        way = "" if self.mode == "single_shot" else f", {self.mode} to stage {self.stage} ({self.budget})"
+        return f"student {self.student_seed} of {self.subject}{draw}{way}, {self.labels} labels, {self.network.label}"
+
+    @property
+    def number(self) -> int:
+        """Which training this is of those that the student goes through, from 0."""
+        return 0 if self.mode == "single_shot" else self.stage
+
+    def legs(self) -> list["Trial"]:
+        """The trainings that the student goes through, each with a record of its own."""
+        if self.mode == "single_shot":
+            return [self]
+        return [replace(self, stage=stage) for stage in range(self.stage + 1)]
 
     @property
     def uses_experts(self) -> bool:
@@ -125,8 +156,11 @@ class Trial:
             test_fingerprint: of the images that the student is tested on.
             set_key: of the synthetic set, and so of the training images; real ones are told apart by subject and draw.
         """
+        own = asdict(self)
+        if self.mode == "single_shot":
+            own = {name: value for name, value in own.items() if name not in ("mode", "budget", "stage")}
         identity: dict[str, Any] = {
-            **asdict(self),
+            **own,
             "network": self.network.identity(),
             "recipe": self.recipe.identity(),
             "test": test_fingerprint,
@@ -155,31 +189,72 @@ class LabelStore:
 
 
 def plan_trials(
-    config: EvaluateConfig, network: NetworkConfig, method: MethodConfig, num_classes: int, dataset: str
+    config: EvaluateConfig,
+    network: NetworkConfig,
+    methods: Sequence[MethodConfig],
+    stages: StagesConfig,
+    num_classes: int,
+    dataset: str,
 ) -> list[Trial]:
     """All trials of a run, in a fixed order: the distilled set first, the full data last.
 
     Args:
         config: what to train.
         network: the run's network.
-        method: what made the set.
+        methods: what made each stage.
+        stages: what chains take from it: epochs on each stage.
         num_classes: K.
         dataset: its name.
     """
+    sizes = [num_classes * method.images_per_class * method.decoded_images for method in methods]
+    images_per_class = sum(method.images_per_class for method in methods)
     return [
         Trial(
             subject=subject,
             labels=labels,
             draw=draw,
             network=student,
-            recipe=_adapted(recipe, subject, labels, config),
+            recipe=_adapted(_paced(recipe, mode, budget, stages, sizes), subject, labels, config),
             student_seed=seed,
+            mode=mode,
+            budget=budget,
+            stage=len(methods) - 1,
         )
-        for subject, labels, draw in _subjects(config, method)
+        for subject, labels, draw in _subjects(config, methods[-1])
         for student in config.networks or (network,)
-        for recipe in [config.recipe_for(student, method.images_per_class, num_classes, dataset)]
+        for recipe in [config.recipe_for(student, images_per_class, num_classes, dataset)]
+        for mode, budget in _ways(config, subject, labels, len(methods))
         for seed in range(1 if subject == "full" else config.num_students)
     ]
+
+
+def _ways(config: EvaluateConfig, subject: Subject, labels: Labels, num_stages: int) -> list[tuple[Mode, Budget]]:
+    """How a set is trained on: the distilled one in all ways, what it is compared with at once."""
+    modes: tuple[Mode, ...] = config.modes or (("single_shot",) if num_stages == 1 else ("chain", "single_shot"))
+    once: list[tuple[Mode, Budget]] = [("single_shot", "reference")]
+    if subject != "synthetic":
+        return once
+    chained = [(mode, budget) for mode in modes for budget in config.budgets if mode != "single_shot"]
+    return (chained if labels != "replayed" else []) + (once if "single_shot" in modes else [])
+
+
+def _paced(recipe: Recipe, mode: Mode, budget: Budget, stages: StagesConfig, sizes: Sequence[int]) -> Recipe:
+    """The recipe with the epochs that a way of training spends on each of its sets.
+
+    Args:
+        recipe: for everything at once.
+        mode: how the set is trained on.
+        budget: of chains.
+        stages: epochs of the reference budget.
+        sizes: images of each stage.
+    """
+    if mode == "single_shot":
+        return recipe
+    if budget == "reference":
+        return replace(recipe, epochs=stages.epochs)
+    seen = accumulate(sizes) if mode == "chain" else sizes
+    steps = [math.ceil(images / recipe.batch_size) for images in seen]
+    return replace(recipe, epochs=matched_epochs(recipe.steps(sum(sizes)), steps))
 
 
 def alike(trials: Sequence[Trial]) -> list[list[Trial]]:

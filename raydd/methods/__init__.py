@@ -11,6 +11,7 @@ from raydd.methods.dc import DCConfig, DSAConfig
 from raydd.methods.delt import DELTConfig
 from raydd.methods.dm import DMConfig
 from raydd.methods.ftd import FTDConfig
+from raydd.methods.idc import IDCConfig
 from raydd.methods.mtt import MTTConfig
 from raydd.methods.rded import RDEDConfig
 from raydd.methods.sre2l import SRe2LConfig
@@ -25,7 +26,8 @@ MethodConfig = Annotated[
     | RDEDConfig
     | DCConfig
     | DSAConfig
-    | DMConfig,
+    | DMConfig
+    | IDCConfig,
     Discriminator("name"),
 ]
 """Any method's configuration, told apart by `name`."""
@@ -38,6 +40,7 @@ __all__ = [
     "DMConfig",
     "DSAConfig",
     "FTDConfig",
+    "IDCConfig",
     "MTTConfig",
     "Method",
     "MethodConfig",

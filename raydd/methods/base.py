@@ -1,5 +1,6 @@
 """What every distillation method takes and gives."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 WorksOn = Literal["trajectories", "teacher", "data"]
 """What a method needs beside the real images: expert trajectories, a teacher, or nothing that is trained first."""
+
+Pool = Sequence[Mapping[str, Tensor]]
+"""States (parameters and buffers) of networks to begin in."""
 
 State = dict[str, Any]
 """A method's whole state: tensors and JSON scalars under flat names."""
@@ -82,10 +86,18 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where a stage begins: the sets that earlier stages left, which take part but never change."""
+    """Where a stage begins: the sets that earlier stages left, which take part, and networks trained on them."""
 
     stage: int = 0
+    """Counted from 0."""
     frozen: SyntheticSet | None = None
+    """The images of earlier stages: constants, unless `frozen_lr_scale` says otherwise."""
+    frozen_lr_scale: float = 0.0
+    """Their step size as a part of the new images'; they are constants at 0."""
+    pool: Pool = ()
+    """Networks to begin in; freshly initialised ones where there are none."""
+    fresh_fraction: float = 0.0
+    """The part of the iterations that take a freshly initialised network all the same."""
 
 
 class Method(Protocol):
@@ -104,6 +116,9 @@ class Method(Protocol):
 
     def averaged(self) -> SyntheticSet | None:
         """The result with its images averaged over the iterations; None where the method keeps no average."""
+
+    def revised(self) -> SyntheticSet | None:
+        """The earlier stages' images as this one left them; None where they are constants."""
 
     def state_dict(self) -> State:
         """A copy of the whole state: exact continuation from it."""
@@ -124,6 +139,11 @@ class KeepsClasses:
     def has_average(self) -> bool:
         """Never."""
         return False
+
+    @property
+    def decoded_images(self) -> int:
+        """Images that students see of each synthetic one."""
+        return 1
 
     def check(self, trajectory_epochs: int) -> None:
         """Nothing: there are no trajectories."""
@@ -158,6 +178,10 @@ class BuildsMethod(Protocol):
     @property
     def has_average(self) -> bool:
         """Whether the method makes an averaged set too."""
+
+    @property
+    def decoded_images(self) -> int:
+        """Images that students see of each synthetic one."""
 
     def check(self, trajectory_epochs: int) -> None:
         """Compare with the length of the trajectories.

@@ -1,21 +1,23 @@
-"""Dataset condensation: images that stand for each class's real ones in freshly initialised networks.
+"""Dataset condensation: images that stand for each class's real ones in networks of little or no training.
 
 What DC (Zhao, Mopuri and Bilen, ICLR 2021, https://arxiv.org/abs/2006.05929), DSA (Zhao and Bilen, ICML 2021,
-https://arxiv.org/abs/2102.08259) and DM (Zhao and Bilen, WACV 2023, https://arxiv.org/abs/2110.04181) share. Every
-iteration draws a network, and in one round or several compares real with synthetic images class by class, under the
-same augmentation, and takes one step down the sum of what differs. What is compared is an `Objective`'s.
+https://arxiv.org/abs/2102.08259), DM (Zhao and Bilen, WACV 2023, https://arxiv.org/abs/2110.04181) and IDC (Kim et al.,
+ICML 2022, https://arxiv.org/abs/2205.14959) share. Every iteration draws a network, and in one round or several
+compares real with synthetic images class by class, under the same augmentation, and takes one step down what differs.
+What is compared is an `Objective`'s, and what networks see of an image its `Form`'s.
 
 As the classes are independent given the network, workers share them out; one exchange a round gives all of them the
-gradient of all images.
+gradient of all images. Images of earlier stages take part: as constants, of which no gradient is ever asked, or as
+learned ones with a step size of their own.
 
-Letters: R real images of a class, F frozen and S learned synthetic ones of it, M learned ones of all classes, B batch,
-K classes, C H W.
+Letters: S learned images of a class, L learned ones of all classes, M new ones of them, B batch, K classes, C H W.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,21 +25,23 @@ from torch import Tensor
 from raydd import networks, random
 from raydd.augment import DSA, Augmentation, Chain, augmentation
 from raydd.errors import ConfigError, RunError
+from raydd.formation import Formation
 from raydd.functional import all_reduce_sum, shard
 from raydd.methods.base import KeepsClasses, Start, State, Task, WorksOn
-from raydd.methods.initial import class_labels, random_real, require_images
+from raydd.methods.compared import ClassImages, Form, Objective, RealImages, Round
+from raydd.methods.initial import class_labels, random_real
 from raydd.networks import Network
 from raydd.prepared import PreparedData
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
 
-Pool = Sequence[Mapping[str, Tensor]]
-"""States (parameters and buffers) of networks to draw from."""
+CONSTANTS_AT_ONCE = 256
+"""Images of earlier stages that are augmented, and compared, together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CondensationConfig(KeepsClasses):
-    """What DC, DSA and DM share; in brackets the names of the papers' flags."""
+    """What DC, DSA, DM and IDC share; in brackets the names of the papers' flags."""
 
     images_per_class: int = 10
     """[ipc] synthetic images of each class."""
@@ -80,73 +84,43 @@ class CondensationConfig(KeepsClasses):
         """Independent parts of the work."""
         return 1
 
-
-@dataclass(frozen=True)
-class ClassImages:
-    """What is compared of one class, in network space, augmented."""
-
-    label: int
-    real: Tensor
-    """[R, C, H, W]"""
-    frozen: Tensor
-    """[F, C, H, W], of earlier stages; F may be 0."""
-    learned: Tensor
-    """[S, C, H, W], differentiable."""
-
-
-class RealImages:
-    """The real training images, by class."""
-
-    def __init__(self, data: PreparedData, device: torch.device, dtype: torch.dtype) -> None:
-        """Keep them on the device."""
-        require_images(data, 1)
-        self._images, self._dtype = data.train.images.to(device), dtype
-        labels = data.train.labels.to(device)
-        self._rows = [(labels == label).nonzero().squeeze(1) for label in range(data.num_classes)]
-
-    def draw(self, key: Key, label: int, count: int) -> Tensor:
-        """Random images [R, C, H, W] of a class, none twice: `count`, or all where there are fewer."""
-        rows = self._rows[label]
-        chosen = rows[random.permutation(key.child("real", label), len(rows), rows.device)[:count]]
-        return self._images[chosen].to(self._dtype)
-
-    def draw_all(self, key: Key, count: int) -> Tensor:
-        """So many of each class, class-major."""
-        return torch.cat([self.draw(key, label, count) for label in range(len(self._rows))])
+    def rate(self, shape: tuple[int, int, int]) -> float:
+        """The step size of images of a shape C, H, W."""
+        return self.image_lr
 
 
 @dataclass(frozen=True)
-class Round:
-    """Where an iteration is, before its images are compared once more."""
+class AsTheyAre:
+    """Images that are held as networks see them."""
 
-    number: int
-    """Counted from 0 in each iteration."""
-    key: Key
-    """Of this round's draws."""
-    images: Tensor
-    """[B, C, H, W]: all synthetic images as they are now, those of earlier stages first."""
-    labels: Tensor
-    """int64 [B]"""
-    real: RealImages
+    formation: Formation | None = None
 
+    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key) -> Tensor:
+        """Random real images, or standard normal values."""
+        if real:
+            return data.train.images[random_real(data, images_per_class, key)]
+        ids = torch.arange(data.num_classes * images_per_class)
+        return random.normal(key, ids, math.prod(data.shape)).view(-1, *data.shape)
 
-class Objective(Protocol):
-    """What is compared, and in how many rounds."""
+    def held(self, images_BCHW: Tensor) -> Tensor:
+        """The images."""
+        return images_BCHW
 
-    rounds: int
-    """Updates of the images in one iteration, with the same network."""
-    joint: bool
-    """Whether all classes have to be compared together, as one worker's work; else each is on its own."""
+    def bounded(self, held_BCHW: Tensor) -> Tensor:
+        """The images: there are no bounds."""
+        return held_BCHW
 
-    def prepare(self, network: Network, now: Round) -> None:
-        """Bring the network to where the round compares; all workers come here together."""
+    def stored(self, held_BCHW: Tensor) -> Tensor:
+        """The images."""
+        return held_BCHW
 
-    def loss(self, network: Network, block: Sequence[ClassImages]) -> Tensor:
-        """What differs (a scalar), summed over the classes of the block: all of them where `joint`, and else one."""
+    def seen(self, held_SCHW: Tensor, others: int, key: Key) -> Tensor:
+        """The images."""
+        return held_SCHW
 
 
 class Condensation:
-    """Learns images by comparing them with real ones, in a new network every iteration.
+    """Learns images by comparing them with real ones, in another network every iteration.
 
     One step is a whole iteration, so that the state is images, momentum and a number: the network in between comes from
     keyed draws. A step that fails leaves the state as it was.
@@ -155,31 +129,48 @@ class Condensation:
     units = 1
 
     def __init__(
-        self, config: CondensationConfig, task: Task, start: Start, key: Key, objective: Objective, pool: Pool = ()
+        self,
+        config: CondensationConfig,
+        task: Task,
+        start: Start,
+        key: Key,
+        objective: Objective,
+        form: Form | None = None,
     ) -> None:
         """Begin at the starting images.
 
         Args:
             config: everything that the methods share.
             task: data and network.
-            start: frozen earlier parts, which are compared together with the new images.
+            start: earlier parts, which are compared together with the new images, and networks to draw from.
             key: of this stage's draws.
             objective: what is compared.
-            pool: networks of which each iteration draws one; without any it gets a freshly initialised one.
+            form: how images are held; as networks see them by default.
         """
         self.config, self.task, self.start, self.key = config, task, start, key
         self.iteration = 0
-        self._objective, self._pool = objective, pool
+        self._objective, self._form = objective, form or AsTheyAre()
         self._augmentation = siamese(config.augmentation)
         self._real = RealImages(task.data, task.device, task.dtype)
-        self._labels = class_labels(task.data.num_classes, config.images_per_class)
-        self._images = self._own(starting_images(config, task.data, key.child("init")))
+        classes = task.data.num_classes
+        self._labels = class_labels(classes, config.images_per_class)
+        real = config.image_init == "random"
+        new = self._own(self._form.starting(task.data, config.images_per_class, real, key.child("init")))
+        earlier, labels = new[:0], self._labels[:0]
+        if start.frozen is not None:
+            earlier, labels = self._own(start.frozen.images), start.frozen.labels
+        self._num_earlier = len(earlier) if start.frozen_lr_scale else 0
+        learned = torch.cat([labels[: self._num_earlier], self._labels])
+        self._images = self._form.held(torch.cat([earlier[: self._num_earlier], new]))
         self._velocity = torch.zeros_like(self._images)
-        frozen = start.frozen
-        self._frozen = self._images[:0] if frozen is None else self._own(frozen.images)
-        frozen_labels = self._labels[:0] if frozen is None else frozen.labels
-        self._frozen_rows = [(frozen_labels == label).nonzero().squeeze(1) for label in range(task.data.num_classes)]
-        self._all_labels = torch.cat([frozen_labels, self._labels]).to(task.device)
+        self._constants = self._form.held(earlier[self._num_earlier :])
+        self._learned_rows = _rows_by_class(learned, classes)
+        self._constant_rows = _rows_by_class(labels[self._num_earlier :], classes)
+        self._all_labels = torch.cat([labels, self._labels]).to(task.device)
+        scales = torch.ones(len(learned), dtype=torch.float64)
+        scales[: self._num_earlier] = start.frozen_lr_scale
+        self._rates = self._own(scales * config.rate(task.data.shape)).view(-1, 1, 1, 1)
+        self._turns = self._own(learned).view(-1, 1, 1, 1)
 
     def step(self) -> dict[str, float]:
         """Update the images in every round of one network; returns the `loss`, its mean over rounds and classes.
@@ -187,17 +178,13 @@ class Condensation:
         Raises:
             RunError: the loss or its gradient is not finite.
         """
-        images, velocity, losses = self._images.clone(), self._velocity.clone(), []
-        network = drawn_network(self.task, self.key, self.iteration, self._pool)
+        images, velocity, losses = self._form.bounded(self._images), self._velocity, []
+        network = drawn_network(self.task, self.key, self.iteration, self.start)
         for number in range(self._objective.rounds):
             key = self.key.child("round", self.iteration, number)
-            union = torch.cat([self._frozen, images])
+            union = partial(torch.cat, [self._constants, images])
             self._objective.prepare(network, Round(number, key, union, self._all_labels, self._real))
-            loss, gradient = self._compare(network, images, key)
-            if not (math.isfinite(loss) and bool(gradient.isfinite().all())):
-                raise RunError(f"iteration {self.iteration}: the loss is {loss}; lower method.image_lr")
-            velocity.mul_(self.config.momentum).add_(gradient)
-            images.sub_(velocity, alpha=self.config.image_lr)
+            images, velocity, loss = self._descend(network, images, velocity, key)
             losses.append(loss)
         self._images, self._velocity = images, velocity
         self.iteration += 1
@@ -206,20 +193,27 @@ class Condensation:
     def result(self) -> SyntheticSet:
         """The images as they are now, class by class."""
         return SyntheticSet(
-            images=self._images.float().cpu().clone(),
+            images=self._stored(slice(self._num_earlier, None)),
             labels=self._labels.clone(),
             stage=torch.full((len(self._labels),), self.start.stage, dtype=torch.int32),
             learned_lr=(None,),
             class_names=self.task.data.class_names,
             preprocessing=self.task.data.preprocessing,
+            formation=self._form.formation,
         )
 
     def averaged(self) -> SyntheticSet | None:
         """None."""
         return None
 
+    def revised(self) -> SyntheticSet | None:
+        """The earlier stages' images, where they are learned too."""
+        if self.start.frozen is None or not self.start.frozen_lr_scale:
+            return None
+        return replace(self.start.frozen, images=self._stored(slice(self._num_earlier)))
+
     def state_dict(self) -> State:
-        """Images, momentum and how many iterations are done."""
+        """Images and momenta, learned ones of earlier stages first, and how many iterations are done."""
         return {"images": self._images.clone(), "velocity": self._velocity.clone(), "iteration": self.iteration}
 
     def load_state_dict(self, state: State) -> None:
@@ -227,56 +221,102 @@ class Condensation:
         self._images, self._velocity = self._own(state["images"]), self._own(state["velocity"])
         self.iteration = state["iteration"]
 
-    def _compare(self, network: Network, images_MCHW: Tensor, key: Key) -> tuple[float, Tensor]:
-        """The loss of all classes and its gradient [M, C, H, W], the same on every worker."""
-        per_class, classes = self.config.images_per_class, torch.arange(self.task.data.num_classes)
-        gradient, total = torch.zeros_like(images_MCHW), images_MCHW.new_zeros(1)
+    def _descend(
+        self, network: Network, images_LCHW: Tensor, velocity_LCHW: Tensor, key: Key
+    ) -> tuple[Tensor, Tensor, float]:
+        """Images and momenta after one step of every class, and the loss before."""
+        momentum, in_turn = self.config.momentum, self._objective.in_turn
+        if in_turn:
+            images_LCHW, velocity_LCHW = drift(images_LCHW, velocity_LCHW, self._rates, momentum, self._turns)
+        loss, gradient = self._compare(network, images_LCHW, key)
+        if not (math.isfinite(loss) and bool(gradient.isfinite().all())):
+            raise RunError(f"iteration {self.iteration}: the loss is {loss}; lower method.image_lr")
+        velocity_LCHW = momentum * velocity_LCHW + gradient
+        images_LCHW = images_LCHW - self._rates * velocity_LCHW
+        if in_turn:
+            left = self.task.data.num_classes - 1 - self._turns
+            images_LCHW, velocity_LCHW = drift(images_LCHW, velocity_LCHW, self._rates, momentum, left)
+        return images_LCHW, velocity_LCHW, loss
+
+    def _compare(self, network: Network, images_LCHW: Tensor, key: Key) -> tuple[float, Tensor]:
+        """The loss of all classes and its gradient [L, C, H, W], the same on every worker."""
+        classes = torch.arange(self.task.data.num_classes)
+        gradient, total = torch.zeros_like(images_LCHW), images_LCHW.new_zeros(1)
         blocks = torch.stack([classes]) if self._objective.joint else classes[:, None]
         for block in shard(blocks).tolist():
-            rows = slice(block[0] * per_class, (block[-1] + 1) * per_class)
-            leaf = images_MCHW[rows].clone().requires_grad_()
-            parts = zip(block, leaf.split(per_class), strict=True)
+            rows = [self._learned_rows[label] for label in block]
+            leaf = images_LCHW[torch.cat(rows)].requires_grad_()
+            parts = zip(block, leaf.split([len(part) for part in rows]), strict=True)
             loss = self._objective.loss(network, [self._of_class(label, part, key) for label, part in parts])
-            (gradient[rows],) = torch.autograd.grad(loss, leaf)
+            (gradient[torch.cat(rows)],) = torch.autograd.grad(loss, leaf)
             total += loss.detach()
         summed = all_reduce_sum(torch.cat([gradient.flatten(), total]))
-        return float(summed[-1]), summed[:-1].view_as(images_MCHW)
+        return float(summed[-1]), summed[:-1].view_as(images_LCHW)
 
     def _of_class(self, label: int, learned_SCHW: Tensor, key: Key) -> ClassImages:
         """A class's images under one draw of the augmentation."""
+        new = self.config.images_per_class
+        earlier, own = learned_SCHW.split([len(learned_SCHW) - new, new])
+        others = len(earlier) + len(self._constant_rows[label])
+        shown = [
+            self._form.seen(part, beside, key.child("seen", label, name))
+            for name, part, beside in (("earlier", earlier, new), ("new", own, others))
+            if len(part)
+        ]
+        return ClassImages(
+            label,
+            self._augmented(self._real.draw(key, label, self.config.real_batch_size), key, label),
+            self._constants_of(label, key),
+            self._augmented(torch.cat(shown), key, label),
+        )
 
-        def seen(images_BCHW: Tensor) -> Tensor:
-            if not len(images_BCHW):
-                return images_BCHW
-            ids = torch.arange(len(images_BCHW), device=images_BCHW.device)
-            return self._augmentation.draw(key.child("augment", label), ids)(images_BCHW)
+    def _constants_of(self, label: int, key: Key) -> Iterator[Tensor]:
+        """A class's constants, a few at a time."""
+        if len(rows := self._constant_rows[label]):
+            own = self.config.images_per_class
+            seen = self._form.seen(self._constants[rows], own, key.child("seen", label, "earlier"))
+            for first in range(0, len(seen), CONSTANTS_AT_ONCE):
+                yield self._augmented(seen[first : first + CONSTANTS_AT_ONCE], key, label)
 
-        real = self._real.draw(key, label, self.config.real_batch_size)
-        return ClassImages(label, seen(real), seen(self._frozen[self._frozen_rows[label]]), seen(learned_SCHW))
+    def _augmented(self, images_BCHW: Tensor, key: Key, label: int) -> Tensor:
+        """Images of a class as networks see them in a round."""
+        ids = torch.arange(len(images_BCHW), device=images_BCHW.device)
+        return self._augmentation.draw(key.child("augment", label), ids)(images_BCHW)
+
+    def _stored(self, rows: slice) -> Tensor:
+        return self._form.stored(self._form.bounded(self._images[rows])).float().cpu().clone()
 
     def _own(self, tensor: Tensor) -> Tensor:
         """A copy on the task's device, in its precision."""
         return tensor.detach().to(self.task.device, self.task.dtype, copy=True)
 
 
-def starting_images(config: CondensationConfig, data: PreparedData, key: Key) -> Tensor:
-    """Where images start, float32 [M, C, H, W], class-major.
+def drift(
+    images_LCHW: Tensor, velocity_LCHW: Tensor, rates: Tensor, momentum: float, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Images and velocities after steps along the momentum alone, v <- m v and x <- x - lr v, as many as are given.
 
-    Raises:
-        ConfigError: they are to be real ones, and a class has too few.
+    In closed form v_n = m^n v and x_n = x - lr (m + m^2 + ... + m^n) v.
+
+    Args:
+        images_LCHW: x.
+        velocity_LCHW: v.
+        rates: lr of each image, [L, 1, 1, 1].
+        momentum: m, below 1.
+        steps: n of each image, floating point [L, 1, 1, 1].
     """
-    if config.image_init == "random":
-        return data.train.images[random_real(data, config.images_per_class, key)]
-    ids = torch.arange(data.num_classes * config.images_per_class)
-    return random.normal(key, ids, math.prod(data.shape)).view(-1, *data.shape)
+    left = torch.pow(momentum, steps)
+    reach = momentum * (1 - left) / (1 - momentum)
+    return images_LCHW - rates * reach * velocity_LCHW, left * velocity_LCHW
 
 
-def drawn_network(task: Task, key: Key, iteration: int, pool: Pool = ()) -> Network:
-    """The network of an iteration, a copy of its own: freshly initialised, or one of a pool."""
+def drawn_network(task: Task, key: Key, iteration: int, start: Start | None = None) -> Network:
+    """The network of an iteration, a copy of its own: freshly initialised, or one of the pool where a stage has one."""
+    start = start or Start()
     with random.seeded(key.child("network", iteration)):
         network = networks.build(task.network, task.data.shape, task.data.num_classes)
-    if pool:
-        network.load_state_dict(pool[random.integer(key.child("member", iteration), 0, len(pool))])
+    if start.pool and not _is_fresh(start.fresh_fraction, key, iteration):
+        network.load_state_dict(start.pool[random.integer(key.child("member", iteration), 0, len(start.pool))])
     return network.to(task.device, task.dtype).train()
 
 
@@ -297,3 +337,11 @@ def _shared(independent: Augmentation) -> Augmentation:
             return Chain(tuple(_shared(part) for part in independent.parts))
         case _:
             return independent
+
+
+def _is_fresh(fraction: float, key: Key, iteration: int) -> bool:
+    return float(random.uniform(key.child("fresh", iteration), torch.zeros(1, dtype=torch.int64))) < fraction
+
+
+def _rows_by_class(labels: Tensor, num_classes: int) -> list[Tensor]:
+    return [(labels == label).nonzero().squeeze(1) for label in range(num_classes)]

@@ -4,8 +4,8 @@ MTT with learned soft labels, starting from real images that experts understand,
 the dial of difficulty: early segments for small sets, late ones for large, the upper bound rising as the run goes on.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from torch import Tensor
 
@@ -83,6 +83,15 @@ class DATMConfig(MatchingConfig):
     def epochs_read(self, last_epoch: int) -> set[int]:
         """Those of a segment, and the one that labels come from."""
         return super().epochs_read(last_epoch) | ({self.label_epoch} if self.label_epoch is not None else set())
+
+    def moved(self, epochs: int) -> Self:
+        """The same with its window of start epochs, and the bound that it begins with, so many epochs later."""
+        return replace(
+            self,
+            min_start_epoch=self.min_start_epoch + epochs,
+            initial_max_start_epoch=self.initial_max_start_epoch + epochs,
+            max_start_epoch=self.max_start_epoch + epochs,
+        )
 
     def check(self, trajectory_epochs: int) -> None:
         """See that every segment and the labels' epoch lie inside trajectories of that many epochs."""

@@ -21,14 +21,17 @@ from raydd import global_norm
 from raydd.errors import ConfigError
 from raydd.functional import shard
 from raydd.methods.base import Method, Start, Task
-from raydd.methods.condensation import ClassImages, Condensation, CondensationConfig, Round
+from raydd.methods.compared import ClassImages, Round
+from raydd.methods.condensation import Condensation, CondensationConfig
 from raydd.networks import Network
 from raydd.random import Key
 from raydd.training import Recipe, Training
 
 Gradients = Sequence[Tensor]
-"""One tensor for each parameter tensor of the network, in order."""
+"""One tensor for each of the network's parameter tensors that are compared, in order."""
 Distance = Callable[[Gradients, Gradients], Tensor]
+Trains = Callable[[Network, Round], None]
+"""Trains the network between two comparisons, in all workers together."""
 
 PUBLISHED_LOOPS: Final = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """[outer_loop, inner_loop] by images per class."""
@@ -85,7 +88,20 @@ class GradientMatchingConfig(CondensationConfig):
 
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """A distiller at its starting images."""
-        return Condensation(self, task, start, key, MatchedGradients(self, task.network.has_batch_norm))
+        return Condensation(self, task, start, key, self.objective(task.network.has_batch_norm))
+
+    def objective(self, has_batch_norm: bool) -> "MatchedGradients":
+        """What is compared."""
+        rounds, epochs = self.loops
+        training = OnSyntheticImages(
+            Recipe(
+                epochs=epochs,
+                lr=self.network_lr,
+                batch_size=self.network_batch_size,
+                augmentation=self.augmentation,
+            )
+        )
+        return MatchedGradients(rounds, DISTANCES[self.distance], training, has_batch_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,46 +120,71 @@ class DSAConfig(GradientMatchingConfig):
     augmentation: str = "dsa"
 
 
+@dataclass(frozen=True)
+class OnSyntheticImages:
+    """Trains on all synthetic images."""
+
+    recipe: Recipe
+
+    def __call__(self, network: Network, now: Round) -> None:
+        """The recipe's epochs, with an optimiser of their own."""
+        training = Training([network], now.union(), now.labels, self.recipe, [now.key.child("train")], shared=True)
+        for epoch in range(self.recipe.epochs):
+            training.run_epoch(epoch)
+
+
+@dataclass
 class MatchedGradients:
-    """Compares the gradients of the loss of each class, while the network is trained on the synthetic images."""
+    """Compares the gradients of the loss of each class, in a network that is trained between comparisons."""
 
-    joint = False
-
-    def __init__(self, config: GradientMatchingConfig, has_batch_norm: bool) -> None:
-        """Take the loops and the distance from the config; batch norms keep the statistics of real images."""
-        self.rounds, self._epochs = config.loops
-        self._distance = DISTANCES[config.distance]
-        self._has_batch_norm = has_batch_norm
-        self._recipe = Recipe(
-            epochs=self._epochs,
-            lr=config.network_lr,
-            batch_size=config.network_batch_size,
-            augmentation=config.augmentation,
-        )
+    rounds: int
+    distance: Distance
+    train: Trains
+    has_batch_norm: bool
+    """Whether the network has batch norms: they keep the statistics of real images while gradients are compared."""
+    least_dims: int = 1
+    """Parameter tensors of fewer dimensions are not compared: 3 leaves convolutions alone."""
+    joint: bool = False
+    in_turn: bool = False
 
     def prepare(self, network: Network, now: Round) -> None:
-        """Train the network on the synthetic images, but before the first comparison."""
+        """Train the network, but before the first comparison."""
         if now.number:
-            key = now.key.child("train")
-            training = Training([network], now.images, now.labels, self._recipe, [key], shared=True)
-            for epoch in range(self._epochs):
-                training.run_epoch(epoch)
-        if self._has_batch_norm:
+            self.train(network, now)
+        if self.has_batch_norm:
             settle_batch_norms(network, now.real.draw_all(now.key.child("norm"), NORM_IMAGES))
 
     def loss(self, network: Network, block: Sequence[ClassImages]) -> Tensor:
         """The distance between the gradients of the real and of all synthetic images of a class."""
         (images,) = block
-        real = class_gradients(network, images.real, images.label, create_graph=False)
-        synthetic = torch.cat([images.frozen, images.learned])
-        return self._distance(class_gradients(network, synthetic, images.label, create_graph=True), real)
+        params = [p for p in network.parameters() if p.ndim >= self.least_dims]
+        real = class_gradients(network, params, images.real, images.label)
+        return self.distance(union_gradients(network, params, images), real)
 
 
-def class_gradients(network: nn.Module, images_BCHW: Tensor, label: int, create_graph: bool) -> Gradients:
-    """The gradient of the mean cross entropy of a class's images, by every parameter tensor."""
+def class_gradients(
+    network: nn.Module, params: Sequence[Tensor], images_BCHW: Tensor, label: int, create_graph: bool = False
+) -> Gradients:
+    """The gradient of the mean cross entropy of a class's images, by each of some parameter tensors."""
     labels = torch.full((len(images_BCHW),), label, device=images_BCHW.device)
     loss = F.cross_entropy(network(images_BCHW), labels)
-    return torch.autograd.grad(loss, list(network.parameters()), create_graph=create_graph)
+    return torch.autograd.grad(loss, params, create_graph=create_graph)
+
+
+def union_gradients(network: nn.Module, params: Sequence[Tensor], images: ClassImages) -> Gradients:
+    """The gradient of the mean cross entropy of a class's synthetic images, differentiable in the learned ones.
+
+    That of constants is added up a few at a time and leaves no graph: (n_1 g_1 + n_2 g_2 + ...) / (n_1 + n_2 + ...).
+    """
+    learned = class_gradients(network, params, images.learned, images.label, create_graph=True)
+    own, others, sums = len(images.learned), 0, [torch.zeros_like(param) for param in params]
+    for chunk in images.constants:
+        for total, gradient in zip(sums, class_gradients(network, params, chunk, images.label), strict=True):
+            total.add_(gradient, alpha=len(chunk))
+        others += len(chunk)
+    if not others:
+        return learned
+    return [(own * gradient + total) / (own + others) for gradient, total in zip(learned, sums, strict=True)]
 
 
 def layerwise_distance(synthetic: Gradients, real: Gradients) -> Tensor:

@@ -91,7 +91,8 @@ class RecoverConfig(DecoupledConfig):
     for images of up to 64 pixels."""
     init: Literal["medium", "easy", "hard", "random", "noise"] = "medium"
     """Where images start. medium, easy, hard: at the real images of medium, highest and lowest probability of their
-    class by the teacher. random: at any real images. noise: at standard normal values in network space."""
+    class by the teacher. random: at any real images. noise: at standard normal values in network space. (In a stage
+    with `disagreement` all but noise: at those that the students of earlier stages know least, beside the teacher.)"""
     mosaic: int = 1
     """Side m of a grid of m x m shrunk real images, where an image starts."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -163,19 +164,25 @@ def jitter(pixels: int | None, shape: tuple[int, int, int]) -> int:
     return pixels if pixels is not None else 32 if max(shape[1:]) > 64 else 4
 
 
-def pixel_range(task: Task, start: Start) -> tuple[Tensor, Tensor]:
+def require_constants(start: Start) -> None:
+    """Raise a ConfigError where a stage is to learn on the images of earlier ones: here these never change."""
+    if start.frozen_lr_scale > 0:
+        raise ConfigError(
+            "stages.frozen_lr_scale",
+            f"is {start.frozen_lr_scale}, but what is distilled from a teacher leaves earlier stages' images as they "
+            "are: set it to 0",
+        )
+
+
+def pixel_range(task: Task) -> tuple[Tensor, Tensor]:
     """Black and white in network space, two of float32 [C, 1, 1].
 
     Raises:
-        ConfigError: pixels have no range of their own there; or this is a later stage.
+        ConfigError: pixels have no range of their own there.
     """
     preprocessing = task.data.preprocessing
     if preprocessing.name == "zca":
         raise ConfigError("data.preprocess", "whitened images have no pixels to crop; set it to standardise or none")
-    if start.frozen is not None:
-        raise ConfigError(
-            "stages", "images that are distilled from a teacher do not build on earlier ones; leave it out"
-        )
     black, white = preprocessing.forward(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, task.data.shape[0], 1, 1))
     return black, white
 
@@ -190,7 +197,7 @@ def accounts(done: int, uniform: int) -> dict[str, Any]:
 
 
 def exact_set(task: Task, start: Start, images_MCHW: Tensor, labels_M: Tensor, card: Mapping[str, Any]) -> SyntheticSet:
-    """A set with hard labels whose images are whole pixels, so that files in a common format lose nothing.
+    """A set of one stage with hard labels whose images are whole pixels, so that files in a common format lose nothing.
 
     (The papers' code truncates and writes JPEG; here pixels are rounded.)
     """

@@ -3,7 +3,7 @@
 In the embedding phi of a randomly initialised network (all but its last layer) the synthetic images of a class have the
 mean of its real ones: L = sum_c |mean phi(A(real_c)) - mean phi(A(synthetic_c))|^2, with one augmentation A for both.
 
-Letters: R real and S synthetic images of a class, B batch, F features.
+Letters: B batch, F features.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from raydd.methods.base import Method, Start, Task
-from raydd.methods.condensation import ClassImages, Condensation, CondensationConfig, Round
+from raydd.methods.compared import ClassImages, Round
+from raydd.methods.condensation import Condensation, CondensationConfig
 from raydd.networks import Network
 from raydd.random import Key
-
-FROZEN_AT_ONCE = 256
-"""Images of earlier stages that are embedded together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,37 +41,34 @@ class MeanFeatures:
     joint: bool
     """Whether all classes share the statistics of one forward pass, as networks with batch norm need it."""
     rounds: int = 1
+    in_turn: bool = False
 
     def prepare(self, network: Network, now: Round) -> None:
         """The network stays as it was drawn."""
         network.requires_grad_(False)
 
     def loss(self, network: Network, block: Sequence[ClassImages]) -> Tensor:
-        """The distance between class means, summed over the classes; frozen images count as the learned ones do."""
+        """The distance between class means, summed over the classes; earlier images count as the learned ones do."""
         with torch.no_grad():
-            real = _features(network, [part.real for part in block])
-        frozen, learned = self._synthetic(network, block)
-        pairs = zip(real, map(torch.cat, zip(frozen, learned, strict=True)), strict=True)
-        return torch.stack([mean_distance(one, other) for one, other in pairs]).sum()
+            real = [features.mean(0) for features in _features(network, [part.real for part in block])]
+        synthetic = self._together(network, block) if self.joint else [_mean_features(network, part) for part in block]
+        return torch.stack([(one - other).square().sum() for one, other in zip(real, synthetic, strict=True)]).sum()
 
-    def _synthetic(self, network: Network, block: Sequence[ClassImages]) -> tuple[list[Tensor], list[Tensor]]:
-        """Features of frozen and of learned images, by class; those of frozen ones leave no graph where they can."""
-        frozen, learned = [part.frozen for part in block], [part.learned for part in block]
-        if self.joint:
-            features = _features(network, [*frozen, *learned])
-            return features[: len(block)], features[len(block) :]
-        found = _features(network, learned)
-        nothing = found[0][:0].detach()
-        with torch.no_grad():
-            kept = [
-                list(map(network.features, images.split(FROZEN_AT_ONCE))) if len(images) else [] for images in frozen
-            ]
-        return [torch.cat([nothing, *chunks]) for chunks in kept], found
+    def _together(self, network: Network, block: Sequence[ClassImages]) -> list[Tensor]:
+        """The means of all classes, from one forward pass of all synthetic images."""
+        unions = [torch.cat([*part.constants, part.learned]) for part in block]
+        return [features.mean(0) for features in _features(network, unions)]
 
 
-def mean_distance(real_RF: Tensor, synthetic_SF: Tensor) -> Tensor:
-    """The squared Euclidean distance between two means, a scalar."""
-    return (real_RF.mean(0) - synthetic_SF.mean(0)).square().sum()
+def _mean_features(network: Network, images: ClassImages) -> Tensor:
+    """The mean [F] of all synthetic images of a class; what is constant goes through a few at a time, without graph."""
+    learned = network.features(images.learned).sum(0)
+    others, total = 0, torch.zeros_like(learned)
+    with torch.no_grad():
+        for chunk in images.constants:
+            total += network.features(chunk).sum(0)
+            others += len(chunk)
+    return (learned + total) / (len(images.learned) + others)
 
 
 def _features(network: Network, batches: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,6 @@
-"""Starting images and labels, chosen from the real data.
+"""Starting images and labels, chosen from the real data, and those that earlier stages left.
 
-Letters: N real images, M = images_per_class * K synthetic ones, K classes, C H W.
+Letters: N real images, M = images_per_class * K synthetic ones, F of earlier stages, K classes, C H W.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 from raydd import networks, random
 from raydd.errors import ConfigError
 from raydd.functional import FlatNetwork
-from raydd.methods.base import Task
+from raydd.methods.base import Start, Task
 from raydd.prepared import PreparedData
 from raydd.random import Key
 from raydd.training import predict
@@ -71,6 +71,31 @@ def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor, epoch:
 def single_expert_logits(task: Task, images_MCHW: Tensor, epoch: int | None = None) -> Tensor:
     """Soft labels [M, K]: the logits of expert 0 at an epoch (the last), whether it is right or not."""
     return predict(next(_experts(task, epoch)), images_MCHW)
+
+
+def earlier_images(task: Task, start: Start, soft: bool) -> tuple[Tensor, Tensor]:
+    """Images [F, C, H, W] of earlier stages and their labels, on the task's device: not copied if they lie there.
+
+    Args:
+        task: which says where, and in which precision.
+        start: of the stage.
+        soft: whether the stage has soft labels, logits [F, K], and not classes [F].
+
+    Raises:
+        ConfigError: it is otherwise with those of earlier stages.
+    """
+    frozen, here = start.frozen, (task.device, task.dtype)
+    if frozen is None:
+        return torch.empty(0, *task.data.shape), torch.empty(0)
+    if soft != (frozen.soft_labels is not None):
+        own, theirs = ("soft", "hard") if soft else ("hard", "soft")
+        raise ConfigError(
+            "stages.overrides",
+            f"stage {start.stage} has {own} labels, but the images of earlier stages have {theirs} ones, and a batch "
+            "of both needs one kind: let all stages have the same method.labels",
+        )
+    labels = frozen.labels.to(task.device) if frozen.soft_labels is None else frozen.soft_labels.to(*here)
+    return frozen.images.to(*here), labels
 
 
 def _known(task: Task, label: int, images_per_class: int, key: Key, epoch: int | None) -> Tensor:

@@ -1,22 +1,24 @@
 """Trajectory matching as a running method: what MTT, FTD and DATM share once images, labels and window are chosen.
 
-Letters: M synthetic images, B batch, K classes, C H W, P flat parameters, T inner steps.
+Letters: M synthetic images, F of earlier stages, B batch, K classes, C H W, P flat parameters, T inner steps.
 """
 
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from raydd import networks, random
-from raydd.augment import Augmentation, augmentation
+from raydd.augment import Augmentation, Draw, augmentation
 from raydd.errors import RunError
 from raydd.functional import (
     DifferentiatedSteps,
     FlatNetwork,
+    FrozenRows,
     InnerGradients,
     InnerLoop,
     InnerStep,
@@ -29,6 +31,7 @@ from raydd.functional import (
     unroll,
 )
 from raydd.methods.base import Start, State, Task
+from raydd.methods.initial import earlier_images
 from raydd.methods.matching import MatchingConfig, draw_batches, inner_gradient, matching_loss, moving_average
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
@@ -82,7 +85,7 @@ class TrajectoryMatching:
         Args:
             config: everything that the methods share.
             task: data, network and expert trajectories.
-            start: frozen earlier parts.
+            start: frozen earlier parts; networks begin on the task's trajectories, and not in a pool.
             key: of this stage's draws.
             images_MCHW: the starting images, in network space.
             labels_M: their classes.
@@ -92,6 +95,9 @@ class TrajectoryMatching:
             label_momentum: their momentum.
             assigns_labels: the labels of an iteration are what the end of its expert segment says of the images.
             ema_decay: of the moving average over the images of all iterations; None keeps none.
+
+        Raises:
+            ConfigError: one stage has soft labels and an earlier one hard labels, or the reverse.
         """
         self.config, self.task, self.start, self.key = config, task, start, key
         self.iteration = 0
@@ -116,6 +122,13 @@ class TrajectoryMatching:
         }
         self._rates = {"images": config.image_lr, self._lr_name: config.synthetic_lr_lr}
         self._momenta = dict.fromkeys(self._rates, config.momentum)
+        soft = assigns_labels or soft_labels_MK is not None
+        self._frozen_images, self._earlier_labels = earlier_images(task, start, soft)
+        if start.frozen_lr_scale and len(self._frozen_images):
+            self._values["earlier"] = self._own(self._frozen_images)
+            self._rates["earlier"] = config.image_lr * start.frozen_lr_scale
+            self._momenta["earlier"] = config.momentum
+            self._frozen_images = self._frozen_images[:0].clone()
         if ema_decay is not None:
             self._values["ema"] = self._values["images"].clone()
         if assigns_labels:
@@ -169,6 +182,12 @@ class TrajectoryMatching:
             return None
         return replace(self.result(), images=_exported(average), card={"ema_decay": self._ema_decay})
 
+    def revised(self) -> SyntheticSet | None:
+        """The earlier stages' images as they are now, where they are learned too; their labels stay."""
+        if self.start.frozen is None or "earlier" not in self._values:
+            return None
+        return replace(self.start.frozen, images=_exported(self._values["earlier"]))
+
     def state_dict(self) -> State:
         """Images, labels, step size, average, momenta, counters and the state to fall back to."""
         good = {f"good.{name}": value.clone() for name, value in self._good.items()}
@@ -205,9 +224,8 @@ class TrajectoryMatching:
 
     def _match(self, segment: Segment, own_labels: Tensor | None) -> tuple[float, InnerGradients | None]:
         """The loss of one segment; gradients only where the update is to be made."""
-        config, lr = self.config, self._lr
-        images, labels = self._whole_images(), self._whole_labels(own_labels)
-        loop = self._inner_loop(len(images))
+        config, lr, loop = self.config, self._lr, self._inner_loop()
+        images, labels = self._learned(own_labels)
         trajectory = unroll(loop, segment.start, lr, images, labels)
         loss, cotangent = matching_loss(trajectory.params[-1], segment.target, segment.start, config.matched_fraction)
         bound = math.inf if config.threshold is None else config.threshold
@@ -219,17 +237,22 @@ class TrajectoryMatching:
         )
         return float(loss), gradients if finite else None
 
-    def _inner_loop(self, num_images: int) -> InnerLoop:
+    def _inner_loop(self) -> InnerLoop:
         """The steps of the current iteration, with this worker's share of each."""
-        config, key = self.config, self.key.child("inner", self.iteration)
-        batch_size = min(config.synthetic_batch_size or num_images, num_images)
+        config, key, first = self.config, self.key.child("inner", self.iteration), len(self._frozen_images)
+        num_images = len(self._earlier_labels) + len(self._labels)
+        batch_size = min(config.synthetic_batch_size or len(self._labels), num_images)
         steps = []
         for t, batch in enumerate(draw_batches(key, num_images, batch_size, config.synthetic_steps)):
-            index = shard(batch)
-            draw = self._augmentation.draw(key.child("augment", t), index)
-            steps.append(InnerStep(index.to(self.task.device), len(batch), draw))
+            draw, share = partial(self._augmentation.draw, key.child("augment", t)), shard(batch)
+            learned = share[share >= first]
+            frozen = self._frozen_rows(share[share < first], draw) if first else None
+            steps.append(InnerStep((learned - first).to(self.task.device), len(batch), draw(learned), frozen))
         curvature, last_steps = inner_gradient(config.gradient)
         return InnerLoop(self._steps(batch_size), steps, self.task.kept_steps, curvature, last_steps)
+
+    def _frozen_rows(self, index: Tensor, draw: Callable[[Tensor], Draw]) -> FrozenRows:
+        return FrozenRows(self._frozen_images, self._earlier_labels, index.to(self.task.device), draw(index))
 
     def _steps(self, batch_size: int) -> Steps:
         """How this worker computes its share of a batch."""
@@ -247,17 +270,17 @@ class TrajectoryMatching:
             self._good, self.good_iteration = self._snapshot(), self.iteration
         if self._assigns_labels and own_labels is not None:
             self._values["soft_labels"] = own_labels
+        num_own = len(self._labels)
         by_name = {
-            "images": gradients.images,
+            "images": gradients.images[-num_own:],
+            "earlier": gradients.images[:-num_own],
             "lr": gradients.lr,
             "log_lr": gradients.lr * self._lr,
-            "soft_labels": gradients.labels,
+            "soft_labels": None if gradients.labels is None else gradients.labels[-num_own:],
         }
         for name, velocity in self._velocity.items():
             value, gradient = self._values[name], by_name[name]
             assert gradient is not None
-            if gradient.ndim:
-                gradient = gradient[-len(value) :]
             velocity.mul_(self._momenta[name]).add_(gradient)
             value.sub_(velocity, alpha=self._rates[name] * 0.5**self.rollbacks)
         if not self._lr > 0:
@@ -306,21 +329,13 @@ class TrajectoryMatching:
         chunks = self._values["images"].split(_ASSIGNED_AT_ONCE)
         return torch.cat([self._network(segment.target, chunk) for chunk in chunks])
 
-    def _whole_images(self) -> Tensor:
-        """The images behind the frozen earlier parts."""
-        frozen, own = self.start.frozen, self._values["images"]
-        return own if frozen is None else torch.cat([self._own(frozen.images), own])
-
-    def _whole_labels(self, own_labels: Tensor | None) -> Tensor:
-        """Logits or classes of those images."""
-        frozen = self.start.frozen
-        if own_labels is None:
-            labels = self._labels if frozen is None else torch.cat([frozen.labels, self._labels])
-            return labels.to(self.task.device)
-        if frozen is None:
-            return own_labels
-        assert frozen.soft_labels is not None
-        return torch.cat([self._own(frozen.soft_labels), own_labels])
+    def _learned(self, own_labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The images that are learned, with their labels: the stage's own, behind earlier ones where those are too."""
+        images, earlier = self._values["images"], self._values.get("earlier")
+        labels = self._labels.to(self.task.device) if own_labels is None else own_labels
+        if earlier is None:
+            return images, labels
+        return torch.cat([earlier, images]), torch.cat([self._earlier_labels, labels])
 
     def _own(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.task.device, self.task.dtype, copy=True)

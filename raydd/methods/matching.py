@@ -6,8 +6,8 @@ theta_0 = theta*_s. Of its parts PAD (Li et al. 2024) compares the deep ones alo
 Letters: M synthetic images, B batch, K classes, P flat parameters, T inner steps.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,7 +37,8 @@ class MatchingConfig:
     max_start_epoch: int = 20
     """[max_start_epoch] the first epoch at which none starts any more: an exclusive bound."""
     synthetic_batch_size: int | None = None
-    """[batch_syn] B, images of one inner step; all of them by default."""
+    """[batch_syn] B, images of one inner step; as many as there are by default, those of earlier stages not counted,
+    which are drawn among them all the same."""
     image_lr: float = 100.0
     """[lr_img]"""
     synthetic_lr_init: float = 0.01
@@ -107,10 +108,21 @@ class MatchingConfig:
         """Whether there is a second set, of the images averaged over the iterations."""
         return False
 
+    @property
+    def decoded_images(self) -> int:
+        """Images that students see of each synthetic one."""
+        return 1
+
     def epochs_read(self, last_epoch: int) -> set[int]:
         """The epochs of a trajectory that the method reads: where segments start and end, and the last."""
         starts = range(self.min_start_epoch, self.max_start_epoch)
         return {*starts, *(start + self.expert_epochs for start in starts), last_epoch}
+
+    def moved(self, epochs: int) -> Self:
+        """The same with its window of start epochs so many epochs later."""
+        return replace(
+            self, min_start_epoch=self.min_start_epoch + epochs, max_start_epoch=self.max_start_epoch + epochs
+        )
 
     def check(self, trajectory_epochs: int) -> None:
         """See that every segment lies inside trajectories of that many epochs."""

@@ -1,7 +1,8 @@
 """RDED: realism, diversity and efficiency (Sun, Shi, Yuan and Lin, CVPR 2024, https://arxiv.org/abs/2312.03526).
 
 Nothing is optimised: of crops of random real images the teacher chooses those that it knows best, and they are put
-together to mosaics. A class group is a class.
+together to mosaics; in a stage that has students of the earlier ones, crops that these know least beside the teacher.
+A class group is a class.
 
 Letters: N real images, J crops of each, B crops in all, M mosaics, C H W.
 """
@@ -15,8 +16,16 @@ from torch.nn import functional as F
 
 from raydd import random
 from raydd.errors import ConfigError, RunError
-from raydd.methods.base import Start, State, Task
-from raydd.methods.decoupled import DecoupledConfig, GroupMethod, accounts, exact_set, pixel_range
+from raydd.methods.base import Pool, Start, State, Task
+from raydd.methods.decoupled import (
+    DecoupledConfig,
+    GroupMethod,
+    accounts,
+    exact_set,
+    pixel_range,
+    require_constants,
+)
+from raydd.methods.disagreement import student_probabilities, true_class
 from raydd.methods.selection import cell_size, grid, mosaic_rows, random_rows, resized
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
@@ -73,11 +82,15 @@ class RDEDConfig(DecoupledConfig):
         """The finished images of the task's classes.
 
         Raises:
-            ConfigError: a class has too few images, or mosaics do not fit them.
+            ConfigError: a class has too few images, or mosaics do not fit them; or the stage wants moments or new
+                versions of earlier images.
         """
-        pixel_range(task, start)
-        classes = task.groups or range(task.data.num_classes)
-        return Chosen(self, task, start, {label: chosen_images(self, task, label, key) for label in classes})
+        require_constants(start)
+        pixel_range(task)
+        if start.frozen is not None:
+            raise ConfigError("stages.teacher_conditions", "rded compares no moments of images: leave statistics out")
+        pool, classes = tuple(start.pool), task.groups or range(task.data.num_classes)
+        return Chosen(self, task, start, {label: chosen_images(self, task, label, key, pool) for label in classes})
 
 
 class Chosen:
@@ -111,6 +124,10 @@ class Chosen:
         """None."""
         return None
 
+    def revised(self) -> SyntheticSet | None:
+        """None."""
+        return None
+
     def state_dict(self) -> State:
         """The images."""
         return {f"images.{label}": images.clone() for label, images in self._images.items()}
@@ -125,8 +142,10 @@ class Chosen:
         return exact_set(self._task, self._start, images, labels, accounts(0, 0))
 
 
-def chosen_images(config: RDEDConfig, task: Task, label: int, key: Key) -> Tensor:
+def chosen_images(config: RDEDConfig, task: Task, label: int, key: Key, pool: Pool = ()) -> Tensor:
     """The mosaics of one class, float32 [IPC, C, H, W] in network space; the best crops come first in each.
+
+    Crops are scored by the teacher, or by its disagreement with a pool of students.
 
     Raises:
         ConfigError: the class has too few images, or mosaics do not fit them.
@@ -141,7 +160,7 @@ def chosen_images(config: RDEDConfig, task: Task, label: int, key: Key) -> Tenso
         )
         raise ConfigError("method.candidates", f"{problem} of class {data.class_names[label]!r}")
     rows = random_rows(data, label, candidates, key.child("candidates"), "method.candidates")
-    scored = [_best_crops(config, task, label, part, size, key.child("crops")) for part in rows.split(_AT_ONCE)]
+    scored = [_best_crops(config, task, label, part, size, key.child("crops"), pool) for part in rows.split(_AT_ONCE)]
     crops, losses = (torch.cat(parts) for parts in zip(*scored, strict=True))
     best = losses.argsort(stable=True)[:needed]
     return grid(crops[mosaic_rows(best, factor)])
@@ -174,17 +193,24 @@ def padded(crops_BCHW: Tensor, height: int, width: int) -> Tensor:
 
 
 def _best_crops(
-    config: RDEDConfig, task: Task, label: int, rows_N: Tensor, size: tuple[int, int], key: Key
+    config: RDEDConfig, task: Task, label: int, rows_N: Tensor, size: tuple[int, int], key: Key, pool: Pool
 ) -> tuple[Tensor, Tensor]:
-    """Of each real image the crop [N, C, *size] with the least cross entropy, and that, [N]."""
+    """Of each real image the crop [N, C, *size] with the least loss, and that, [N]."""
     _, height, width = task.data.shape
     ids = rows_N.repeat_interleave(config.crops) * config.crops + torch.arange(config.crops).repeat(len(rows_N))
     boxes = square_boxes(key, ids, height, width, config.min_crop_scale)
     places = [(slice(top, top + side), slice(left, left + side)) for top, left, side in boxes.tolist()]
     images = task.data.train.images[rows_N].split(1)
     crops = torch.cat([resized(images[i // config.crops][:, :, y, x], size) for i, (y, x) in enumerate(places)])
-    logits = task.require_teacher().logits(padded(crops, height, width))
-    losses = F.cross_entropy(logits, torch.full((len(ids),), label), reduction="none").view(-1, config.crops)
+    losses = _losses(task, pool, padded(crops, height, width), torch.full((len(ids),), label)).view(-1, config.crops)
     best = losses.argmin(1)
     each = torch.arange(len(rows_N))
     return crops.unflatten(0, losses.shape)[each, best], losses[each, best]
+
+
+def _losses(task: Task, pool: Pool, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    """The teacher's cross entropy [B]; with students their probability of the class, less the teacher's."""
+    logits = task.require_teacher().logits(images_BCHW)
+    if not pool:
+        return F.cross_entropy(logits, labels_B, reduction="none")
+    return student_probabilities(task, pool, images_BCHW, labels_B) - true_class(logits, labels_B)

@@ -9,7 +9,11 @@ over the images of the group that take part (see `raydd.methods.moments` for R_l
 they share. Several groups go through the teacher together, and their losses are summed: as the teacher is in evaluation
 mode, no gradient of one group depends on another.
 
-Letters: M synthetic images, N those that take part, P class groups, K classes, C H W.
+In a later stage of a progressive run R_l may be of the images and the earlier ones of the group's classes together,
+these as they are; and the cross entropy of an image may be weighted by how little of its class the students of earlier
+stages know (`raydd.methods.disagreement`).
+
+Letters: M synthetic images, N those that take part, F images of earlier stages, P class groups, K classes, C H W.
 """
 
 import math
@@ -23,8 +27,18 @@ from torch.nn import functional as F
 from raydd import random
 from raydd.errors import RunError
 from raydd.methods.base import Start, State, Task
-from raydd.methods.decoupled import Clock, RecoverConfig, accounts, cosine_lr, exact_set, jitter, pixel_range
-from raydd.methods.moments import averages, bn_loss, measuring
+from raydd.methods.decoupled import (
+    Clock,
+    RecoverConfig,
+    accounts,
+    cosine_lr,
+    exact_set,
+    jitter,
+    pixel_range,
+    require_constants,
+)
+from raydd.methods.disagreement import class_weights, disagreement
+from raydd.methods.moments import FrozenMoments, averages, bn_loss, measuring
 from raydd.methods.resample import resampled, resampling
 from raydd.methods.rows import Rows
 from raydd.methods.selection import initial_images
@@ -34,6 +48,9 @@ from raydd.views import crop_boxes
 
 BETAS, EPSILON = (0.5, 0.9), 1e-8
 """Of Adam, in all papers."""
+
+FROZEN_AT_ONCE = 256
+"""Images of earlier stages that are shown to the teacher together."""
 
 _TENSORS = ("images", "first_moment", "second_moment")
 
@@ -56,7 +73,8 @@ class Recover:
         Args:
             config: everything that the methods share.
             task: data, teacher, class groups (all, where it names none), and a ranking if images start at ranked ones.
-            start: the number of the stage.
+            start: the number of the stage; earlier images, if moments are to be of these too; and students of them, if
+                it matters what these know.
             key: of this stage's draws, the same for all class groups.
             lr_clock: of the step size.
             crop_clock: of the curriculum.
@@ -64,6 +82,7 @@ class Recover:
         Raises:
             ConfigError: the data or the stage do not fit the method.
         """
+        require_constants(start)
         classes = task.data.num_classes
         self.units = config.num_groups(classes)
         self.iteration = 0
@@ -75,11 +94,16 @@ class Recover:
         self._jitter = jitter(config.jitter, task.data.shape)
         self._done = torch.zeros(len(self._groups), dtype=torch.int64)
         self._labels = rows.labels.to(task.device)
-        self._range = [self._own(end) for end in pixel_range(task, start)]
-        images = self._own(initial_images(config, task, rows, key.child("init")))
+        self._range = [self._own(end) for end in pixel_range(task)]
+        unknown_N = disagreement(task, start.pool) if start.pool else None
+        images = self._own(initial_images(config, task, rows, key.child("init"), unknown_N))
         self._values = {name: torch.zeros_like(images) for name in _TENSORS} | {"images": images}
         teacher = task.require_teacher()
         self._teacher, self._norms = teacher.module, teacher.batch_norms()
+        self._frozen = None if start.frozen is None else self._frozen_moments(start.frozen)
+        self._weights: Tensor | None = None
+        if unknown_N is not None:
+            self._weights = self._own(class_weights(unknown_N, task.data.train.labels, classes)[rows.labels])
 
     def step(self) -> dict[str, float]:
         """Update the images that take part.
@@ -127,6 +151,10 @@ class Recover:
         """None."""
         return None
 
+    def revised(self) -> SyntheticSet | None:
+        """None."""
+        return None
+
     def state_dict(self) -> State:
         """Images, Adam's moments and the counters."""
         values = {name: value.clone() for name, value in self._values.items()}
@@ -146,16 +174,32 @@ class Recover:
 
     def _losses(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy and R of every class group, float64 [P] each."""
-        active, device = len(images_NCHW), self.task.device
-        averages_PN = averages(self._group_index[:active], len(self._groups)).to(device)
+        active = len(images_NCHW)
+        averages_PN = averages(self._group_index[:active], len(self._groups)).to(self.task.device)
         augmented = self._augmented(images_NCHW).contiguous(memory_format=torch.channels_last)
-        with (
-            measuring(self._norms, averages_PN) as distances,
-            torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"),
-        ):
+        with measuring(self._norms, averages_PN, self._frozen) as distances, self._precision():
             logits = self._teacher(augmented)
         ce_N = F.cross_entropy(logits.to(self.task.dtype), self._labels[:active], reduction="none")
+        if self._weights is not None:
+            ce_N = ce_N * self._weights[:active]
         return averages_PN @ ce_N.double(), bn_loss(distances, self.config.first_bn_weight)
+
+    def _frozen_moments(self, frozen: SyntheticSet) -> FrozenMoments | None:
+        """Of the earlier images of each group's classes, as the teacher sees them; None where there are none."""
+        classes = [self._rows.labels[self._group_index == p] for p in range(len(self._groups))]
+        members_PF = torch.stack([torch.isin(frozen.labels, labels) for labels in classes])
+        seen = members_PF.any(0)
+        if not seen.any():
+            return None
+        batches = (self._own(batch) for batch in frozen.images[seen].split(FROZEN_AT_ONCE))
+        with self._precision():
+            return FrozenMoments.of(
+                self._teacher, self._norms, batches, members_PF[:, seen].double().to(self.task.device)
+            )
+
+    def _precision(self) -> torch.autocast:
+        """Of the teacher's passes."""
+        return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _augmented(self, images_NCHW: Tensor) -> Tensor:
         """The images under one crop, flip and shift a class group; one crop a part where those differ in size."""

@@ -16,10 +16,20 @@ from raydd.prepared import PreparedData
 from raydd.random import Key
 
 
-def initial_images(config: RecoverConfig, task: Task, rows: Rows, key: Key) -> Tensor:
+def initial_images(
+    config: RecoverConfig, task: Task, rows: Rows, key: Key, disagreement_N: Tensor | None = None
+) -> Tensor:
     """Where images start, float32 [M, C, H, W] in network space.
 
     Noise and single real images depend on class and rank alone, so that a smaller set starts as part of a larger one.
+
+    Args:
+        config: noise, or which real images.
+        task: data, and a ranking if images start at ranked ones.
+        rows: the images that are asked for.
+        key: of noise and of random images.
+        disagreement_N: a score of each real training image, by which they then come in place of `config.init`'s order,
+            the highest first.
 
     Raises:
         ConfigError: a class has too few real images, or a mosaic does not fit them.
@@ -30,7 +40,8 @@ def initial_images(config: RecoverConfig, task: Task, rows: Rows, key: Key) -> T
     chosen_MQ = torch.empty(len(rows), config.mosaic**2, dtype=torch.int64)
     for label in rows.labels.unique().tolist():
         members = rows.labels == label
-        chosen_MQ[members] = mosaic_rows(_best(config, task, label, key), config.mosaic)[rows.ranks[members]]
+        best = _best(config, task, label, key, disagreement_N)
+        chosen_MQ[members] = mosaic_rows(best, config.mosaic)[rows.ranks[members]]
     images = task.data.train.images[chosen_MQ.flatten()]
     if config.mosaic == 1:
         return images
@@ -76,16 +87,34 @@ def random_rows(data: PreparedData, label: int, count: int, key: Key, field: str
     Raises:
         ConfigError: naming the field, where the class has fewer.
     """
+    rows = _members(data, label, count, field)
+    return rows[random.permutation(key.child("class", label), len(rows))[:count]]
+
+
+def highest_rows(data: PreparedData, label: int, count: int, scores_N: Tensor, field: str) -> Tensor:
+    """So many training images of a class, the highest score first, equal ones by their rows: int64 [count].
+
+    Raises:
+        ConfigError: naming the field, where the class has fewer.
+    """
+    rows = _members(data, label, count, field)
+    return rows[scores_N[rows].argsort(descending=True, stable=True)[:count]]
+
+
+def _members(data: PreparedData, label: int, count: int, field: str) -> Tensor:
+    """The training images of a class, int64; a ConfigError where there are fewer than `count`."""
     rows = (data.train.labels == label).nonzero().squeeze(1)
     if len(rows) < count:
         name = data.class_names[label]
         raise ConfigError(field, f"takes {count} real images of a class, but {name!r} has only {len(rows)}")
-    return rows[random.permutation(key.child("class", label), len(rows))[:count]]
+    return rows
 
 
-def _best(config: RecoverConfig, task: Task, label: int, key: Key) -> Tensor:
+def _best(config: RecoverConfig, task: Task, label: int, key: Key, disagreement_N: Tensor | None) -> Tensor:
     """The real images of a class for all its mosaics, int64 [Q IPC]."""
     count, key = config.mosaic**2 * config.images_per_class, key.child("real")
+    if disagreement_N is not None:
+        return highest_rows(task.data, label, count, disagreement_N, "method.images_per_class")
     if config.init in ("medium", "easy", "hard"):
         return task.require_ranking().first(label, count, config.init, key)
     return random_rows(task.data, label, count, key, "method.images_per_class")

@@ -16,7 +16,7 @@ from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.methods.initial import require_images
-from raydd.pipeline import jobs
+from raydd.pipeline import distilling
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.prepared import PreparedData
@@ -38,6 +38,9 @@ class Executor(Protocol):
 
     def rank(self, run: Run, progress: Progress) -> None:
         """Rank the training images by the teacher."""
+
+    def score(self, run: Run, progress: Progress) -> None:
+        """Score the training images by how often they are forgotten."""
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage."""
@@ -142,7 +145,7 @@ def _check(run: Run) -> None:
     """Everything that can be wrong before the work begins."""
     run.folder.check_writable()
     _check_networks(run)
-    require_images(run.data, run.config.method.images_per_class)
+    require_images(run.data, run.config.images_per_class)
     run.require_same()
     _check_inputs(run)
 
@@ -163,7 +166,7 @@ def _check_networks(run: Run) -> None:
 def _check_inputs(run: Run) -> None:
     """See that whatever is finished and will be read is as it was written."""
     missing = _missing_trials(run)
-    folders = [run.synthetic, run.average, run.folder / "stages"]
+    folders = [run.synthetic, run.average, *(folder for stage in run.stages for folder in stage.finished_folders())]
     if missing or not run.has_synthetic():
         folders.append(run.work)
     works_on = run.config.method.works_on
@@ -187,7 +190,7 @@ def _is_finished(run: Run) -> bool:
 def _missing_trials(run: Run) -> list[Trial]:
     found = records.read(run.results)
     finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
-    return [trial for trial in run.trials() if run.record_id(trial) not in finished]
+    return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
 
 
 def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:
@@ -220,8 +223,10 @@ def _make_ranking(run: Run, executor: Executor, progress: Progress) -> None:
 def _make_synthetic(run: Run, executor: Executor, progress: Progress) -> None:
     if not run.has_synthetic():
         _share_data(run)
+        if not run.has_scores():
+            executor.score(run, progress)
         executor.distill(run, progress)
-        jobs.gather(run)
+        distilling.gather(run)
 
 
 def _make_records(run: Run, executor: Executor, progress: Progress) -> None:

@@ -5,6 +5,7 @@ It is decided from the plan and the machine and not by a clock, so that a resume
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Final
 
@@ -16,14 +17,24 @@ from raydd.evaluation.trials import Trial, alike
 from raydd.networks import NetworkConfig
 from raydd.packing import MEASURED_STEPS
 from raydd.pipeline.run import Run
+from raydd.pipeline.stage import Stage
 from raydd.plan import DataFacts, data_bytes, make_plan
 from raydd.plan.cost import matching_step, training
+from raydd.progressive import StagesConfig
 from raydd.random import Key
 from raydd.training import Recipe, Training
 from raydd.written_steps import SAVED_FRACTION
 
 SOME_LR: Final = 1e-3
 """What steps are measured with where the step size is learned: it does not matter."""
+
+
+def agreed_pack(run: Run) -> int:
+    """The first worker's `pack`, for all of them."""
+    size = torch.tensor([pack(run)], device=run.device)
+    if dist.is_initialized():
+        dist.broadcast(size, 0)
+    return int(size)
 
 
 def pack(run: Run) -> int:
@@ -77,23 +88,29 @@ def compiles_training(run: Run, network: NetworkConfig, recipe: Recipe, num_imag
     return compiling.chosen(cluster.compile, flops, run.device, cluster.threads_per_worker)
 
 
-def compiles_matching(run: Run) -> bool:
-    """Whether the inner steps of trajectory matching are compiled."""
-    cluster = run.config.cluster
-    (flops,) = (step.flops for step in make_plan(run.config, _facts(run)).steps if step.work == "distill")
+def compiles_matching(stage: Stage) -> bool:
+    """Whether the inner steps of a stage's trajectory matching are compiled."""
+    run, cluster = stage.run, stage.run.config.cluster
+    once = replace(run.config.evaluate, modes=None)
+    alone = replace(run.config, method=stage.method, experts=stage.experts, stages=StagesConfig(), evaluate=once)
+    (flops,) = (step.flops for step in make_plan(alone, _facts(run)).steps if step.work == "distill")
     return compiling.chosen(cluster.compile, flops, run.device, cluster.threads_per_worker, SAVED_FRACTION)
 
 
-def rows_at_once(run: Run) -> int:
+def rows_at_once(stage: Stage) -> int:
     """Images of an inner step computed together: a worker's share, halved until it fits into half of the memory."""
-    cluster, method, facts = run.config.cluster, run.config.matching, _facts(run)
+    run, method = stage.run, stage.matching
+    cluster, facts = run.config.cluster, _facts(run)
     if cluster.rows_at_once != "auto":
         return cluster.rows_at_once
     workers = dist.get_world_size() if dist.is_initialized() else 1
     sharing = 1 if run.device.type == "cuda" else workers
     budget = process.memory_bytes(run.device) // (2 * sharing)
-    num_images = method.images_per_class * facts.num_classes
-    rows = math.ceil(min(method.synthetic_batch_size or num_images, num_images) / workers)
+    earlier = run.config.methods[: stage.number] if stage.config.freezes(stage.number) else ()
+    num_images = sum(each.images_per_class for each in (*earlier, method)) * facts.num_classes
+    rows = math.ceil(
+        min(method.synthetic_batch_size or method.images_per_class * facts.num_classes, num_images) / workers
+    )
     while rows > 1 and matching_step(run.config.network, facts, rows, method.has_soft_labels).memory_bytes > budget:
         rows = math.ceil(rows / 2)
     return rows

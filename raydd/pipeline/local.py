@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from raydd import experts
 from raydd.errors import ResourceError
 from raydd.evaluation.trials import LabelStore, Trial
-from raydd.pipeline import choices, jobs
+from raydd.pipeline import choices, distilling, evaluating, jobs
 from raydd.pipeline.run import Run
 from raydd.pipeline.teaching import Relabelling
 from raydd.progress import Progress
@@ -38,10 +38,15 @@ class LocalExecutor:
         jobs.set_up(run)
         jobs.rank(run, progress)
 
+    def score(self, run: Run, progress: Progress) -> None:
+        """Score the training images by how often they are forgotten."""
+        jobs.set_up(run)
+        jobs.score(run, progress)
+
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage."""
         jobs.set_up(run)
-        jobs.distill(run, progress)
+        distilling.distill(run, progress)
 
     def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
         """Label the distilled set, epoch by epoch."""
@@ -52,4 +57,4 @@ class LocalExecutor:
         """Train these students, pack by pack."""
         jobs.set_up(run)
         for pack in choices.student_packs(run, trials):
-            jobs.evaluate(run, pack, progress)
+            evaluating.evaluate(run, pack, progress)

@@ -15,15 +15,18 @@ from raydd.config import RunConfig
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation.trials import LabelStore, Trial, plan_trials
 from raydd.experts import trajectory_card
-from raydd.methods import Task
+from raydd.forgetting import KIND as SCORES
+from raydd.forgetting import Scores, scores_identity
+from raydd.methods.matching import MatchingConfig
+from raydd.pipeline.stage import Stage, has_set
 from raydd.prepared import PreparedData
 from raydd.random import Key
 from raydd.ranking import KIND as RANKING
-from raydd.ranking import Parts, Ranking
+from raydd.ranking import Parts
 from raydd.storage import Artefact, Folder, content_key
 from raydd.synthetic import KIND as SYNTHETIC
 from raydd.teacher import KIND as TEACHER
-from raydd.teacher import Teacher, teacher_identity
+from raydd.teacher import Teacher, teacher_epochs, teacher_identity
 from raydd.trajectories import KIND as EXPERTS
 from raydd.trajectories import TrajectoryStore, require_card
 
@@ -32,10 +35,17 @@ _MAKES = {
     EXPERTS: ("data", "network", "experts.training", "experts.seed", "seed"),
     TEACHER: ("data", "network", "teacher", "seed"),
     RANKING: ("data", "network", "teacher", "seed"),
-    SYNTHETIC: ("data", "network", "experts", "teacher", "method", "seed"),
+    SYNTHETIC: ("data", "network", "experts", "teacher", "method", "stages", "evaluate.recipe", "seed"),
 }
 """The parts of a config that determine an artefact of the run folder."""
-_MAKES_NOT = ("experts.store", "experts.test_every", "experts.keep", "teacher.store")
+_MAKES_NOT = (
+    "experts.store",
+    "experts.test_every",
+    "experts.keep",
+    "teacher.store",
+    "stages.store",
+    "stages.keep_trajectories",
+)
 
 
 @dataclass(frozen=True)
@@ -79,9 +89,15 @@ class Run:
         """The folders, of the run and of each stage, of the sets that distilling makes."""
         return ("synthetic", "ema") if self.config.method.has_average else ("synthetic",)
 
-    def stage(self, number: int) -> Folder:
-        """What stage `number` makes and starts from."""
-        return self.folder / "stages" / f"{number:03d}"
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, in order."""
+        return tuple(Stage(self, number) for number in range(self.config.stages.count))
+
+    @property
+    def last_stage(self) -> Stage:
+        """The one whose union is the distilled set."""
+        return self.stages[-1]
 
     def key(self) -> Key:
         """The root of the run's draws."""
@@ -148,6 +164,14 @@ class Run:
         return teacher
 
     @property
+    def teacher_epochs(self) -> frozenset[int]:
+        """The epochs after which stages need the teacher; empty where all take the finished one."""
+        config = self.config
+        if "teacher_epoch" not in config.stages.teacher_conditions:
+            return frozenset()
+        return frozenset(teacher_epochs(config.teacher.training.epochs, config.stages.count))
+
+    @property
     def ranking_key(self) -> str:
         """Content key of the ranking of the training images by the teacher."""
         return content_key({"teacher": self.teacher_key, "data": self.data.fingerprint})
@@ -157,6 +181,23 @@ class Run:
         """Where the ranking is, or will be."""
         return self._shared(self.config.ranking.store, "ranking", self.ranking_key)
 
+    @property
+    def scores_key(self) -> str:
+        """Content key of the forgetting scores of the training images."""
+        chosen = self.config.stages.filter
+        assert chosen is not None
+        return content_key(scores_identity(chosen.scoring, self.config.network, self.data, self.config.seed))
+
+    @property
+    def scores_folder(self) -> Folder:
+        """Where those scores are, or will be."""
+        return self.folder / "forgetting"
+
+    @cached_property
+    def scores(self) -> Scores:
+        """How often each training image was forgotten."""
+        return Scores.load(self.scores_folder)
+
     def _shared(self, store: str | None, name: str, key: str) -> Folder:
         return self.folder / name if store is None else Folder.at(store) / key
 
@@ -164,19 +205,6 @@ class Run:
     def ranking_parts(self) -> Parts:
         """The scores of the training images, as far as they are made."""
         return Parts(self.work / "ranking" / self.ranking_key, len(self.data.train))
-
-    @property
-    def num_groups(self) -> int:
-        """Class groups that are recovered independently."""
-        return self.config.method.num_groups(self.data.num_classes)
-
-    def group(self, stage: int, number: int) -> Folder:
-        """What a class group of a stage makes and starts from."""
-        return self.stage(stage) / "groups" / f"{number:05d}"
-
-    def has_group(self, stage: int, number: int) -> bool:
-        """Whether a class group is finished."""
-        return all(self.has_set(self.group(stage, number) / name) for name in ("init", "synthetic"))
 
     def labels_key(self, store: LabelStore) -> str:
         """Content key of stored labels."""
@@ -189,53 +217,28 @@ class Run:
     @property
     def synthetic_key(self) -> str:
         """Content key of the distilled set."""
-        return content_key({**self._source(), "method": asdict(self.config.method), "seed": self.config.seed})
-
-    def _source(self) -> dict[str, Any]:
-        """What determines the distilled set beside the method and its draws."""
-        match self.config.method.works_on:
-            case "trajectories":
-                return {"experts": self.experts_key, "num_experts": self.config.experts.count}
-            case "teacher":
-                return {"teacher": self.teacher_key}
-            case "data":
-                preprocessing, network = self.data.preprocessing.describe(), self.config.network.identity()
-                return {"data": self.data.fingerprint, "preprocessing": preprocessing, "network": network}
-
-    def task(self) -> Task:
-        """What the method works on."""
-        if self.config.method.works_on == "teacher":
-            return Task(
-                data=self.data,
-                network=self.config.network,
-                teacher=self.teacher,
-                ranking=Ranking.load(self.ranking_folder) if self.config.method.uses_ranking else None,
-                device=self.device,
-            )
-        if self.config.method.works_on == "data":
-            return Task(data=self.data, network=self.config.network, device=self.device)
-        return Task(
-            data=self.data,
-            network=self.config.network,
-            trajectories=self.trajectories,
-            num_experts=self.config.experts.count,
-            last_epoch=self.config.experts.training.epochs,
-            device=self.device,
-            kept_steps=self.config.cluster.kept_steps,
-        )
+        return self.last_stage.union_key
 
     def trials(self) -> list[Trial]:
         """The students to train, in a fixed order."""
         config = self.config
-        return plan_trials(config.evaluate, config.network, config.method, self.data.num_classes, self.data.name)
+        return plan_trials(
+            config.evaluate, config.network, config.methods, config.stages, self.data.num_classes, self.data.name
+        )
 
     def record_id(self, trial: Trial) -> str:
         """The name of a trial's record."""
-        return trial.record_id(self.data.test_fingerprint, self.synthetic_key)
+        return trial.record_id(self.data.test_fingerprint, self.stages[trial.stage].union_key)
+
+    @property
+    def readers(self) -> list[MatchingConfig]:
+        """The method in each stage that matches the run's own trajectories."""
+        return [stage.matching for stage in self.stages if not stage.uses_trajectories]
 
     def unfinished_experts(self) -> list[int]:
         """Those that are not trained, or stored without an epoch that the method reads."""
-        read = sorted(self.config.matching.epochs_read(self.config.experts.training.epochs))
+        last = self.config.experts.training.epochs
+        read = sorted({epoch for method in self.readers for epoch in method.epochs_read(last)})
         numbers = range(self.config.experts.count)
         return [n for n in numbers if not self.trajectories.has(n) or self.trajectories.lacks(n, read)]
 
@@ -248,21 +251,34 @@ class Run:
     def has_teacher(self) -> bool:
         """Whether the teacher is trained."""
         artefact = Artefact.find(self.teacher_folder, TEACHER)
-        return artefact is not None and artefact.manifest.key == self.teacher_key
+        if artefact is None or artefact.manifest.key != self.teacher_key:
+            return False
+        return self.teacher_epochs <= self.stored_teacher_epochs()
+
+    def stored_teacher_epochs(self) -> frozenset[int]:
+        """The epochs after which the stored teacher can be opened; a run that adds some keeps those of others."""
+        return Teacher.stored_epochs(self.teacher_folder)
 
     def has_ranking(self) -> bool:
         """Whether all training images are ranked."""
         artefact = Artefact.find(self.ranking_folder, RANKING)
         return artefact is not None and artefact.manifest.key == self.ranking_key
 
+    def has_scores(self) -> bool:
+        """Whether the training images have the forgetting scores that a filter needs, if one does."""
+        chosen = self.config.stages.filter
+        if chosen is None or not chosen.needs_scores:
+            return True
+        artefact = Artefact.find(self.scores_folder, SCORES)
+        return artefact is not None and artefact.manifest.key == self.scores_key
+
     def has_synthetic(self) -> bool:
         """Whether the distilled set is finished, and its average where there has to be one."""
         return all(self.has_set(self.folder / name) for name in self.sets)
 
     def has_set(self, folder: Folder) -> bool:
-        """Whether a set of this run is finished in a folder."""
-        artefact = Artefact.find(folder, SYNTHETIC)
-        return artefact is not None and artefact.manifest.key == self.synthetic_key
+        """Whether the union of all stages is finished in a folder."""
+        return has_set(folder, self.synthetic_key)
 
     def require_same(self) -> None:
         """See that no finished artefact of the folder would have to be replaced.
@@ -270,15 +286,17 @@ class Run:
         Raises:
             ConfigError: one would; names the first field that differs.
         """
-        made = [(SYNTHETIC, folder, self.synthetic_key) for folder in (self.synthetic, self.average)]
+        made = [(SYNTHETIC, stage.folder / name, {stage.key}) for stage in self.stages for name in self.sets]
+        unions = {stage.union_key for stage in self.stages}
+        made += [(SYNTHETIC, folder, unions) for folder in (self.synthetic, self.average)]
         if self.config.method.works_on == "teacher":
-            made.insert(0, (RANKING, self.ranking_folder, self.ranking_key))
-            made.insert(0, (TEACHER, self.teacher_folder, self.teacher_key))
+            made.insert(0, (RANKING, self.ranking_folder, {self.ranking_key}))
+            made.insert(0, (TEACHER, self.teacher_folder, {self.teacher_key}))
         elif self.config.method.works_on == "trajectories" and self.config.experts.store is None:
-            made.insert(0, (EXPERTS, self.folder / "experts", self.experts_key))
-        for kind, folder, key in made:
+            made.insert(0, (EXPERTS, self.folder / "experts", {self.experts_key}))
+        for kind, folder, keys in made:
             artefact = Artefact.find(folder, kind)
-            if artefact is not None and artefact.manifest.key != key:
+            if artefact is not None and artefact.manifest.key not in keys:
                 raise self._conflict(kind, folder)
 
     def _conflict(self, kind: str, folder: Folder) -> Exception:

@@ -1,7 +1,7 @@
 """What a run takes, ahead of it: FLOPs, disk and memory.
 
-Nothing is read, trained or allocated: sizes follow from the shapes of what is written (`sizes.py`), FLOPs and
-activations from walking one step of each kind on torch's meta device (`cost.py`).
+Nothing is read, trained or allocated: optimiser steps follow from the numbers of images, sizes from the shapes of what
+is written (`sizes.py`), FLOPs and activations from walking one step of each kind on torch's meta device (`cost.py`).
 
 Letters: N real images, D = C * H * W, T inner steps.
 """
@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
-from raydd.plan import condensation, decoupled, trajectories
+from raydd.plan import decoupled, stages
 from raydd.plan.sizes import data_bytes, synthetic_bytes, trajectory_bytes
+from raydd.plan.stages import distill_stage
 from raydd.plan.step import Plan, Step
 from raydd.plan.students import evaluate
 from raydd.plan.trajectories import checkpoint_bytes
@@ -23,6 +24,7 @@ __all__ = [
     "Step",
     "checkpoint_bytes",
     "data_bytes",
+    "distill_stage",
     "make_plan",
     "synthetic_bytes",
     "trajectory_bytes",
@@ -38,9 +40,10 @@ def make_plan(config: RunConfig, facts: DataFacts, flops_per_second: Mapping[str
     Memory of one process on a CPU is the sum of
 
     - the prepared data, in full, though processes of one node share the pages that they map;
-    - what is resident: networks and momenta; when distilling by trajectories, T + 1 parameter vectors, and five times
-      the synthetic set (images and labels, their momenta, both of the last good state, and the gradient), seven with
-      an average; when recovering, the images of a pack of class groups, Adam's moments, and the images at the start;
+    - what is resident: networks and momenta; when distilling by trajectories, T + 1 parameter vectors, five times the
+      synthetic set (images and labels, their momenta, both of the last good state, and the gradient), seven with an
+      average, and the images of earlier stages; when recovering, the images of a pack of class groups, Adam's moments,
+      and the images at the start;
     - what is alive at the peak of one step (when matching, of its double backward) on the meta device, times
       `HEAP_FACTOR` for tensors below `HEAP_LIMIT_BYTES`; or of a prediction, or of saving, where that is more; or of
       putting class groups together, or making views of a set.
@@ -66,15 +69,19 @@ def make_plan(config: RunConfig, facts: DataFacts, flops_per_second: Mapping[str
 
 def _makers(config: RunConfig) -> list[Callable[[RunConfig, DataFacts], Step]]:
     """Of the steps, in order."""
+    makers = [_data]
     if config.method.works_on == "trajectories":
-        return [_data, trajectories.experts, trajectories.distill, evaluate]
-    if config.method.works_on == "data":
-        return [_data, condensation.distill, evaluate]
-    makers = [_data, decoupled.teacher]
+        makers.append(stages.experts)
+    if config.method.works_on == "teacher":
+        makers.append(decoupled.teacher)
     if config.method.uses_ranking:
         makers.append(decoupled.rank)
-    makers.append(decoupled.distill)
-    if "replayed" in config.evaluate.labels:
+    if config.stages.filter is not None and config.stages.filter.needs_scores:
+        makers.append(stages.forgetting)
+    if stages.has_pool(config, config.stages.count - 1):
+        makers.append(stages.transition)
+    makers.append(stages.distill)
+    if config.method.works_on == "teacher" and "replayed" in config.evaluate.labels:
         makers.append(decoupled.relabel)
     return [*makers, evaluate]
 

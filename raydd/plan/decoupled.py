@@ -26,9 +26,9 @@ from raydd.plan.sizes import (
     synthetic_bytes,
 )
 from raydd.plan.step import Step
-from raydd.plan.students import pixel_bytes, trials_of
+from raydd.plan.students import pixel_bytes, trials_of, whole_set
 from raydd.relabel import label_bytes
-from raydd.teacher import CHECK_IMAGES
+from raydd.teacher import CHECK_IMAGES, teacher_epochs
 
 TEACHER_HEADER_BYTES = 2_600
 """Of a teacher: card, without the names of the classes, and manifest."""
@@ -48,23 +48,28 @@ GATHER_FACTOR = 8
 
 
 def teacher(config: RunConfig, facts: DataFacts) -> Step:
-    """Its training, or none where it is taken from a file, and its test."""
+    """Its training, or none where it is taken from a file, and its test; what it was earlier, where stages need it."""
     network, recipe, taken = config.teacher_network, config.teacher.training, config.teacher.weights is not None
     tested = facts.num_test + min(CHECK_IMAGES, facts.num_test)
     one = _tested(config, facts, tested) if taken else training(network, recipe, facts, facts.num_train, tested)
     parameters, tensors = network_size(network, facts)
     stored = state_size(network, facts) + TEACHER_HEADER_BYTES + CLASS_NAME_BYTES * facts.num_classes
     checkpoint = 0 if taken else stored + slots(recipe) * (4 * parameters + tensors * TENSOR_HEADER_BYTES)
+    early = 0
+    if "teacher_epoch" in config.stages.teacher_conditions:
+        epochs = {*teacher_epochs(recipe.epochs, config.stages.count)} - {recipe.epochs}
+        early = len(epochs) * state_size(network, facts)
     how = "taken from a file" if taken else f"of {recipe.epochs} epochs"
     return Step(
         work="teacher",
         makes=f"teacher {how} ({network.label})",
         units=1,
+        optimizer_steps=0 if taken else recipe.steps(facts.num_train),
         flops=one.flops,
-        disk_bytes=stored,
-        working_disk_bytes=2 * checkpoint,
+        disk_bytes=stored + early,
+        working_disk_bytes=2 * (checkpoint + early),
         peak_tensor_bytes=one.tensor_bytes,
-        peak_memory_bytes=data_bytes(config, facts) + max(one.memory_bytes, SAVE_FACTOR * checkpoint),
+        peak_memory_bytes=data_bytes(config, facts) + max(one.memory_bytes, SAVE_FACTOR * (checkpoint + early)),
     )
 
 
@@ -110,10 +115,10 @@ def distill(config: RunConfig, facts: DataFacts) -> Step:
 
 def relabel(config: RunConfig, facts: DataFacts) -> Step:
     """The teacher's labels of all views that students replay."""
-    stores, num_images = LabelStore.needed(trials_of(config, facts), config.evaluate), num_synthetic(config, facts)
+    stores = LabelStore.needed(trials_of(config, facts), config.evaluate)
+    num_images, floats = whole_set(config, facts)
     epochs = sum(store.epochs for store in stores)
     one = _tested(config, facts, epochs * num_images)
-    floats = set_bytes(config, facts)
     kept, making = (max(sizes) for sizes in zip(*(pixel_bytes(store.views, floats) for store in stores), strict=True))
     return Step(
         work="relabel",
@@ -127,6 +132,20 @@ def relabel(config: RunConfig, facts: DataFacts) -> Step:
         peak_tensor_bytes=max(kept + one.tensor_bytes, making),
         peak_memory_bytes=data_bytes(config, facts) + floats + max(kept + one.memory_bytes, making),
     )
+
+
+def disagreement(config: RunConfig, facts: DataFacts, pool_size: int) -> int:
+    """FLOPs of asking the networks of a pool what they know.
+
+    They are shown all training images, once for each pack of class groups, or the crops that are chosen from; so is the
+    teacher where its ranking does not say it.
+    """
+    student, method = predicting(config.network, facts), config.method
+    if isinstance(method, RDEDConfig):
+        return pool_size * student.flops_of(_choosing(config, facts).images)
+    packs = math.ceil(method.num_groups(facts.num_classes) / config.cluster.groups_at_once)
+    known = 0 if method.uses_ranking else predicting(config.teacher_network, facts).flops_of(facts.num_train)
+    return packs * (pool_size * student.flops_of(facts.num_train) + known)
 
 
 def _group(config: RunConfig, facts: DataFacts) -> Tensor:

@@ -1,5 +1,6 @@
 """What a plan says."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from raydd.datasets import DataFacts
@@ -10,22 +11,41 @@ class Step:
     """One kind of work."""
 
     work: str
-    """data; experts, or teacher and rank; distill; relabel; evaluate; total."""
+    """data; experts, or teacher and rank; forgetting; transition; distill; relabel; evaluate; total."""
     makes: str
     units: int
-    """How many of what it makes: images, trajectories, outer iterations or class groups, epochs of labels, students."""
+    """How many of what it makes: images, trajectories, networks, outer iterations or class groups, epochs of labels,
+    students."""
+    optimizer_steps: int = 0
+    """Of all networks that are trained to be kept or tested: experts, teacher, transitions, students."""
     flops: int
     """Of all units, skipping and failing nothing."""
     disk_bytes: int
     """Of what stays."""
     working_disk_bytes: int
-    """Of what lies under `work/` meanwhile: prepared data; the epochs of one pack of experts; checkpoints."""
+    """Of what is there meanwhile: prepared data; the epochs of one pack of experts; trajectories of later stages;
+    networks of a pool, and students between two stages; checkpoints."""
     peak_tensor_bytes: int
     """Most bytes of tensors alive at once where the network is: what a GPU needs besides its context and workspaces."""
     peak_memory_bytes: int
     """Most memory of one process on a CPU, above what it takes once everything is imported; see `make_plan`."""
     seconds: float | None = None
     """In one process, where a rate was given."""
+
+
+def together(steps: Sequence[Step], makes: str) -> Step:
+    """Work of one kind, done one after the other, as one step: disk that is needed meanwhile is that of the largest."""
+    return replace(
+        steps[0],
+        makes=makes,
+        units=sum(step.units for step in steps),
+        optimizer_steps=sum(step.optimizer_steps for step in steps),
+        flops=sum(step.flops for step in steps),
+        disk_bytes=sum(step.disk_bytes for step in steps),
+        working_disk_bytes=max(step.working_disk_bytes for step in steps),
+        peak_tensor_bytes=max(step.peak_tensor_bytes for step in steps),
+        peak_memory_bytes=max(step.peak_memory_bytes for step in steps),
+    )
 
 
 @dataclass(frozen=True)
@@ -38,17 +58,13 @@ class Plan:
 
     @property
     def total(self) -> Step:
-        """FLOPs, disk and seconds added up; the largest of the memory peaks."""
+        """Steps, FLOPs, disk and seconds added up; the largest of the memory peaks."""
         seconds = [step.seconds for step in self.steps if step.seconds is not None]
-        return Step(
+        return replace(
+            together(self.steps, "the run"),
             work="total",
-            makes="the run",
             units=1,
-            flops=sum(step.flops for step in self.steps),
-            disk_bytes=sum(step.disk_bytes for step in self.steps),
             working_disk_bytes=sum(step.working_disk_bytes for step in self.steps),
-            peak_tensor_bytes=max(step.peak_tensor_bytes for step in self.steps),
-            peak_memory_bytes=max(step.peak_memory_bytes for step in self.steps),
             seconds=sum(seconds) if seconds else None,
         )
 

@@ -8,32 +8,72 @@ from dataclasses import replace
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
 from raydd.evaluation.trials import Trial, plan_trials
-from raydd.plan.cost import Cost, predicting, state_size, training
-from raydd.plan.sizes import RECORD_BYTES, data_bytes, num_synthetic, set_bytes
+from raydd.networks import NetworkConfig
+from raydd.plan.cost import Cost, network_size, predicting, slots, state_size, training
+from raydd.plan.sizes import (
+    RECORD_BYTES,
+    TENSOR_HEADER_BYTES,
+    data_bytes,
+    num_synthetic,
+    set_bytes,
+)
 from raydd.plan.step import Step
+from raydd.training import Recipe
 from raydd.views import ViewsConfig
 
 
 def trials_of(config: RunConfig, facts: DataFacts) -> list[Trial]:
     """All students."""
-    return plan_trials(config.evaluate, config.network, config.method, facts.num_classes, config.data.source)
+    source = config.data.source
+    return plan_trials(config.evaluate, config.network, config.methods, config.stages, facts.num_classes, source)
 
 
 def evaluate(config: RunConfig, facts: DataFacts) -> Step:
-    """All students, and what experts or the teacher see for their labels and for the diversity of their images."""
+    """All students, and what experts or the teacher see for their labels and for the diversity of their images.
+
+    Students that go through the stages are kept from one to the next.
+    """
     trials = trials_of(config, facts)
-    students = [_student(config, facts, trial) for trial in trials]
-    resident = data_bytes(config, facts) + 2 * set_bytes(config, facts)
+    legs = [leg for trial in trials for leg in trial.legs()]
+    trainings = [_training(config, facts, leg) for leg in legs]
+    between = [training_bytes(trial.network, trial.recipe, facts) * (len(trial.legs()) - 1) for trial in trials]
     return Step(
         work="evaluate",
         makes="students",
         units=len(trials),
-        flops=sum(student.flops for student in students),
-        disk_bytes=len(trials) * RECORD_BYTES,
-        working_disk_bytes=0,
-        peak_tensor_bytes=max(student.tensor_bytes for student in students),
-        peak_memory_bytes=resident + max(student.memory_bytes for student in students),
+        optimizer_steps=sum(leg.recipe.steps(num_trained_on(config, facts, leg)) for leg in legs),
+        flops=sum(cost.flops for cost in trainings),
+        disk_bytes=len(legs) * RECORD_BYTES,
+        working_disk_bytes=sum(between),
+        peak_tensor_bytes=max(cost.tensor_bytes for cost in trainings),
+        peak_memory_bytes=data_bytes(config, facts)
+        + 2 * whole_set(config, facts)[1]
+        + max(cost.memory_bytes for cost in trainings),
     )
+
+
+def whole_set(config: RunConfig, facts: DataFacts) -> tuple[int, int]:
+    """The images of all stages together as they are stored, and the bytes that they take in memory."""
+    num_images = config.images_per_class * facts.num_classes
+    return num_images, set_bytes(config, facts) * num_images // num_synthetic(config, facts)
+
+
+def num_trained_on(config: RunConfig, facts: DataFacts, leg: Trial) -> int:
+    """The images that a student sees in an epoch."""
+    if leg.subject == "full":
+        return facts.num_train
+    if leg.subject == "random":
+        return whole_set(config, facts)[0]
+    first = leg.stage if leg.mode == "new_only" else 0
+    methods = config.methods[first : leg.stage + 1]
+    return facts.num_classes * sum(method.images_per_class * method.decoded_images for method in methods)
+
+
+def training_bytes(network: NetworkConfig, recipe: Recipe, facts: DataFacts) -> int:
+    """The file of a network in training: parameters, buffers and momenta."""
+    size, tensors = network_size(network, facts)
+    kept = slots(recipe)
+    return state_size(network, facts) + 4 * kept * size + (1 + kept) * tensors * TENSOR_HEADER_BYTES
 
 
 def pixel_bytes(views: ViewsConfig, set_bytes: int) -> tuple[int, int]:
@@ -44,16 +84,23 @@ def pixel_bytes(views: ViewsConfig, set_bytes: int) -> tuple[int, int]:
     return (set_bytes // 4, 4 * set_bytes) if views.randaugment_ops else (set_bytes, 2 * set_bytes)
 
 
-def _student(config: RunConfig, facts: DataFacts, trial: Trial) -> Cost:
-    num_images = facts.num_train if trial.subject == "full" else num_synthetic(config, facts)
+def _training(config: RunConfig, facts: DataFacts, trial: Trial) -> Cost:
+    """A student's training on one set."""
+    num_images = num_trained_on(config, facts, trial)
     cost = training(trial.network, trial.recipe, facts, num_images, facts.num_test + facts.num_validation)
+    return labelled(config, facts, trial, cost)
+
+
+def labelled(config: RunConfig, facts: DataFacts, trial: Trial, cost: Cost) -> Cost:
+    """A training of so much together with the labels of its images."""
+    num_images = cost.images
     if config.method.works_on == "trajectories":
         seen = config.experts.count * num_images * trial.uses_experts
         return replace(cost, flops=cost.flops + predicting(config.network, facts).flops_of(seen))
     if config.method.works_on == "data":
         return cost
-    labelled = trial.recipe.epochs * (trial.labels == "online")
-    seen = num_images * (labelled + (trial.subject != "full"))
+    asked = trial.recipe.epochs * (trial.labels == "online")
+    seen = num_images * (asked + (trial.subject != "full"))
     assert trial.recipe.views is not None
     kept, making = pixel_bytes(trial.recipe.views, 4 * num_images * facts.values)
     resident = kept + state_size(config.teacher_network, facts)

@@ -1,6 +1,6 @@
 """The work of methods that match expert trajectories.
 
-Letters: M synthetic images, B batch, P parameters, T inner steps.
+Letters: M synthetic images, F of earlier stages, B batch, P parameters, T inner steps.
 """
 
 import math
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
-from raydd.experts import epochs_stored
 from raydd.methods.matching import MatchingConfig, draw_batches, inner_gradient
 from raydd.plan.cost import gradient_step, kept_bytes, matching_step, network_size, predicting, training
 from raydd.plan.sizes import (
@@ -35,11 +34,21 @@ def checkpoint_bytes(config: RunConfig, facts: DataFacts) -> int:
     return state + tensors * TENSOR_HEADER_BYTES + config.method.iterations * METRICS_ROW_BYTES
 
 
-def experts(config: RunConfig, facts: DataFacts) -> Step:
-    """The training, and a test every `test_every` epochs and after the last."""
+def pack_size(config: RunConfig, count: int) -> int:
+    """How many networks are trained side by side."""
+    return 1 if config.cluster.pack == "auto" else min(config.cluster.pack, count)
+
+
+def experts(config: RunConfig, facts: DataFacts, num_epochs: int) -> Step:
+    """The training, and a test every `test_every` epochs and after the last.
+
+    Args:
+        config: the run.
+        facts: the dataset's size.
+        num_epochs: how many of a trajectory are stored.
+    """
     recipe, count = config.experts.training, config.experts.count
-    assert isinstance(config.method, MatchingConfig)
-    pack = 1 if config.cluster.pack == "auto" else min(config.cluster.pack, count)
+    pack = pack_size(config, count)
     tests = math.ceil(recipe.epochs / (config.experts.test_every or recipe.epochs))
     one = training(config.network, recipe, facts, facts.num_train, tests * facts.num_test)
     size, tensors = network_size(config.network, facts)
@@ -48,21 +57,29 @@ def experts(config: RunConfig, facts: DataFacts) -> Step:
         work="experts",
         makes=f"trajectories of {recipe.epochs} epochs ({config.network.label})",
         units=count,
+        optimizer_steps=count * recipe.steps(facts.num_train),
         flops=count * one.flops,
-        disk_bytes=count * trajectory_bytes(size, len(epochs_stored(config.experts, config.method))),
+        disk_bytes=count * trajectory_bytes(size, num_epochs),
         working_disk_bytes=pack * (recipe.epochs + 1) * snapshot,
         peak_tensor_bytes=pack * one.tensor_bytes,
         peak_memory_bytes=data_bytes(config, facts) + pack * max(one.memory_bytes, SAVE_FACTOR * snapshot),
     )
 
 
-def distill(config: RunConfig, facts: DataFacts) -> Step:
-    """The outer iterations and, where labels are learned, the experts' logits that those start from."""
+def distill(config: RunConfig, facts: DataFacts, frozen: int) -> Step:
+    """The outer iterations and, where labels are learned, the experts' logits that those start from.
+
+    Args:
+        config: the run.
+        facts: the dataset's size.
+        frozen: F, which are drawn into batches with the others.
+    """
     method, soft = config.method, config.method.has_soft_labels
     assert isinstance(method, MatchingConfig)
     num_images, learned = num_synthetic(config, facts), set_bytes(config, facts)
-    batch_size = min(method.synthetic_batch_size or num_images, num_images)
-    batches = draw_batches(Key.root(config.seed), num_images, batch_size, method.synthetic_steps)
+    constants = frozen * learned // num_images
+    batch_size = min(method.synthetic_batch_size or num_images, frozen + num_images)
+    batches = draw_batches(Key.root(config.seed), frozen + num_images, batch_size, method.synthetic_steps)
     workers = 1 if config.cluster.num_workers == "auto" else config.cluster.num_workers
     curvature, last_steps = inner_gradient(method.gradient)
     rows = math.ceil(batch_size / workers)
@@ -74,7 +91,7 @@ def distill(config: RunConfig, facts: DataFacts) -> Step:
     kept = 0
     if config.cluster.compile != "off":
         kept = min(config.cluster.kept_steps, differentiated) * kept_bytes(config.network, facts, rows)
-    resident = kept + (5 + 2 * method.has_average) * learned + (method.synthetic_steps + 1) * vector
+    resident = kept + constants + (5 + 2 * method.has_average) * learned + (method.synthetic_steps + 1) * vector
     passed, images = _images(batches, differentiated), _images(batches, len(batches))
     flops = step.flops_of(passed)
     flops += gradient_step(config.network, facts, rows).flops_of(images - passed)

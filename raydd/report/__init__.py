@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raydd.evaluation.summary import final_stages
 from raydd.report import curves, figures
 from raydd.report.diversity import Similarity, similarities
 from raydd.report.drawing import Panel
 from raydd.report.figures import Lane
-from raydd.report.gallery import Gallery, gallery
+from raydd.report.gallery import Gallery, gallery, stage_gallery
 from raydd.report.reading import Recovery, Run, read
+from raydd.report.stages import accuracy_by_stage
 from raydd.report.tables import NAMES, Results, results
 from raydd.storage import Folder
 from raydd.synthetic import preview
@@ -83,6 +85,8 @@ def _render(run: Run) -> str:
         students=[_students(found), *_classes(run, found)] if found.tiles else [],
         similarities=similar,
         similarity=_similarity(similar),
+        by_stage=accuracy_by_stage(run.table, NAMES),
+        stages=stage_gallery(run.after) if run.after else None,
         sections=_sections(run),
         gallery=_gallery(run),
         after=run.after,
@@ -124,7 +128,8 @@ def _costs(found: Recovery, card: Mapping[str, Any]) -> list[Fact]:
 
 
 def _students(found: Results) -> Panel:
-    finished = [entry for entry in found.entries if entry.row.n]
+    last = final_stages([entry.row for entry in found.entries])
+    finished = [entry for entry in found.entries if entry.row.n and entry.row in last]
     return figures.students(
         [Lane(e.row.subject, NAMES[e.row.subject], e.conditions, e.row.accuracies) for e in finished]
     )
@@ -132,7 +137,9 @@ def _students(found: Results) -> Panel:
 
 def _classes(run: Run, found: Results) -> list[Panel]:
     rows = [tile.entry.row for tile in found.tiles if tile.entry.row.subject in _COMPARED]
-    measured = {row.subject: row.class_accuracy for row in rows if row.class_accuracy}
+    measured: dict[str, tuple[float, ...]] = {}
+    for row in filter(lambda row: row.class_accuracy, rows):
+        measured.setdefault(row.subject, row.class_accuracy)
     if not measured:
         return []
     count = len(next(iter(measured.values())))
@@ -146,10 +153,11 @@ def _similarity(found: Sequence[Similarity]) -> list[Panel]:
 
 
 def _gallery(run: Run) -> Gallery | None:
-    """The images, and what they were before where that is something else."""
+    """The images, and what they were before, in all stages, where that is something else."""
     if run.after is None:
         return None
-    return gallery([start for start in run.before if not torch.equal(start.images, run.after.images)], run.after)
+    unchanged = run.before and torch.equal(torch.cat([start.images for start in run.before]), run.after.images)
+    return gallery([] if unchanged else run.before, run.after)
 
 
 def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

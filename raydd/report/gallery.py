@@ -5,8 +5,10 @@ Letters: M synthetic images, K classes, C H W.
 
 import base64
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from PIL import Image
@@ -17,6 +19,8 @@ from raydd.synthetic import SyntheticSet
 _MOST_PICTURES = 200
 _MOST_OF_A_CLASS = 10
 _MOST_PIXELS = 96
+_MOST_COLUMNS = 10
+_MOST_OF_A_CELL = 9
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,27 @@ class Gallery:
     """Which images are shown, where not all are."""
 
 
+@dataclass(frozen=True)
+class StageRow:
+    """The images of one stage."""
+
+    name: str
+    note: str
+    """How many images of each class it made, and all stages up to it."""
+    classes: list[list[Picture]]
+
+
+@dataclass(frozen=True)
+class StageGallery:
+    """The stages one below the other, with a column for each class that is shown."""
+
+    class_names: tuple[str, ...]
+    rows: list[StageRow]
+    across: int
+    """Images side by side in a cell."""
+    note: str
+
+
 def gallery(before: Sequence[SyntheticSet], after: SyntheticSet) -> Gallery:
     """Show as many images as a page can hold, the same number of every class.
 
@@ -63,12 +88,54 @@ def gallery(before: Sequence[SyntheticSet], after: SyntheticSet) -> Gallery:
     for k, name in enumerate(after.class_names[:classes]):
         starts = [picture for one in old for picture in one[k]][:each]
         rows.append(ClassRow(name, starts, new[k], _class_label(after, k)))
+    return Gallery(rows, each, _shown(after, classes, each, after.images_per_class))
+
+
+def stage_gallery(synthetic: SyntheticSet) -> StageGallery | None:
+    """Show the stages of a set, the same classes of each; None where there is only one stage."""
+    numbers = synthetic.stage.unique().tolist()
+    if len(numbers) < 2:
+        return None
+    parts = [_of_stage(synthetic, number) for number in numbers]
+    classes = min(synthetic.num_classes, _MOST_COLUMNS)
+    largest = max(part.images_per_class for part in parts)
+    each = max(1, min(_MOST_OF_A_CELL, _MOST_PICTURES // (classes * len(parts)), largest))
+    so_far = accumulate(part.images_per_class for part in parts)
+    rows = [
+        StageRow(f"stage {number}", _growth(part.images_per_class, total), _by_class(part, classes, each))
+        for number, part, total in zip(numbers, parts, so_far, strict=True)
+    ]
+    return StageGallery(
+        synthetic.class_names[:classes], rows, math.ceil(math.sqrt(each)), _shown(synthetic, classes, each, largest)
+    )
+
+
+def _of_stage(synthetic: SyntheticSet, number: int) -> SyntheticSet:
+    """The images that one stage made."""
+    own = synthetic.stage == number
+    soft = synthetic.soft_labels
+    return replace(
+        synthetic,
+        images=synthetic.images[own],
+        labels=synthetic.labels[own],
+        soft_labels=None if soft is None else soft[own],
+        stage=synthetic.stage[own],
+    )
+
+
+def _growth(images_per_class: int, so_far: int) -> str:
+    own = f"{images_per_class} {'image' if images_per_class == 1 else 'images'} per class"
+    return own if images_per_class == so_far else f"{own}, {so_far} so far"
+
+
+def _shown(synthetic: SyntheticSet, classes: int, each: int, images_per_class: int) -> str:
+    """Which images are shown, where not all are."""
     shown = []
-    if each < after.images_per_class:
-        shown.append(f"the first {each} of {after.images_per_class} images per class")
-    if classes < after.num_classes:
-        shown.append(f"the first {classes} of {after.num_classes} classes")
-    return Gallery(rows, each, f"Shown: {', '.join(shown)}." if shown else "")
+    if each < images_per_class:
+        shown.append(f"the first {each} of {images_per_class} images per class")
+    if classes < synthetic.num_classes:
+        shown.append(f"the first {classes} of {synthetic.num_classes} classes")
+    return f"Shown: {', '.join(shown)}." if shown else ""
 
 
 def most_likely(logits_K: Tensor, class_names: Sequence[str], count: int = 3) -> str:

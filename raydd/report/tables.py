@@ -101,7 +101,8 @@ def _tiles(entries: Sequence[Entry], network: str | None) -> list[Tile]:
         return []
     made = [entry for entry in finished if entry.row.subject in ("synthetic", "imported")]
     best = max(made or finished, key=lambda entry: _standing(entry.row, network))
-    others = [_nearest(finished, best.row, subject) for subject in _AGAINST if subject != best.row.subject]
+    others = [_other_way(finished, best.row)]
+    others += [_nearest(finished, best.row, subject) for subject in _AGAINST if subject != best.row.subject]
     leads = [Tile(entry, difference(best.row, entry.row)) for entry in others if entry is not None]
     return [Tile(best, None), *leads]
 
@@ -110,6 +111,14 @@ def _standing(row: SummaryRow, network: str | None) -> tuple[bool | int, ...]:
     """Rank candidates for the headline: the run's network, all stages, the recipe's own budget, the set's labels."""
     labels = _LABELS.index(row.labels) if row.labels in _LABELS else -1
     return row.network == network, row.mode != "new_only", row.stage, row.budget == "reference", labels, row.n
+
+
+def _other_way(entries: Sequence[Entry], to: SummaryRow) -> Entry | None:
+    """Find the chain on the set that `to` was trained on at once, or the other way about."""
+    other = {"single_shot": "chain", "chain": "single_shot"}.get(to.mode)
+    names = ("subject", "network", "dataset", "labels", "stage")
+    same = [e for e in entries if e.row.mode == other and all(getattr(e.row, n) == getattr(to, n) for n in names)]
+    return max(same, key=lambda entry: entry.row.budget == "matched", default=None)
 
 
 def _nearest(entries: Sequence[Entry], to: SummaryRow, subject: str) -> Entry | None:

@@ -21,6 +21,8 @@ Augment = Callable[[int, int, Tensor], Tensor]
 """(round, class, images) to what the networks see."""
 AugmentEpoch = Callable[[int, int, Tensor], Tensor]
 """(round, epoch, all synthetic images) to what the network is trained on."""
+Moved = tuple[Classes, Classes]
+"""Images and velocities."""
 
 EPSILON = 1e-6
 
@@ -70,56 +72,60 @@ def gradient(network: Logits, theta_P: Tensor, images: Tensor, labels: Tensor, g
     return torch.autograd.grad(mean_loss(network(theta, images), labels), theta, create_graph=graph)[0]
 
 
-def sgd(images: Classes, velocity: Classes, loss: Tensor, lr: float, momentum: float) -> tuple[Classes, Classes]:
-    """One step with momentum on the images of every class."""
+def sgd(images: Classes, velocity: Classes, loss: Tensor, lrs: Sequence[float], momentum: float) -> Moved:
+    """One step with momentum on the images of every class, each with a step size of its own."""
     by_images = torch.autograd.grad(loss, images)
     velocity = [momentum * v + g for v, g in zip(velocity, by_images, strict=True)]
-    return [(x - lr * v).detach() for x, v in zip(images, velocity, strict=True)], velocity
+    return [(x - lr * v).detach() for x, v, lr in zip(images, velocity, lrs, strict=True)], velocity
 
 
 def dm_step(
-    features: Logits, theta_P: Tensor, real: Classes, frozen: Classes, learned: Classes, velocity: Classes,
-    augment: Augment, lr: float, momentum: float,
+    features: Logits, theta_P: Tensor, real: Classes, images: Classes, velocity: Classes,
+    augment: Augment, lrs: Sequence[float], momentum: float,
 ) -> tuple[Classes, Classes, float]:  # fmt: skip
-    """One iteration of DM; returns images, velocity and the mean loss of a class."""
-    leaves = [x.clone().requires_grad_() for x in learned]
+    """One iteration of DM; returns images, velocity and the mean loss of a class.
+
+    Images are those of earlier stages, class by class, and then the new ones, class by class; so are `lrs`, which are 0
+    for images that never change.
+    """
+    leaves = [x.clone().requires_grad_() for x in images]
     total = torch.zeros((), dtype=theta_P.dtype)
     for c in range(len(real)):
         one = features(theta_P, augment(0, c, real[c]))
-        other = features(theta_P, augment(0, c, torch.cat([frozen[c], leaves[c]])))
+        other = features(theta_P, augment(0, c, torch.cat([leaves[c], leaves[c + len(real)]])))
         for f in range(one.shape[1]):
             total = total + (one[:, f].sum() / len(one) - other[:, f].sum() / len(other)) ** 2
-    images, velocity = sgd(leaves, velocity, total, lr, momentum)
+    images, velocity = sgd(leaves, velocity, total, lrs, momentum)
     return images, velocity, float(total.detach()) / len(real)
 
 
 def dc_step(
-    network: Logits, theta_P: Tensor, shapes: Shapes, real: Classes, frozen: Classes, learned: Classes,
-    velocity: Classes, augment: Augment, augment_epoch: AugmentEpoch, lr: float, momentum: float, distance: str,
-    outer: int, inner: int, network_lr: float,
+    network: Logits, theta_P: Tensor, shapes: Shapes, real: Classes, images: Classes,
+    velocity: Classes, augment: Augment, augment_epoch: AugmentEpoch, lrs: Sequence[float], momentum: float,
+    distance: str, outer: int, inner: int, network_lr: float,
 ) -> tuple[Classes, Classes, float]:  # fmt: skip
     """One iteration of DC or DSA, with full batches; returns images, velocity and the mean loss of round and class.
 
-    Frozen images come before learned ones in the set that the network is trained on.
+    Images are those of earlier stages, class by class, and then the new ones, class by class, also in the set that the
+    network is trained on; so are `lrs`, which are 0 for images that never change.
     """
-    losses = 0.0
+    losses, count = 0.0, len(real)
     for number in range(outer):
-        leaves = [x.clone().requires_grad_() for x in learned]
+        leaves = [x.clone().requires_grad_() for x in images]
         total = torch.zeros((), dtype=theta_P.dtype)
         for c in range(len(real)):
-            synthetic = torch.cat([frozen[c], leaves[c]])
+            synthetic = torch.cat([leaves[c], leaves[c + count]])
             of_real, of_synthetic = (
                 gradient(network, theta_P, augment(number, c, x), torch.full((len(x),), c), True)
                 for x in (real[c], synthetic)
             )
             total = total + DISTANCES[distance](of_synthetic, of_real.detach(), shapes)
-        learned, velocity = sgd(leaves, velocity, total, lr, momentum)
+        images, velocity = sgd(leaves, velocity, total, lrs, momentum)
         losses += float(total.detach())
         if number == outer - 1:
             break  # nobody looks at the network any more
-        images = torch.cat([*frozen, *learned])
-        labels = torch.cat([torch.full((len(x),), c) for part in (frozen, learned) for c, x in enumerate(part)])
+        labels = torch.cat([torch.full((len(x),), c % count) for c, x in enumerate(images)])
         for epoch in range(inner):
-            seen = augment_epoch(number + 1, epoch, images)
+            seen = augment_epoch(number + 1, epoch, torch.cat(list(images)))
             theta_P = theta_P - network_lr * gradient(network, theta_P, seen, labels, False)
-    return learned, velocity, losses / outer / len(real)
+    return images, velocity, losses / outer / count

@@ -1,7 +1,8 @@
 """Recover written down naively: one class group, one loop, plain hooks, torch's Adam over everything.
 
 Sources: SRe2L (Yin et al. 2023), CDA (Yin and Shen 2024), DELT (Shen et al. 2025), RDED (Sun et al. 2024). Nothing of
-the product is imported; draws (boxes, flips, shifts) are given.
+the product is imported; draws (boxes, flips, shifts) are given. What earlier stages left is part of the batch here:
+their images go through the network in every iteration.
 
 Letters: M synthetic images, C H W.
 """
@@ -12,7 +13,6 @@ from math import cos, pi
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resized_crop
 
 
@@ -39,8 +39,13 @@ def augment(images: Tensor, draw: Draw) -> Tensor:
     return torch.roll(images, draw.shift, (2, 3))
 
 
-def moment_loss(module: nn.Module, images: Tensor, first_weight: float) -> tuple[Tensor, Tensor]:
-    """Logits, and the weighted sum of |running_var - var| + |running_mean - mean| over the batch norms."""
+def moment_loss(
+    module: nn.Module, images: Tensor, first_weight: float, frozen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the weighted sum of |running_var - var| + |running_mean - mean| over the batch norms.
+
+    The moments are of the images and of frozen ones, of which logits are not wanted.
+    """
     terms = []
 
     def hook(layer: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -49,7 +54,7 @@ def moment_loss(module: nn.Module, images: Tensor, first_weight: float) -> tuple
         terms.append(torch.norm(layer.running_var - var, 2) + torch.norm(layer.running_mean - mean, 2))
 
     handles = [m.register_forward_pre_hook(hook) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    logits = module(images)
+    logits = module(images if frozen is None else torch.cat([images, frozen]))[: len(images)]
     for handle in handles:
         handle.remove()
     return logits, sum((first_weight if layer == 0 else 1) * term for layer, term in enumerate(terms))
@@ -70,6 +75,8 @@ def recover(
     low: Tensor,
     high: Tensor,
     steps: int,
+    frozen: Tensor | None = None,
+    weights: Sequence[float] | None = None,
 ) -> tuple[Tensor, list[tuple[float, float]]]:
     """The images after some of the iterations, and cross entropy and moment loss of each.
 
@@ -87,6 +94,8 @@ def recover(
         low: black, [C, 1, 1].
         high: white.
         steps: how many iterations to do.
+        frozen: images of earlier stages, [.., C, H, W].
+        weights: of the cross entropy, one for each class.
     """
     leaves = [image.clone().requires_grad_() for image in images]
     optimizer = torch.optim.Adam([{"params": [leaf]} for leaf in leaves], lr=lr, betas=(0.5, 0.9), eps=1e-8)
@@ -99,8 +108,11 @@ def recover(
             leaf.grad = torch.zeros_like(leaf)
         draw = draws(t)
         batch = torch.cat([augment(leaves[i][None], draw[i]) for i in active])
-        logits, moments = moment_loss(module, batch, first_weight)
-        ce = F.cross_entropy(logits, torch.tensor([labels[i] for i in active]))
+        logits, moments = moment_loss(module, batch, first_weight, frozen)
+        ce = 0
+        for row, i in enumerate(active):
+            weight = 1 if weights is None else weights[labels[i]]
+            ce = ce - weight * logits[row].log_softmax(0)[labels[i]] / len(active)
         (ce + bn_weight * moments).backward()
         optimizer.step()
         with torch.no_grad():
@@ -116,6 +128,27 @@ def mosaic(cells: Sequence[Tensor], side: int) -> Tensor:
     return torch.cat(rows, 1)
 
 
+def sureness(module: nn.Module, image: Tensor, label: int) -> float:
+    """The probability that a network in evaluation mode gives to the class of an image."""
+    with torch.no_grad():
+        return float(module(image[None])[0].softmax(0)[label])
+
+
+def unknown(teacher: nn.Module, students: Sequence[nn.Module], image: Tensor, label: int) -> float:
+    """How much surer of an image's class the teacher is than students are on average."""
+    return sureness(teacher, image, label) - sum(sureness(s, image, label) for s in students) / len(students)
+
+
+def class_weights(unknown: Sequence[float], labels: Sequence[int], num_classes: int) -> list[float]:
+    """What a class has to be learned of, where that is positive, as a part of what classes have on average."""
+    found = []
+    for label in range(num_classes):
+        own = [max(value, 0.0) for value, other in zip(unknown, labels, strict=True) if other == label]
+        found.append(sum(own) / len(own))
+    average = sum(found) / num_classes
+    return [value / average for value in found]
+
+
 def rded(
     logits: Callable[[Tensor], Tensor],
     crops: Sequence[Sequence[Tensor]],
@@ -123,8 +156,12 @@ def rded(
     count: int,
     factor: int,
     side: int,
+    students: Sequence[nn.Module] = (),
 ) -> list[Tensor]:
-    """RDED's images of one class from several crops of each candidate, all S / factor wide, by the paper's steps."""
+    """RDED's images of one class from several crops of each candidate, all S / factor wide, by the paper's steps.
+
+    With students a crop is the better, the more the teacher is surer of it than they are.
+    """
     best = []
     for of_one in crops:
         scored = []
@@ -132,7 +169,8 @@ def rded(
             canvas = torch.zeros(len(crop), side, side)
             at = (side - crop.shape[1]) // 2
             canvas[:, at : at + crop.shape[1], at : at + crop.shape[2]] = crop
-            scored.append((-float(logits(canvas[None])[0].log_softmax(0)[label]), crop))
+            loss = -float(logits(canvas[None])[0].log_softmax(0)[label])
+            scored.append((-unknown(logits, students, canvas, label) if students else loss, crop))
         best.append(min(scored, key=lambda pair: pair[0]))
     chosen = [crop for _, crop in sorted(best, key=lambda pair: pair[0])[: count * factor**2]]
     return [mosaic([chosen[q * count + k] for q in range(factor**2)], factor) for k in range(count)]

@@ -1,0 +1,102 @@
+"""`raydd compare`: several configs with several seeds, and one table."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+
+from raydd import config as configs
+from raydd import pipeline
+from raydd.cli import tables
+from raydd.cli.progress import shown_progress
+from raydd.config import RunConfig
+from raydd.errors import UserError
+from raydd.evaluation import comparison
+from raydd.pipeline import Executor
+from raydd.pipeline.compare import Outcome, Place, cells, look, make
+
+MakeExecutor = Callable[[], AbstractContextManager[Executor]]
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    command.add_argument("configs", metavar="CONFIG", nargs="+")
+    command.add_argument("--seeds", metavar="SEED", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    command.add_argument("--hours", type=float, metavar="H", help="begin no further run after so many hours")
+    command.add_argument("--json", metavar="FILE", help="write the table to a file, too")
+    command.add_argument("--only-print", action="store_true", help="run nothing: the table of what is there")
+    command.add_argument("--no-ray", action="store_true")
+    command.add_argument("--quiet", action="store_true")
+
+
+def compare(known: argparse.Namespace, executor: MakeExecutor, console: Console, errors: Console) -> int:
+    """Make every config's run with every seed, and print what came of it; returns the exit code.
+
+    Args:
+        known: the command's arguments.
+        executor: whose work a run is.
+        console: for the table and the progress.
+        errors: for tracebacks.
+    """
+    if known.hours is not None and not known.hours >= 0:
+        raise UserError(f"--hours: must not be negative, is {known.hours:g}")
+    runs = cells(_named(known.configs), list(dict.fromkeys(known.seeds)))
+    outcomes = {place: look(config) for place, config in runs.items()}
+    try:
+        if not known.only_print:
+            _make(runs, outcomes, known, executor, console, errors)
+    finally:
+        table = _print(outcomes, console)
+        if known.json:
+            tables.write_json(known.json, table.to_pylist(maps_as_pydicts="strict"))
+    return int(any(outcome.state == "failed" for outcome in outcomes.values()))
+
+
+def _named(files: list[str]) -> dict[str, RunConfig]:
+    """The configs by their names, or by their files where one name is that of several."""
+    twice = [file for file in files if files.count(file) > 1]
+    if twice:
+        raise UserError(f"{twice[0]}: is named twice; other seeds are asked for with --seeds")
+    loaded = [(file, configs.load(file)) for file in files]
+    names = [config.name for _, config in loaded]
+    return {file if names.count(config.name) > 1 else config.name: config for file, config in loaded}
+
+
+def _make(
+    runs: Mapping[Place, RunConfig],
+    outcomes: dict[Place, Outcome],
+    known: argparse.Namespace,
+    executor: MakeExecutor,
+    console: Console,
+    errors: Console,
+) -> None:
+    def execute(config: RunConfig) -> None:
+        if console.is_terminal:
+            _print(outcomes, console)
+        if not known.quiet:
+            console.print(f"{escape(config.name)}, seed {config.seed}: {escape(config.out)}", soft_wrap=True)
+        with shown_progress(console, known.quiet) as progress, executor() as worker:
+            pipeline.execute(config, worker, progress)
+
+    for name, seed in make(runs, outcomes, execute, known.hours):
+        outcome = outcomes[name, seed]
+        if outcome.traceback:
+            errors.print(outcome.traceback, markup=False, soft_wrap=True)
+        if not known.quiet:
+            console.print(f"{escape(name)}, seed {seed}: {outcome.state}", soft_wrap=True)
+
+
+def _print(outcomes: Mapping[Place, Outcome], console: Console) -> pa.Table:
+    """Print the table, what differs from the first row, and what went wrong."""
+    table = comparison.compare({place: outcome.records for place, outcome in outcomes.items()})
+    shown = tables.comparison(table, {place: outcome.state for place, outcome in outcomes.items()})
+    tables.print_whole(shown, console)
+    for line in tables.differences(table):
+        console.print(line, soft_wrap=True)
+    for (name, seed), outcome in outcomes.items():
+        if outcome.error:
+            console.print(f"[bold red]failed:[/] {escape(f'{name}, seed {seed}: {outcome.error}')}", soft_wrap=True)
+    return table

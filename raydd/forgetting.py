@@ -1,0 +1,158 @@
+"""How often a network forgets each real training image that it had learned.
+
+Source: Toneva et al. (ICLR 2019, https://arxiv.org/abs/1812.05159): an image is forgotten where it was classified
+correctly before and is not any more. An image that was never classified correctly counts as forgotten in every epoch,
+as in the paper's published code: more often than any other can be, which needs two epochs each time.
+
+The paper looks at every image as training comes across it, under augmentation and between two updates. Here all images
+are looked at together after every epoch, as they are and in evaluation mode: the luck of a draw does not enter, and
+published counts of the same training need not be the same.
+
+Letters: N real images, E epochs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from raydd import networks, random
+from raydd.checkpoints import Checkpoints, Row
+from raydd.networks import NetworkConfig
+from raydd.prepared import PreparedData
+from raydd.progress import Progress
+from raydd.random import Key
+from raydd.storage import Artefact, Folder, new_artefact
+from raydd.training import Recipe, Training, predict
+
+KIND: Final = "forgetting"
+_FILE: Final = "forgetting.parquet"
+_SCHEMA: Final = pa.schema({"index": pa.int64(), "class": pa.int64(), "count": pa.int64(), "learned": pa.bool_()})
+_PREFIX: Final = "forgetting."
+
+
+@dataclass(frozen=True, eq=False)
+class Counter:
+    """The forgetting of N images up to some epoch; all that the next epoch needs to know."""
+
+    correct: Tensor
+    """bool [N]: whether each image was classified correctly the last time; at the start none was."""
+    learned: Tensor
+    """bool [N]: whether it ever was."""
+    count: Tensor
+    """int64 [N]: how often it was forgotten."""
+
+    @classmethod
+    def start(cls, num_images: int) -> "Counter":
+        """Before the first epoch."""
+        never = torch.zeros(num_images, dtype=torch.bool)
+        return cls(never, never, torch.zeros(num_images, dtype=torch.int64))
+
+    def after(self, correct_N: Tensor) -> "Counter":
+        """The counter one epoch later, given which images are classified correctly then, bool [N]."""
+        return Counter(correct_N, self.learned | correct_N, self.count + (self.correct & ~correct_N))
+
+    def counts(self, epochs: int) -> Tensor:
+        """The scores after all E = `epochs`, int64 [N]: at most E // 2, and E for an image that was never learned."""
+        return self.count.where(self.learned, epochs)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything, to go on from."""
+        return {f"{_PREFIX}{name}": value for name, value in vars(self).items()}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Tensor]) -> "Counter":
+        """The counter that is, among other things, in a state."""
+        return cls(**{name.removeprefix(_PREFIX): t for name, t in state.items() if name.startswith(_PREFIX)})
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The forgetting count of every training image."""
+
+    index: Tensor
+    """int64 [N], ascending: the row of the training split."""
+    class_: Tensor
+    """int64 [N]"""
+    count: Tensor
+    """int64 [N]; the number of epochs where `learned` is false."""
+    learned: Tensor
+    """bool [N]: whether the image was ever classified correctly."""
+
+    def save(self, folder: Folder, key: str) -> None:
+        """Write them as one artefact: a Parquet file of columns index, class, count and learned."""
+        columns = [tensor.numpy() for tensor in (self.index, self.class_, self.count, self.learned)]
+        with new_artefact(folder, KIND, key) as writer, writer.writing(_FILE) as path:
+            pq.write_table(pa.table(columns, schema=_SCHEMA), path, compression="zstd")
+
+    @classmethod
+    def load(cls, folder: Folder) -> "Scores":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtefactError: there is nothing, or it was altered.
+        """
+        table = pq.read_table(pa.BufferReader(Artefact.require(folder, KIND).read(_FILE)))
+        return cls(*(torch.tensor(table[name].to_numpy()) for name in _SCHEMA.names))
+
+
+def scores_identity(recipe: Recipe, network: NetworkConfig, data: PreparedData, seed: int) -> dict[str, Any]:
+    """What determines the scores, for content keys."""
+    return {
+        "kind": KIND,
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "preprocessing": data.preprocessing.describe(),
+        "network": network.identity(),
+        "recipe": recipe.identity(),
+        "seed": seed,
+    }
+
+
+def score(
+    recipe: Recipe,
+    network: NetworkConfig,
+    data: PreparedData,
+    key: Key,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    compiled: bool = False,
+) -> Scores:
+    """Train a network and count what it forgets, from the last finished epoch where there is one.
+
+    Args:
+        recipe: how it is trained.
+        network: what is trained.
+        data: the real data, of which the training split is scored.
+        key: of initialisation and batches.
+        device: where to train.
+        checkpoints: where the state after each epoch is kept; whoever stores the scores deletes it.
+        progress: is told after every epoch.
+        compiled: whether steps are compiled.
+
+    Raises:
+        RunError: the loss is not finite any more.
+    """
+    with random.seeded(key.child("init")):
+        module = networks.build(network, data.shape, data.num_classes).to(device)
+    labels = data.train.labels
+    training = Training([module], data.train.images, labels, recipe, [key.child("training")], compiled=compiled)
+    counter, rows = Counter.start(len(labels)), list[Row]()
+    saved = checkpoints.load()
+    if saved is not None:
+        state, rows = saved
+        counter = Counter.restore(state)
+        training.load_state_dicts([{name: t for name, t in state.items() if not name.startswith(_PREFIX)}])
+    for epoch in range(len(rows), recipe.epochs):
+        (result,) = training.run_epoch(epoch)
+        counter = counter.after(predict(module, training.images).argmax(1) == labels)
+        rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
+        (state,) = training.state_dicts()
+        checkpoints.save(state | counter.state_dict(), rows)
+        progress.update(KIND, epoch + 1, recipe.epochs, f"{int(counter.count.sum())} times an image was forgotten")
+    return Scores(torch.arange(len(labels)), labels, counter.counts(recipe.epochs), counter.learned)

@@ -1,0 +1,119 @@
+"""Several configurations with several seeds: which runs these are, how far they are, and one after the other.
+
+Each configuration and seed is a run of its own in a folder of its own, below that of the configuration, so that one
+that fails or is interrupted leaves the others as they are.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydd.config import RunConfig
+from raydd.errors import RunError, UserError
+from raydd.evaluation import records
+from raydd.pipeline.run import CONFIG, REPORT, Run
+from raydd.storage import Folder
+
+Place = tuple[str, int]
+"""The name of a configuration, and a seed."""
+State = Literal["not run", "unfinished", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run is."""
+
+    state: State
+    records: pa.Table = field(default_factory=records.SCHEMA.empty_table)
+    """Of the students that the configuration names, where all of them were trained; else empty."""
+    error: str = ""
+    """What made it fail."""
+    traceback: str = ""
+    """Where that was, if it is neither a user's mistake nor work that broke off."""
+
+
+def cells(configs: Mapping[str, RunConfig], seeds: Sequence[int]) -> dict[Place, RunConfig]:
+    """The runs in the order in which they are made: every configuration with the first seed, then with the second.
+
+    Raises:
+        UserError: two configurations would write into the same folder.
+    """
+    owners: dict[str, str] = {}
+    for name, config in configs.items():
+        uri = Folder.at(config.out).uri
+        if uri in owners:
+            raise UserError(f"{owners[uri]} and {name} both write into {config.out}: give each an `out` of its own")
+        owners[uri] = name
+    return {(name, seed): _with_seed(config, seed) for seed in seeds for name, config in configs.items()}
+
+
+def look(config: RunConfig) -> Outcome:
+    """How far a run is, as its folder says; nothing is written."""
+    run = Run(config, Folder.at(config.out))
+    try:
+        if not run.results.files():
+            return Outcome("unfinished" if run.folder.has(CONFIG) else "not run")
+        table = _records(run)
+        every = table.num_rows == len(_wanted(run)) and run.folder.has(REPORT)
+        done = every and pc.all(pc.equal(table["status"], "ok")).as_py()
+        return Outcome("finished" if done else "unfinished", table if every else table.slice(length=0))
+    except UserError as error:
+        return Outcome("failed", error=str(error))
+
+
+def make(
+    runs: Mapping[Place, RunConfig],
+    outcomes: dict[Place, Outcome],
+    execute: Callable[[RunConfig], object],
+    hours: float | None = None,
+) -> Iterator[Place]:
+    """Make the runs that are not finished, one after the other; one that fails does not keep the next from being made.
+
+    Args:
+        runs: all of them, in order.
+        outcomes: how far each is; kept up to date.
+        execute: makes one.
+        hours: begin none after so many hours.
+
+    Yields:
+        Each run that was begun, when it is finished or has failed.
+    """
+    began = time.monotonic()
+    for place, config in runs.items():
+        if outcomes[place].state == "finished":
+            continue
+        if hours is not None and time.monotonic() - began >= 3600 * hours:
+            return
+        outcomes[place] = Outcome("unfinished")
+        outcomes[place] = _attempt(config, execute)
+        yield place
+
+
+def _with_seed(config: RunConfig, seed: int) -> RunConfig:
+    return replace(config, seed=seed, out=(Folder.at(config.out) / f"seed-{seed}").uri)
+
+
+def _wanted(run: Run) -> list[str]:
+    """The names of the records of all students that the configuration names, one after each stage."""
+    return [run.record_id(leg) for trial in run.trials() for leg in trial.legs()]
+
+
+def _records(run: Run) -> pa.Table:
+    """Those of these records that are there."""
+    table = records.read(run.results)
+    return table.filter(pc.is_in(table["record_id"], pa.array(_wanted(run), pa.string())))
+
+
+def _attempt(config: RunConfig, execute: Callable[[RunConfig], object]) -> Outcome:
+    try:
+        execute(config)
+        return Outcome("finished", _records(Run(config, Folder.at(config.out))))
+    except (UserError, RunError) as error:
+        return Outcome("failed", error=str(error))
+    except Exception as error:  # the runs after it may do better
+        return Outcome("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
