@@ -82,11 +82,11 @@ MISTAKES = {
     "value for a part": ({"data": 3}, "data:", "got 3"),
     "unknown method": (
         {"method.name": "dream"},
-        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, is dream",
+        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc, is dream",
     ),
     "no method": (
         {"method": {"image_lr": 1.0}},
-        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, is missing",
+        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc, is missing",
     ),
     "not finite": ({"method.image_lr": float("nan")}, "method.image_lr:", "finite"),
     "too large a seed": ({"seed": 2**70}, "seed: must fit into 64 bits"),
@@ -311,14 +311,14 @@ def test_trajectories_damaged_before_all_are_finished(
 @pytest.mark.parametrize(
     ("flags", "field", "folder"),
     [
-        (["--method.image-lr", "2"], "method.image_lr: is 2.0, but", "synthetic"),
-        (["--method.iterations", "11"], "method.iterations: is 11, but", "synthetic"),
-        (["--experts.count", "3"], "experts.count: is 3, but", "synthetic"),
+        (["--method.image-lr", "2"], "method.image_lr: is 2.0, but", "stages/000/synthetic"),
+        (["--method.iterations", "11"], "method.iterations: is 11, but", "stages/000/synthetic"),
+        (["--experts.count", "3"], "experts.count: is 3, but", "stages/000/synthetic"),
         (["--network.width", "4"], "network.width: is 4, but", "experts"),
         (["--experts.training.lr", "0.1"], "experts.training.lr: is 0.1, but", "experts"),
         (["--data.preprocess", "zca"], "data.preprocess: is zca, but", "experts"),
         (["--seed", "1"], "seed: is 1, but", "experts"),
-        (["--seed", "1", "--experts.seed", "0"], "seed: is ", "synthetic"),
+        (["--seed", "1", "--experts.seed", "0"], "seed: is ", "stages/000/synthetic"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -332,7 +332,7 @@ def test_a_config_that_would_replace_what_is_finished(
 def test_another_method_would_replace_what_is_finished(done: SmallRun, tmp_path: Path, capsys: Captured) -> None:
     method = {name: value for name, value in CONFIG["method"].items() if name in ("iterations", "expert_epochs")}
     small_run(tmp_path, {"method": {**method, "name": "mtt", "max_start_epoch": 2}})
-    require_refusal(tmp_path, capsys, lambda: done.does("run"), "method.", f"{done.out}/synthetic was made with")
+    require_refusal(tmp_path, capsys, lambda: done.does("run"), "method.", f"{done.out}/stages/000/synthetic was made with")
 
 
 def test_other_images_would_replace_what_is_finished(tmp_path: Path, capsys: Captured) -> None:

@@ -52,7 +52,9 @@ def test_presets_load_and_say_what_they_are(file: Path) -> None:
         header.append(line)
     text = "\n".join(header)
     assert "Paper: " in text and config.method.name.upper() in text.upper()
-    assert f"raydd run {file.relative_to(ROOT)}" in text and "Command: " in text
+    named = file.relative_to(ROOT)
+    commands = f"raydd run {named}", f"raydd compare {named.parent}/*.yaml"
+    assert "Command: " in text and any(command in text for command in commands)
     assert config.name in config.out
 
 
@@ -101,7 +103,7 @@ def test_null_and_lists() -> None:
     assert config.evaluate.recipe.lr is None and config.data.image_size == 16
 
 
-METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm"
+METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_every_field_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     missing = [path for path, _ in leaves(RunConfig()) if f"--{path.replace('_', '-')} " not in printed]
     whole = {"experts.training.views", "teacher.network", "teacher.training.views", "evaluate.recipe.views"}
-    assert set(missing) == {"evaluate.networks", *whole}
+    assert set(missing) == {"evaluate.networks", "stages.filter", "stages.overrides", *whole}
 
 
 def test_first_difference() -> None:
