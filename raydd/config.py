@@ -5,7 +5,7 @@ Every part sits with its owner; this file joins them, checks what goes across, a
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -81,6 +81,16 @@ class ClusterConfig:
                 raise ConfigError(f"cluster.{name}", f"must be at least 1, is {value}")
 
 
+_PATHS = {
+    "data": ("root",),
+    "experts": ("store",),
+    "teacher": ("store", "weights"),
+    "ranking": ("store",),
+    "stages": ("store",),
+}
+"""The fields that name a file or a folder, where they are set; beside `out`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that a run makes and does."""
@@ -143,12 +153,33 @@ class RunConfig:
         """Synthetic images of each class, of all stages together."""
         return sum(method.images_per_class for method in self.methods)
 
+    def uses_pool(self, stage: int) -> bool:
+        """Whether a stage needs networks that were trained on the images of earlier ones."""
+        if not self.stages.begins_from_pool(stage):
+            return False
+        asked = "disagreement" in self.stages.teacher_conditions or self.stages.filters_by_pool
+        return asked or self.method.works_on != "teacher"
+
+    def uses_trajectories(self, stage: int) -> bool:
+        """Whether a stage matches trajectories of its own."""
+        return self.method.works_on == "trajectories" and self.stages.begins_from_pool(stage)
+
     def trajectory_epochs(self, stage: int) -> int:
         """Epochs of the trajectories that a stage matches."""
         method = self.methods[stage]
-        if isinstance(method, MatchingConfig) and self.stages.begins_from_pool(stage):
+        if self.uses_trajectories(stage) and isinstance(method, MatchingConfig):
             return trajectory_epochs(self.stages, method)
         return self.experts.training.epochs
+
+    def located(self) -> "RunConfig":
+        """The same with absolute paths: processes of a cluster work in folders of their own."""
+        changed = {}
+        for part, names in _PATHS.items():
+            config = getattr(self, part)
+            given = {name: getattr(config, name) for name in names}
+            paths = {name: Folder.at(path).uri for name, path in given.items() if path is not None}
+            changed[part] = replace(config, **paths)
+        return replace(self, **changed)
 
     @property
     def matching(self) -> MatchingConfig:

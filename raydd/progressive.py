@@ -93,7 +93,7 @@ class StagesConfig:
             raise ConfigError("stages.teacher_conditions", "is for methods that recover images from a teacher")
         if self.filter is not None:
             self.filter.check(self.count)
-            if self.filter.needs_pool and self.count > 1 and self.conditioning != "synthetic":
+            if self.filters_by_pool and self.count > 1 and self.conditioning != "synthetic":
                 problem = "ensemble_correct asks networks that begin a stage: take stages.conditioning synthetic"
                 raise ConfigError("stages.filter.policy", problem)
             if works_on == "teacher":
@@ -115,6 +115,11 @@ class StagesConfig:
     def freezes(self, stage: int) -> bool:
         """Whether the earlier stages' images take part in a stage."""
         return stage > 0 and self.conditioning != "none"
+
+    @property
+    def filters_by_pool(self) -> bool:
+        """Whether the networks that begin a stage choose its real images."""
+        return self.filter is not None and self.filter.needs_pool
 
     def transition(self, recipe: Recipe) -> Recipe:
         """How networks are trained on a union before the next stage: as students are."""

@@ -329,10 +329,22 @@ def test_a_config_that_would_replace_what_is_finished(
     require_refusal(tmp_path, capsys, lambda: done.does("run", *flags), *words)
 
 
+def test_what_was_deleted_to_be_made_anew_is(done: SmallRun, capsys: Captured) -> None:
+    """All folders that stand in the way are named at once."""
+    assert done.does("run", "--method.iterations", "11") == 2
+    folders = done.out / "stages" / "000" / "synthetic", done.out / "synthetic"
+    require_message(capsys.readouterr().err, f"{folders[0]} was made with 10", f"; and likewise {folders[1]}")
+    for folder in folders:
+        shutil.rmtree(folder)
+    assert done.does("run", "--method.iterations", "11") == 0
+
+
 def test_another_method_would_replace_what_is_finished(done: SmallRun, tmp_path: Path, capsys: Captured) -> None:
     method = {name: value for name, value in CONFIG["method"].items() if name in ("iterations", "expert_epochs")}
     small_run(tmp_path, {"method": {**method, "name": "mtt", "max_start_epoch": 2}})
-    require_refusal(tmp_path, capsys, lambda: done.does("run"), "method.", f"{done.out}/stages/000/synthetic was made with")
+    require_refusal(
+        tmp_path, capsys, lambda: done.does("run"), "method.", f"{done.out}/stages/000/synthetic was made with"
+    )
 
 
 def test_other_images_would_replace_what_is_finished(tmp_path: Path, capsys: Captured) -> None:

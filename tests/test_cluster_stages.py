@@ -1,6 +1,7 @@
 """Stages on several workers: two of a gloo group in everyday tests, and a real Ray one of whose workers is killed."""
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,13 @@ def test_two_workers_share_stages_and_transitions(method: str, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on Ray, one of whose workers was killed in the second stage."""
+    """A finished run on Ray, one of whose workers was killed in the second stage; its experts are named by a path from
+    here, while workers are in folders of their own."""
     out = tmp_path_factory.mktemp("disturbed") / "run"
     checkpoints = out / "work" / "checkpoints"
-    with running(out, config=LONG) as command:
+    config = copy.deepcopy(LONG)
+    config["experts"]["store"] = os.path.relpath(out.with_name("experts"))
+    with running(out, config=config) as command:
         command.until(lambda: list(checkpoints.glob("stage-001-*")))
         earlier = images(out / "stages" / "000" / "synthetic")
         worker = command.find("ray::RayTrainWorker")

@@ -193,6 +193,16 @@ def test_every_field_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert set(missing) == {"evaluate.networks", "stages.filter", "stages.overrides", *whole}
 
 
+def test_paths_count_from_the_folder_in_which_a_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"data.root": "a", "experts.store": "b/c", "teacher.weights": "../w.pt", "stages.store": "s3://b/d?region=us-east-1"}
+    config = configs.load(str(small_run(tmp_path, changes).file))
+    monkeypatch.chdir(tmp_path)
+    located = config.located()
+    assert (located.data.root, located.experts.store) == (f"{tmp_path}/a", f"{tmp_path}/b/c")
+    assert (located.teacher.weights, located.stages.store) == (f"{tmp_path.parent}/w.pt", changes["stages.store"])
+    assert located.ranking.store is located.teacher.store is None and located.located() == located
+
+
 def test_first_difference() -> None:
     before = to_mapping(RunConfig())
     assert first_difference(before, to_mapping(RunConfig())) is None

@@ -1,4 +1,4 @@
-"""A set larger than its method could hold: what a stage takes at its peak, on reduced CIFAR-10, 100 images per class."""
+"""A set larger than its method could hold: the peak of each stage, on reduced CIFAR-10, 100 images per class."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from raydd import config as configs
 COUNT, IMAGES_PER_CLASS = 5, 20
 IMAGE_BYTES = 4 * 3 * 32 * 32
 SLACK_BYTES = 12e6
-"""By which two processes that do the same differ: pages, threads, the allocator's pools. Frozen images: 9.8e6 at last."""
+"""By which two processes that do the same differ: pages, threads, the allocator's pools. Frozen images: 9.8e6."""
 METHODS: dict[str, dict[str, Any]] = {
     "mtt": {"name": "mtt", "iterations": 3, "synthetic_steps": 6, "max_start_epoch": 1, "expert_epochs": 1},
     "dm": {"name": "dm", "iterations": 3, "real_batch_size": 64},

@@ -79,7 +79,7 @@ def comparison(compared: pa.Table, states: Mapping[Place, str]) -> Table:
 
 
 def differences(compared: pa.Table) -> Iterator[str]:
-    """A line for every row that can be compared with the first configuration's single-shot students."""
+    """A line for every row that can be compared with its reference's single-shot students."""
     rows = compared.to_pylist()
     told_apart = _told_apart(rows)
     for row in rows:
@@ -92,7 +92,7 @@ def differences(compared: pa.Table) -> Iterator[str]:
             words = f"{points:+.2f} +- {100 * spread:.2f} points, {beyond} one standard deviation"
         named = [row["config"], *[row["subject"]] * (row["subject"] != "synthetic")]
         named += [row[name] for name in (*told_apart, "mode", *["budget"] * (row["mode"] != "single_shot"))]
-        yield f"{escape(', '.join(named))} - {escape(rows[0]['config'])}, single_shot = {words}"
+        yield f"{escape(', '.join(named))} - {escape(row['reference'])}, single_shot = {words}"
 
 
 def print_whole(table: Table, console: Console) -> None:

@@ -5,7 +5,7 @@ distillations, which students of one distilled set cannot show.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from raydd.evaluation.summary import CONDITIONS, SummaryRow, final_stages, summa
 SCHEMA = pa.schema(
     {
         "config": pa.string(),
+        "method": pa.string(),
         "subject": pa.string(),
         "dataset": pa.string(),
         "network": pa.string(),
@@ -34,17 +35,18 @@ SCHEMA = pa.schema(
         "std": pa.float64(),
         "std_over": pa.string(),
         "seed_means": pa.map_(pa.int64(), pa.float64()),
+        "reference": pa.string(),
         "difference": pa.float64(),
         "difference_std": pa.float64(),
     }
 )
 """The columns of `compare`. Accuracies are fractions. `images_per_class` and `optimizer_steps` are those of all stages
 together; `seeds` and `students` count what finished; `std_over` says whether `std` is between "seeds" or, of one seed,
-"students"; `seed_means` has every seed that was asked for; `difference` is to the first configuration's single-shot
-students."""
+"students"; `seed_means` has every seed that was asked for; `difference` is to the single-shot
+students of `reference`: the first configuration of the same method, or of all for that one's own."""
 
 _SUBJECTS = ("synthetic", "random")
-_SHARED = ("subject", "dataset", "network", "recipe", "labels", "mode", "budget", "images_per_class")
+_SHARED = ("method", "subject", "dataset", "network", "recipe", "labels", "mode", "budget", "images_per_class")
 _SAME_STEPS = 0.05
 _ORDER = {name: place for names in (_SUBJECTS, get_args(Mode), get_args(Budget)) for place, name in enumerate(names)}
 
@@ -71,8 +73,7 @@ def compare(tables: Mapping[tuple[str, int], pa.Table]) -> pa.Table:
         for name in names
         for by_seed in _by_conditions({seed: found[name, seed] for seed in seeds if (name, seed) in found})
     ]
-    references = _references(rows, names[0]) if names else []
-    return pa.Table.from_pylist([row | _difference(row, references) for row in rows], SCHEMA)
+    return pa.Table.from_pylist([row | _difference(row, rows) for row in rows], SCHEMA)
 
 
 def _by_conditions(found: Mapping[int, Sequence[SummaryRow]]) -> list[BySeed]:
@@ -124,23 +125,29 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _references(rows: Sequence[Line], config: str) -> list[Line]:
-    """What others are compared with: single-shot students of one configuration, a row for each network and regime."""
-    wanted = (config, "synthetic", "single_shot")
-    return [row for row in rows if (row["config"], row["subject"], row["mode"]) == wanted and row["mean"] is not None]
-
-
-def _difference(row: Line, references: Sequence[Line]) -> dict[str, float | None]:
-    """By how much a row is above the reference that it may be compared with; nothing where there is none."""
-    comparable = [reference for reference in references if _alike(row, reference)]
-    if row["mean"] is None or not comparable or any(row is reference for reference in references):
-        return {"difference": None, "difference_std": None}
-    reference = next((one for one in comparable if one["labels"] == row["labels"]), comparable[0])
+def _difference(row: Line, rows: Sequence[Line]) -> Line:
+    """By how much a row is above its reference; nothing where there is none that it may be compared with."""
+    reference = next(_comparable(row, rows), None)
+    if reference is None:
+        return dict.fromkeys(("reference", "difference", "difference_std"))
     between = all(one["std_over"] == "seeds" for one in (row, reference))
     return {
+        "reference": reference["config"],
         "difference": row["mean"] - reference["mean"],
         "difference_std": math.hypot(row["std"], reference["std"]) if between else None,
     }
+
+
+def _comparable(row: Line, rows: Sequence[Line]) -> Iterator[Line]:
+    """What a row may be compared with, best first: of its method's first configuration, then of the first of all."""
+    single_shots = [one for one in rows if (one["subject"], one["mode"]) == ("synthetic", "single_shot")]
+    own = next(one["config"] for one in rows if one["method"] == row["method"])
+    for config in dict.fromkeys((own, rows[0]["config"])):
+        found = [one for one in single_shots if one["config"] == config]
+        if row["mean"] is None or any(one is row for one in found):
+            continue
+        found = [one for one in found if one["mean"] is not None and _alike(row, one)]
+        yield from sorted(found, key=lambda one: one["labels"] != row["labels"])
 
 
 def _alike(row: Line, reference: Line) -> bool:

@@ -69,7 +69,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         UserError: something is wrong with config, data, resources or the run's folder; nothing was written.
         RunError: the work broke off; the same call resumes it.
     """
-    run = Run(config, Folder.at(config.out))
+    run = Run.of(config)
     steps = _steps(config, last_step)
     _check(run)
     if not _is_finished(run):
@@ -91,7 +91,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
 
 def write_report(config: RunConfig) -> Run:
     """Write report and preview of what is in the run's folder."""
-    run = Run(config, Folder.at(config.out))
+    run = Run.of(config)
     report.write(run.folder)
     return run
 
@@ -102,7 +102,7 @@ def plan_of(config: RunConfig) -> Plan:
     Raises:
         UserError: the data cannot be read, or are smaller than a network can pool.
     """
-    return make_plan(config, datasets.size_of(config.data) or _size_of(Run(config, Folder.at(config.out)).data))
+    return make_plan(config, datasets.size_of(config.data) or _size_of(Run.of(config).data))
 
 
 def verify(folder: Folder) -> list[str]:

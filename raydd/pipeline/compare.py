@@ -54,7 +54,7 @@ def cells(configs: Mapping[str, RunConfig], seeds: Sequence[int]) -> dict[Place,
 
 def look(config: RunConfig) -> Outcome:
     """How far a run is, as its folder says; nothing is written."""
-    run = Run(config, Folder.at(config.out))
+    run = Run.of(config)
     try:
         if not run.results.files():
             return Outcome("unfinished" if run.folder.has(CONFIG) else "not run")
@@ -112,7 +112,7 @@ def _records(run: Run) -> pa.Table:
 def _attempt(config: RunConfig, execute: Callable[[RunConfig], object]) -> Outcome:
     try:
         execute(config)
-        return Outcome("finished", _records(Run(config, Folder.at(config.out))))
+        return Outcome("finished", _records(Run.of(config)))
     except (UserError, RunError) as error:
         return Outcome("failed", error=str(error))
     except Exception as error:  # the runs after it may do better

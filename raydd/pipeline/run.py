@@ -55,6 +55,11 @@ class Run:
     config: RunConfig
     folder: Folder
 
+    @classmethod
+    def of(cls, config: RunConfig) -> "Run":
+        """The run of a config, in whose process paths count from the working folder."""
+        return cls(config.located(), Folder.at(config.out))
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened here: the data do not travel."""
         return {"config": self.config, "folder": self.folder}
@@ -294,16 +299,18 @@ class Run:
             made.insert(0, (TEACHER, self.teacher_folder, {self.teacher_key}))
         elif self.config.method.works_on == "trajectories" and self.config.experts.store is None:
             made.insert(0, (EXPERTS, self.folder / "experts", {self.experts_key}))
-        for kind, folder, keys in made:
-            artefact = Artefact.find(folder, kind)
-            if artefact is not None and artefact.manifest.key not in keys:
-                raise self._conflict(kind, folder)
+        found = ((kind, folder, keys, Artefact.find(folder, kind)) for kind, folder, keys in made)
+        others = [(kind, folder) for kind, folder, keys, there in found if there and there.manifest.key not in keys]
+        if others:
+            raise self._conflict(*others[0], [folder.uri for _, folder in others[1:]])
 
-    def _conflict(self, kind: str, folder: Folder) -> Exception:
+    def _conflict(self, kind: str, folder: Folder, further: list[str]) -> Exception:
         advice = "choose another --out, or delete that folder to make it anew"
+        if further:
+            advice += f"; and likewise {', '.join(further)}"
         if not self.folder.has(CONFIG):
             return ArtefactError(f"{folder.uri}: made by another configuration; {advice}")
-        before = configs.to_mapping(configs.parse(self.folder.read(CONFIG), f"{self.folder.uri}/{CONFIG}"))
+        before = configs.to_mapping(configs.parse(self.folder.read(CONFIG), f"{self.folder.uri}/{CONFIG}").located())
         after = configs.to_mapping(self.config)
         for part in _MAKES[kind]:
             found = configs.first_difference(_select(before, part), _select(after, part), part)

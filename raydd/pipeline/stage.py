@@ -81,15 +81,12 @@ class Stage:
     @property
     def uses_pool(self) -> bool:
         """Whether networks that were trained on the earlier stages are needed."""
-        if not self.config.begins_from_pool(self.number):
-            return False
-        filters = self.config.filter is not None and self.config.filter.needs_pool
-        return filters or self.method.works_on != "teacher" or "disagreement" in self.config.teacher_conditions
+        return self.run.config.uses_pool(self.number)
 
     @property
     def uses_trajectories(self) -> bool:
         """Whether there are trajectories of the stage's own."""
-        return self.method.works_on == "trajectories" and self.config.begins_from_pool(self.number)
+        return self.run.config.uses_trajectories(self.number)
 
     @cached_property
     def pool(self) -> NetworkPool:

@@ -78,7 +78,7 @@ def _makers(config: RunConfig) -> list[Callable[[RunConfig, DataFacts], Step]]:
         makers.append(decoupled.rank)
     if config.stages.filter is not None and config.stages.filter.needs_scores:
         makers.append(stages.forgetting)
-    if stages.has_pool(config, config.stages.count - 1):
+    if config.uses_pool(config.stages.count - 1):
         makers.append(stages.transition)
     makers.append(stages.distill)
     if config.method.works_on == "teacher" and "replayed" in config.evaluate.labels:

@@ -33,24 +33,11 @@ def alone(config: RunConfig, facts: DataFacts, stage: int) -> RunConfig:
     Where those are learned too, they count as its own.
     """
     method, experts = _method(config, facts, stage), config.experts
-    if has_trajectories(config, stage):
+    if config.uses_trajectories(stage):
         recipe = replace(experts.training, epochs=config.trajectory_epochs(stage))
         experts = replace(experts, count=config.stages.pool_size, training=recipe)
     once = replace(config.evaluate, modes=None)
     return replace(config, method=method, experts=experts, stages=StagesConfig(), evaluate=once)
-
-
-def has_pool(config: RunConfig, stage: int) -> bool:
-    """Whether networks go through the earlier stages before a stage."""
-    if not config.stages.begins_from_pool(stage):
-        return False
-    asked = "disagreement" in config.stages.teacher_conditions or _filters_by_pool(config)
-    return asked or config.method.works_on != "teacher"
-
-
-def has_trajectories(config: RunConfig, stage: int) -> bool:
-    """Whether there are trajectories of a stage's own."""
-    return config.method.works_on == "trajectories" and config.stages.begins_from_pool(stage)
 
 
 def num_frozen(config: RunConfig, facts: DataFacts, stage: int) -> int:
@@ -71,7 +58,7 @@ def experts(config: RunConfig, facts: DataFacts) -> Step:
     The latter are there until their stage is distilled, unless they are to be kept.
     """
     numbers = range(config.stages.count)
-    own = [stage for stage in numbers if has_trajectories(config, stage)]
+    own = [stage for stage in numbers if config.uses_trajectories(stage)]
     readers = [alone(config, facts, stage) for stage in numbers if stage not in own]
     stored = {epoch for reader in readers for epoch in epochs_stored(config.experts, reader.matching)}
     steps = [trajectories.experts(alone(config, facts, 0), facts, len(stored))]
@@ -109,7 +96,7 @@ def forgetting(config: RunConfig, facts: DataFacts) -> Step:
 
 def transition(config: RunConfig, facts: DataFacts) -> Step:
     """The networks of the pools: each goes through the union of the stages so far, before every later stage."""
-    steps = [_transition(config, facts, stage) for stage in range(1, config.stages.count) if has_pool(config, stage)]
+    steps = [_transition(config, facts, stage) for stage in range(1, config.stages.count) if config.uses_pool(stage)]
     return together(steps, f"networks through the unions of stages ({config.network.label})")
 
 
@@ -138,7 +125,7 @@ def distill_stage(config: RunConfig, facts: DataFacts, stage: int) -> Step:
     if config.method.works_on == "data":
         return _beside_constants(condensation.distill(like, facts), config, facts, stage)
     step = decoupled.distill(like, facts)
-    asked = has_pool(config, stage) and "disagreement" in config.stages.teacher_conditions
+    asked = config.uses_pool(stage) and "disagreement" in config.stages.teacher_conditions
     seen = predicting(config.teacher_network, facts).flops_of(frozen)
     known = decoupled.disagreement(like, facts, config.stages.pool_size) if asked else 0
     constants = frozen * set_bytes(like, facts) // num_synthetic(like, facts)
@@ -158,7 +145,7 @@ def _transition(config: RunConfig, facts: DataFacts, stage: int) -> Step:
     num_images = facts.num_classes * sum(method.images_per_class * method.decoded_images for method in methods)
     one = labelled(config, facts, trial, training(config.network, recipe, facts, num_images, 0))
     pack, stored = trajectories.pack_size(config, count), training_bytes(config.network, recipe, facts)
-    shown = predicting(config.network, facts).flops_of(facts.num_train) * _filters_by_pool(config)
+    shown = predicting(config.network, facts).flops_of(facts.num_train) * config.stages.filters_by_pool
     return Step(
         work="transition",
         makes="networks",
@@ -172,10 +159,6 @@ def _transition(config: RunConfig, facts: DataFacts, stage: int) -> Step:
         + 4 * num_images * facts.values
         + pack * max(one.memory_bytes, SAVE_FACTOR * stored),
     )
-
-
-def _filters_by_pool(config: RunConfig) -> bool:
-    return config.stages.filter is not None and config.stages.filter.needs_pool
 
 
 def _earlier(config: RunConfig, stage: int) -> int:
