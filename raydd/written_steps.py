@@ -60,7 +60,7 @@ class WrittenSteps:
         if batch.labels.is_floating_point():
             by_targets = found.by_targets - (targets * found.by_targets).sum(1, keepdim=True)
             by_labels = (targets * by_targets)[learned]
-        by_images = found.by_images[learned].contiguous()
+        by_images = found.by_images[learned].clone(memory_format=torch.contiguous_format)
         return Pulled(torch.cat([found.by_params, found.value.view(1)]), by_images, by_labels)
 
     def _filled(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -367,7 +367,7 @@ def test_an_error_that_nobody_foresaw_is_shown_with_its_place(
     assert [row[-1] == "failed" for row in cells(printed.out)] == [True, False, False]
 
 
-@pytest.mark.parametrize("updates", [3, 25])
+@pytest.mark.parametrize("updates", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_an_interrupted_comparison_goes_on_to_the_same_results(
     updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -194,7 +194,12 @@ def test_every_field_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_paths_count_from_the_folder_in_which_a_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"data.root": "a", "experts.store": "b/c", "teacher.weights": "../w.pt", "stages.store": "s3://b/d?region=us-east-1"}
+    changes = {
+        "data.root": "a",
+        "experts.store": "b/c",
+        "teacher.weights": "../w.pt",
+        "stages.store": "s3://b/d?region=us-east-1",
+    }
     config = configs.load(str(small_run(tmp_path, changes).file))
     monkeypatch.chdir(tmp_path)
     located = config.located()

@@ -8,7 +8,6 @@ from planned import K, counted, facts_of, random_data
 from raydd.config import RunConfig, from_mapping
 from raydd.methods import Start, Task
 from raydd.plan import condensation
-from raydd.plan.sizes import decoded_per_class
 from raydd.random import Key
 
 
@@ -56,7 +55,7 @@ def test_flops_of_an_iteration(changes: dict[str, Any]) -> None:
 )
 def test_students_see_more_images_than_are_stored(changes: dict[str, Any], decoded: int) -> None:
     config, data = config_of(**changes), random_data(num_train=200)
-    assert decoded_per_class(config.method) == decoded
+    assert 3 * config.method.decoded_images == decoded
     method = config.method.build(Task(data=data, network=config.network), Start(), Key.root(0))
     assert len(method.result()) == 3 * K
     assert len(method.result().decoded()) == decoded * K

@@ -191,8 +191,18 @@ class StopAfter(NoProgress):
             raise Stop
 
 
-@pytest.mark.parametrize("method", ["mtt", "datm", "dm"])
-@pytest.mark.parametrize("updates", [17, 38])
+@pytest.mark.parametrize(
+    ("method", "updates"),
+    [
+        ("mtt", 17),
+        ("datm", 38),
+        ("dm", 17),
+        *(
+            pytest.param(method, updates, marks=pytest.mark.slow)
+            for method, updates in [("mtt", 38), ("mtt", 53), ("datm", 17), ("dm", 5), ("dm", 38)]
+        ),
+    ],
+)
 def test_runs_broken_off_anywhere_end_as_others(method: str, updates: int, tmp_path: Path) -> None:
     run = staged(tmp_path, METHODS[method], STAGES, cluster={"checkpoint_iterations": 2})
     config = configs.load(str(run.file))

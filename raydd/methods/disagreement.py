@@ -70,11 +70,12 @@ def true_class(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
 
 
 def class_weights(disagreement_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:
-    """The weight of each class, float64 [K]: in proportion to the mean of max(disagreement, 0) over its images.
+    """The weight of each class, float64 [K]; 1 on average.
 
-    1 on average; 1 for all where the students are nowhere less sure than the teacher.
+    Half of it is the same for all, that no class is left out; half is in proportion to the mean of max(disagreement, 0)
+    over the class's images. All are 1 where the students are nowhere less sure than the teacher.
     """
     sum_K = labels_N.bincount(disagreement_N.clamp(min=0), num_classes)
     mean_K = sum_K / labels_N.bincount(minlength=num_classes).clamp(min=1)
     average = mean_K.mean()
-    return mean_K / average if average > 0 else torch.ones_like(mean_K)
+    return (1 + mean_K / average) / 2 if average > 0 else torch.ones_like(mean_K)

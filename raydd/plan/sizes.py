@@ -5,7 +5,6 @@ Letters: N real images, M synthetic images, K classes, C H W, D = C * H * W, P p
 
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
-from raydd.methods import IDCConfig, MethodConfig
 
 SAVE_FACTOR = 4
 """State, its copy, and the two serialised forms that safetensors holds at once (measured 4.0)."""
@@ -81,12 +80,6 @@ def header_bytes(facts: DataFacts) -> int:
 def num_synthetic(config: RunConfig, facts: DataFacts) -> int:
     """M."""
     return config.method.images_per_class * facts.num_classes
-
-
-def decoded_per_class(method: MethodConfig) -> int:
-    """Training images that the stored ones of a class stand for: more of them where images are mosaics."""
-    formation = method.formation if isinstance(method, IDCConfig) else None
-    return formation.num_decoded(method.images_per_class) if formation else method.images_per_class
 
 
 def set_bytes(config: RunConfig, facts: DataFacts) -> int:

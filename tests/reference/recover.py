@@ -140,13 +140,13 @@ def unknown(teacher: nn.Module, students: Sequence[nn.Module], image: Tensor, la
 
 
 def class_weights(unknown: Sequence[float], labels: Sequence[int], num_classes: int) -> list[float]:
-    """What a class has to be learned of, where that is positive, as a part of what classes have on average."""
+    """Half of 1, and half of what there is to learn of a class, where positive, in parts of what classes have of it."""
     found = []
     for label in range(num_classes):
         own = [max(value, 0.0) for value, other in zip(unknown, labels, strict=True) if other == label]
         found.append(sum(own) / len(own))
     average = sum(found) / num_classes
-    return [value / average for value in found]
+    return [0.5 + 0.5 * value / average for value in found]
 
 
 def rded(
