@@ -170,6 +170,23 @@ def test_only_like_is_compared_with_like(
     assert found[1]["difference"] == (0.25 if compared else None)
 
 
+def test_stages_are_compared_with_their_method_by_itself(read: Callable[..., pa.Table]) -> None:
+    """Whatever the order of the configurations; the first of all is there for what has no other."""
+    last = {"method": "mtt", "stage": 2}
+    parts = (
+        make_record(test_accuracy=0.6, **last),
+        make_record(mode="chain", budget="matched", test_accuracy=0.7, **last),
+    )
+    tables = {
+        ("datm", 0): read(make_record(method="datm", test_accuracy=0.45)),
+        ("a mtt in parts", 0): read(*parts),
+        ("mtt", 0): read(make_record(method="mtt", test_accuracy=0.5)),
+    }
+    found = rows(tables)
+    assert [row["reference"] for row in found] == [None, "mtt", "mtt", "datm"]
+    assert [row["difference"] for row in found[1:]] == pytest.approx([0.1, 0.2, 0.05])
+
+
 def test_label_regimes_are_compared_each_with_its_own(read: Callable[..., pa.Table]) -> None:
     base = [make_record(test_accuracy=0.5), make_record(labels="hard", test_accuracy=0.4)]
     found = rows({("base", 0): read(*base), ("other", 0): read(make_record(labels="hard", test_accuracy=0.75))})

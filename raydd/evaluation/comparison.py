@@ -42,8 +42,8 @@ SCHEMA = pa.schema(
 )
 """The columns of `compare`. Accuracies are fractions. `images_per_class` and `optimizer_steps` are those of all stages
 together; `seeds` and `students` count what finished; `std_over` says whether `std` is between "seeds" or, of one seed,
-"students"; `seed_means` has every seed that was asked for; `difference` is to the single-shot
-students of `reference`: the first configuration of the same method, or of all for that one's own."""
+"students"; `seed_means` has every seed that was asked for; `difference` is to the single-shot students of `reference`:
+the first of the same method in the fewest stages, or of all for that one's own."""
 
 _SUBJECTS = ("synthetic", "random")
 _SHARED = ("method", "subject", "dataset", "network", "recipe", "labels", "mode", "budget", "images_per_class")
@@ -139,10 +139,10 @@ def _difference(row: Line, rows: Sequence[Line]) -> Line:
 
 
 def _comparable(row: Line, rows: Sequence[Line]) -> Iterator[Line]:
-    """What a row may be compared with, best first: of its method's first configuration, then of the first of all."""
+    """What a row may be compared with, best first: of its method in the fewest stages, then of the first of all."""
     single_shots = [one for one in rows if (one["subject"], one["mode"]) == ("synthetic", "single_shot")]
-    own = next(one["config"] for one in rows if one["method"] == row["method"])
-    for config in dict.fromkeys((own, rows[0]["config"])):
+    own = min((one for one in rows if one["method"] == row["method"]), key=lambda one: one["stages"] or math.inf)
+    for config in dict.fromkeys((own["config"], rows[0]["config"])):
         found = [one for one in single_shots if one["config"] == config]
         if row["mean"] is None or any(one is row for one in found):
             continue
