@@ -24,6 +24,7 @@ from raydd.networks import NetworkConfig
 from raydd.progressive import StagesConfig, stage_methods, trajectory_epochs
 from raydd.ranking import RankingConfig
 from raydd.storage import Folder
+from raydd.sweep import SweepConfig
 from raydd.teacher import TeacherConfig, require_batch_norm
 
 
@@ -87,6 +88,7 @@ _PATHS = {
     "teacher": ("store", "weights"),
     "ranking": ("store",),
     "stages": ("store",),
+    "method": ("path",),
 }
 """The fields that name a file or a folder, where they are set; beside `out`."""
 
@@ -113,6 +115,8 @@ class RunConfig:
     stages: StagesConfig = field(default_factory=StagesConfig)
     """In how many parts, each conditioned on the earlier ones, the set is made."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    sweep: SweepConfig | None = None
+    """Other values of these fields, which `raydd sweep` tries; a run goes by none of it."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -141,7 +145,11 @@ class RunConfig:
             raise ConfigError("stages.teacher_conditions", "a teacher that is taken over from a file has no epochs")
         if "statistics" in self.stages.teacher_conditions and self.method.name == "rded":
             raise ConfigError("stages.teacher_conditions", "rded compares no statistics: leave them out")
-        self.evaluate.check(self.method.works_on, self.stages.count)
+        self.evaluate.check(self.method, self.stages.count)
+        if self.method.name == "imported" and self.stages.count > 1 and self.stages.conditioning != "none":
+            raise ConfigError("stages.conditioning", "the images of all stages are there: take none")
+        if self.sweep is not None:
+            self.sweep.check(field_names(self), self.data.validation_fraction)
 
     @cached_property
     def methods(self) -> tuple[MethodConfig, ...]:
@@ -176,7 +184,7 @@ class RunConfig:
         changed = {}
         for part, names in _PATHS.items():
             config = getattr(self, part)
-            given = {name: getattr(config, name) for name in names}
+            given = {name: getattr(config, name, None) for name in names}
             paths = {name: Folder.at(path).uri for name, path in given.items() if path is not None}
             changed[part] = replace(config, **paths)
         return replace(self, **changed)
@@ -286,6 +294,8 @@ def _explain(error: ValidationError) -> ConfigError:
     path, context = [str(part) for part in first["loc"]], first.get("ctx", {})
     if path[:1] == ["method"]:
         del path[1:2]
+    if path[:2] == ["sweep", "parameters"]:
+        del path[3:4]
     where = ".".join(path)
     if isinstance(cause := context.get("error"), ConfigError):
         inside = cause.field.startswith(where)
@@ -296,7 +306,8 @@ def _explain(error: ValidationError) -> ConfigError:
         known = ", ".join(method.name for method in get_args(get_args(MethodConfig)[0]))
         return ConfigError("method.name", f"must be one of {known}, is {context.get('tag', 'missing')}")
     message = first["msg"]
-    if (parent := ".".join(path[:-1])) in field_names(RunConfig()) and not path[-1].isdigit():  # a member of a union
+    parent, is_union_member = ".".join(path[:-1]), path[:1] != ["sweep"] and not path[-1].isdigit()
+    if is_union_member and parent in field_names(RunConfig()):
         where, message = parent, ", or: ".join(e["msg"] for e in error.errors() if e["loc"][:-1] == first["loc"][:-1])
     return ConfigError(where, f"{message}, got {first.get('input')!r}")
 

@@ -44,9 +44,9 @@ CONFIG: dict[str, Any] = {
     "cluster": {"checkpoint_iterations": 3},
 }
 """Experts that know the digits, so that DATM finds images that they classify correctly; else as short as it gets."""
-STUDENTS = 5
-"""Synthetic, init, random with hard and with stored labels, full."""
-UPDATES = {"expert": 8, "distil": 10, "student": 4 * 5 + 1}
+STUDENTS = 7
+"""Synthetic, init and random with stored and with hard labels, full."""
+UPDATES = {"expert": 8, "distil": 10, "student": 6 * 5 + 1}
 """How often each kind of work tells its progress."""
 REWRITTEN = ("config.yaml", "run.lock", "report.html", "preview.png")
 """What every run writes anew."""

@@ -113,7 +113,9 @@ def chain(accuracies: tuple[float, ...], mode: str = "chain", seed: int = 0, bud
     ]
 
 
-def test_of_chains_the_last_stage_counts_and_random_images_stand_once(read: Callable[..., pa.Table]) -> None:
+def test_of_chains_the_last_stage_counts_and_baselines_stand_once(
+    read: Callable[..., pa.Table],
+) -> None:
     last = {"stage": 2, "images_per_class": 6}
     students = [
         *single_shots((0.5, 0.6), **last),
@@ -122,7 +124,9 @@ def test_of_chains_the_last_stage_counts_and_random_images_stand_once(read: Call
         *chain((0.4, 0.41, 0.44), mode="new_only"),
         *chain((0.4, 0.41, 0.72), budget="reference"),
         *(make_record(subject="random", distill_seed=draw, test_accuracy=0.2 + draw / 10, **last) for draw in (0, 1)),
-        make_record(subject="full", test_accuracy=0.9, **last),
+        make_record(subject="full", test_accuracy=0.9, labels="hard", **last | {"images_per_class": 60}),
+        make_record(subject="herding", test_accuracy=0.28, **last),
+        make_record(subject="k_center", test_accuracy=0.27, **last),
         make_record(subject="init", test_accuracy=0.3, **last),
     ]
     found = rows({("pdd", 0): read(*students)})
@@ -131,13 +135,40 @@ def test_of_chains_the_last_stage_counts_and_random_images_stand_once(read: Call
         ("synthetic", "chain", "reference"),
         ("synthetic", "chain", "matched"),
         ("synthetic", "new_only", "matched"),
-        ("random", "single_shot", "reference"),
+        *((subject, "single_shot", "reference") for subject in ("init", "random", "k_center", "herding", "full")),
     ]
-    assert [row["mean"] for row in found] == pytest.approx([0.55, 0.72, 0.67, 0.44, 0.25])
-    assert [row["students"] for row in found] == [2, 1, 2, 1, 2]
-    assert {(row["stages"], row["images_per_class"]) for row in found} == {(3, 6)}
-    assert [row["optimizer_steps"] for row in found] == [1001, 1030, 1030, 1030, 1001]
-    assert [row["difference"] for row in found[1:]] == pytest.approx([0.17, 0.12, -0.11, -0.30])
+    assert [row["mean"] for row in found] == pytest.approx([0.55, 0.72, 0.67, 0.44, 0.3, 0.25, 0.27, 0.28, 0.9])
+    assert [row["students"] for row in found] == [2, 1, 2, 1, 1, 2, 1, 1, 1]
+    assert {row["stages"] for row in found} == {3}
+    assert [row["images_per_class"] for row in found] == [6] * 8 + [60]
+    assert [row["optimizer_steps"] for row in found] == [1001, 1030, 1030, 1030, *[1001] * 5]
+    assert [row["difference"] for row in found[1:-1]] == pytest.approx([0.17, 0.12, -0.11, -0.25, -0.30, -0.28, -0.27])
+    assert found[-1]["difference"] is None  # of another size
+
+
+def test_a_set_that_is_imported_or_averaged_stands_beside_the_distilled_one(read: Callable[..., pa.Table]) -> None:
+    tables = {
+        ("own", 0): read(make_record(), make_record(subject="ema", test_accuracy=0.6)),
+        ("theirs", 0): read(make_record(subject="imported", method="imported", test_accuracy=0.75)),
+    }
+    found = rows(tables)
+    assert [(row["config"], row["subject"]) for row in found] == [
+        ("own", "synthetic"),
+        ("own", "ema"),
+        ("theirs", "imported"),
+    ]
+    assert [row["difference"] for row in found] == [None, pytest.approx(0.1), pytest.approx(0.25)]
+
+
+def test_other_augmentations_have_rows_and_a_column_of_their_own(read: Callable[..., pa.Table]) -> None:
+    base = [make_record(), make_record(augmentation="none", test_accuracy=0.4)]
+    table = {("base", 0): read(*base), ("other", 0): read(make_record(augmentation="none", test_accuracy=0.75))}
+    found = rows(table)
+    assert [row["augmentation"] for row in found] == ["dsa", "none", "none"]
+    assert [row["difference"] for row in found] == [None, None, pytest.approx(0.35)]
+    printed = io.StringIO()
+    tables.print_whole(tables.comparison(compare(table), {}), Console(file=printed))
+    assert [row[2] for row in cells(printed.getvalue())] == ["dsa", "none", "none"]
 
 
 def test_a_chain_that_broke_off_in_one_seed_is_not_mixed_with_whole_ones(read: Callable[..., pa.Table]) -> None:
@@ -212,7 +243,7 @@ def two(tmp_path: Path, **changes: object) -> tuple[SmallRun, SmallRun]:
     """Two configs that differ in the step size, without most of the baselines; `changes` are those of the second."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir(parents=True)
-    common = {"evaluate.baselines": ["random"], "evaluate.num_students": 2}
+    common = {"evaluate.baselines": ["random"], "evaluate.labels": ["hard"], "evaluate.num_students": 2}
     first = small_run(tmp_path / "a", {**common, "name": "first"})
     return first, small_run(tmp_path / "b", {**common, "name": "second", "method.image_lr": 5.0, **changes})
 

@@ -103,7 +103,7 @@ def test_null_and_lists() -> None:
     assert config.evaluate.recipe.lr is None and config.data.image_size == 16
 
 
-METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc"
+METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc, imported"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc"
         ({"experts": {"training": {"lr": -1}}}, "experts.training.lr", "must be positive"),
         ({"evaluate": {"recipe": {"batch_size": 0}}}, "evaluate.recipe.batch_size", "must be at least 1, is 0"),
         ({"evaluate": {"networks": [{}, {"depth": 0}]}}, "evaluate.networks.1.depth", "must be at least 1"),
-        ({"evaluate": {"baselines": ["herding"]}}, "evaluate.baselines.0", "'herding'"),
+        ({"evaluate": {"baselines": ["random_stored"]}}, "evaluate.baselines.0", "'random_stored'"),
         ({"method": {"name": "datm", "augmentation": "x"}}, "method.augmentation", "'x' is neither none, dsa, nor"),
         ({"method": {"name": "datm", "initial_max_start_epoch": 30}}, "method.initial_max_start_epoch", "is 30"),
         ({"method": {"name": "ftd", "gradient": "cut:3"}}, "method.gradient", "exact, tesla or truncated:k"),
@@ -189,8 +189,11 @@ def test_every_field_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert raydd("run", small_run(tmp_path).file, "--help") == 0
     printed = capsys.readouterr().out
     missing = [path for path, _ in leaves(RunConfig()) if f"--{path.replace('_', '-')} " not in printed]
-    whole = {"experts.training.views", "teacher.network", "teacher.training.views", "evaluate.recipe.views"}
-    assert set(missing) == {"evaluate.networks", "stages.filter", "stages.overrides", *whole}
+    views = {
+        f"{name}.views" for name in ("experts.training", "teacher.training", "evaluate.recipe", "evaluate.selector")
+    }
+    whole = {"teacher.network", *views}
+    assert set(missing) == {"evaluate.networks", "stages.filter", "stages.overrides", "sweep", *whole}
 
 
 def test_paths_count_from_the_folder_in_which_a_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,32 @@
-"""Similarities within a class: closed forms against loops over pairs, and the numbers that the paper's figure gives."""
+"""Diversity: closed forms against loops over pairs and definitions, and numbers that the papers give."""
 
 import math
+from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from small import finished_run
 from torch import Tensor
+from torch.nn.utils import vector_to_parameters
 
+from raydd import config as configs
 from raydd import networks
-from raydd.evaluation.diversity import centroid_similarity, features, pairwise_similarity, per_class
+from raydd.evaluation.diversity import (
+    centroid_similarity,
+    coverage,
+    features,
+    pairwise_similarity,
+    per_class,
+    vendi_score,
+)
+from raydd.evaluation.students import TrainingSet
+from raydd.evaluation.trials import Trial
 from raydd.networks import NetworkConfig
+from raydd.pipeline.diversity import diversity_of
+from raydd.pipeline.run import Run
 
 
 def some_features(size: int, dimension: int = 6, spread: float = 1.0) -> Tensor:
@@ -59,8 +76,9 @@ def test_every_class_by_itself() -> None:
     rows, labels = some_features(12), torch.tensor([3, 0, 3] * 4)
     expected = {
         label: {
-            "centroid": centroid_similarity(rows[labels == label]),
-            "pairwise": pairwise_similarity(rows[labels == label]),
+            "centroid_similarity": centroid_similarity(rows[labels == label]),
+            "pairwise_similarity": pairwise_similarity(rows[labels == label]),
+            "vendi_score": vendi_score(rows[labels == label]),
         }
         for label in (0, 3)
     }
@@ -75,3 +93,101 @@ def test_features_are_what_the_last_layer_sees() -> None:
     assert found.shape == (11, 32) and not found.requires_grad
     torch.testing.assert_close(network.head(found), network.eval()(images))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def vendi(rows: Tensor) -> float:
+    """The definition, on the whole matrix of cosines."""
+    size = len(rows)
+    cosines = np.array([[cosine(u, v) for v in rows] for u in rows])
+    values = [float(value) for value in np.linalg.eigvals(cosines / size).real]
+    return math.exp(-sum(value * math.log(value) for value in values if value > 1e-12))
+
+
+@pytest.mark.parametrize(("size", "dimension"), [(1, 6), (5, 6), (12, 6), (12, 12)])
+def test_vendi_equals_its_definition(size: int, dimension: int) -> None:
+    rows = some_features(size, dimension)
+    assert vendi_score(rows) == pytest.approx(vendi(rows), rel=1e-6)
+    assert 1 - 1e-9 <= vendi_score(rows) <= min(size, dimension) + 1e-9
+
+
+def test_vendi_counts_what_is_different() -> None:
+    apart = torch.eye(7)
+    assert vendi_score(torch.ones(9, 4)) == pytest.approx(1)
+    assert vendi_score(apart) == pytest.approx(7)
+    assert vendi_score(5 * apart.repeat(3, 1)) == pytest.approx(7)
+    sizes = torch.tensor([0.5, 0.25, 0.25])  # two images of one kind, one each of two others
+    entropy = -float((sizes * sizes.log()).sum())
+    assert vendi_score(apart[[0, 0, 1, 2]]) == pytest.approx(math.exp(entropy))
+
+
+def covered(real: Tensor, synthetic: Tensor, k: int) -> float:
+    """The definition, pair by pair."""
+    hits = 0
+    for i, row in enumerate(real):
+        radius = sorted(math.dist(row.tolist(), other.tolist()) for j, other in enumerate(real) if j != i)[k - 1]
+        hits += any(math.dist(row.tolist(), other.tolist()) <= radius for other in synthetic)
+    return hits / len(real)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_coverage_equals_its_definition(k: int) -> None:
+    real, synthetic = some_features(40, 3), some_features(47, 3)[40:] + 0.3
+    found = coverage(real, synthetic, k)
+    assert 0 < found == covered(real, synthetic, k) < 1
+    assert coverage(real, synthetic, k, rows_at_once=7) == found
+
+
+def test_coverage_of_extremes() -> None:
+    line = torch.arange(10.0)[:, None]
+    assert coverage(line, line, k=1) == 1
+    assert coverage(line, line + 100, k=1) == 0
+    assert coverage(line, line[4:5], k=1) == pytest.approx(0.3), "itself and its two neighbours"
+    assert coverage(torch.cat([line, line]), line[:2] + 0.1, k=1) == 0, "twins are their own nearest neighbours"
+
+
+def test_coverage_of_another_sample_of_the_same_is_as_the_paper_expects() -> None:
+    """Its section 3.2: 1 - prod_{i=1..k} (N - i) / (N + M - i) of N real and M synthetic ones, in any dimension."""
+    size, k = 1500, 5
+    draws = torch.randn(2, size, 4, generator=torch.Generator().manual_seed(2))
+    expected = 1 - math.prod((size - i) / (2 * size - i) for i in range(1, k + 1))
+    assert coverage(draws[0], draws[1], k) == pytest.approx(expected, abs=0.015)
+    expected = 1 - math.prod((size - i) / (size + 100 - i) for i in range(1, k + 1))
+    assert coverage(draws[0], draws[1][:100], k) == pytest.approx(expected, abs=0.06)
+
+
+def looked_at(run: Run, chosen: TrainingSet, rows: Tensor, trial: Trial) -> None:
+    """See that what is said of a set is what the first expert's features say, class by class."""
+    found = diversity_of(run, trial, chosen)
+    expert = networks.build(run.config.network, run.data.shape, run.data.num_classes)
+    last = run.trajectories.reader(0).snapshot(run.config.experts.training.epochs).params
+    vector_to_parameters(last, expert.parameters())
+    by_class = per_class(features(expert, chosen.images), rows)
+    for name in ("centroid_similarity", "vendi_score"):
+        values = [by_class[label][name] for label in range(10)]
+        assert found[name] == pytest.approx(sum(values) / 10, rel=1e-6)
+        assert [found[f"{name}.{digit}"] for digit in run.data.class_names] == pytest.approx(values, rel=1e-6)
+
+
+def test_a_run_with_experts_says_how_diverse_its_sets_are_and_measures_each_once(tmp_path: Path) -> None:
+    run = Run.of(configs.load(str(finished_run(tmp_path).file)))
+    trial = next(trial for trial in run.trials() if trial.subject == "synthetic")
+    seen = run.last_stage.union().decoded()
+    chosen = TrainingSet(
+        images=seen.images,
+        targets=seen.targets,
+        classes=seen.labels,
+        learned_lr=None,
+        images_per_class=1,
+        bytes_total=0,
+    )
+    looked_at(run, chosen, seen.labels, trial)
+    more = replace(chosen, images=run.data.train.images[:60], targets=torch.arange(10).repeat(6), classes=None)
+    assert diversity_of(run, replace(trial, student_seed=7), more) == diversity_of(run, trial, chosen)
+    random = replace(trial, subject="random", draw=1)
+    looked_at(run, more, more.targets, random)
+    found = diversity_of(run, random, more)
+    assert 1 < found["vendi_score"] < 6 and -1 < found["pairwise_similarity"] < 1
+    assert "pairwise_similarity" not in diversity_of(run, trial, chosen), "of one image a class"
+    assert diversity_of(run, replace(trial, subject="full"), more) == {}
+    run.trajectories.folder.delete_all()
+    assert diversity_of(run, replace(random, draw=2), more) == {}

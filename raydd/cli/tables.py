@@ -26,9 +26,8 @@ def results(run: Run) -> Table:
     """Mean and spread of the students' test accuracy after the last stage, one row for each training set."""
     every = summarise(records.read(run.results))
     rows = final_stages(every)
-    told_apart = [
-        name for name in ("mode", "budget", "stage") if len({getattr(row, name) for row in rows} - {None}) > 1
-    ]
+    ways = ("augmentation", "mode", "budget", "stage")
+    told_apart = [name for name in ways if len({getattr(row, name) for row in rows} - {None}) > 1]
     table = Table(title=f"test accuracy, last epoch ({escape(run.config.name)})")
     for name in ("trained on", "labels", *told_apart, "network"):
         table.add_column(name)
@@ -131,13 +130,8 @@ def plan(made: Plan) -> Table:
 
 
 def _told_apart(rows: list[dict[str, Any]]) -> list[str]:
-    """Which of labels and network differ between rows of one subject."""
-
-    def is_constant(name: str) -> bool:
-        return all(len({row[name] for row in rows if row["subject"] == subject}) == 1 for subject in subjects)
-
-    subjects = {row["subject"] for row in rows}
-    return [name for name in ("labels", "network") if not is_constant(name)]
+    """Which of labels, network and augmentation differ between rows."""
+    return [name for name in ("labels", "network", "augmentation") if len({row[name] for row in rows} - {None}) > 1]
 
 
 def _duration(seconds: float) -> str:

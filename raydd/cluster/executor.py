@@ -76,6 +76,11 @@ class RayExecutor:
         with self._at_work():
             relabel.relabel(run, store, progress)
 
+    def select(self, run: Run, progress: Progress) -> None:
+        """Choose real images to compare with in a task of its own."""
+        with self._at_work():
+            scoring.select(run, progress)
+
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students as Ray Tune trials."""
         with self._at_work():

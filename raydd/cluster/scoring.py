@@ -1,4 +1,6 @@
-"""Forgetting scores: one task, as the epochs of one training follow each other."""
+"""Trainings on the real images alone, for forgetting scores and selections: one task, as epochs follow each other."""
+
+from collections.abc import Callable
 
 import ray
 
@@ -8,21 +10,34 @@ from raydd.pipeline import jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 
+Job = Callable[[Run, Progress], None]
+"""Idempotent work in one process, which keeps its epochs."""
+
 
 def score(run: Run, progress: Progress) -> None:
-    """Score the training images; a task that is lost goes on from its last epoch.
+    """Score the training images; see `_as_task`."""
+    _as_task(jobs.score, run, progress)
+
+
+def select(run: Run, progress: Progress) -> None:
+    """Choose the real images that are compared with; see `_as_task`."""
+    _as_task(jobs.select, run, progress)
+
+
+def _as_task(job: Job, run: Run, progress: Progress) -> None:
+    """Do a job in a task; one that is lost goes on from its last epoch.
 
     Raises:
         RunError: the task was lost more often than `cluster.max_failures` allows.
     """
     share = runtime.share_resources(run.config.cluster, 1)
-    task = ray.remote(_score).options(
+    task = ray.remote(_done).options(
         num_cpus=share["CPU"], num_gpus=share.get("GPU", 0), max_retries=run.config.cluster.max_failures
     )
     with relayed(progress) as posted:
-        ray.get(task.remote(run, posted))
+        ray.get(task.remote(job, run, posted))
 
 
-def _score(run: Run, progress: BoardProgress) -> None:
+def _done(job: Job, run: Run, progress: BoardProgress) -> None:
     jobs.set_up(run)
-    jobs.score(run, progress)
+    job(run, progress)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from raydd.evaluation.records import Budget, Mode
 from raydd.evaluation.summary import CONDITIONS, SummaryRow, final_stages, summarise, with_all_images
+from raydd.evaluation.trials import SETS
 
 SCHEMA = pa.schema(
     {
@@ -22,6 +23,7 @@ SCHEMA = pa.schema(
         "dataset": pa.string(),
         "network": pa.string(),
         "recipe": pa.string(),
+        "augmentation": pa.string(),
         "labels": pa.string(),
         "mode": pa.string(),
         "budget": pa.string(),
@@ -45,8 +47,19 @@ together; `seeds` and `students` count what finished; `std_over` says whether `s
 "students"; `seed_means` has every seed that was asked for; `difference` is to the single-shot students of `reference`:
 the first of the same method in the fewest stages, or of all for that one's own."""
 
-_SUBJECTS = ("synthetic", "random")
-_SHARED = ("method", "subject", "dataset", "network", "recipe", "labels", "mode", "budget", "images_per_class")
+_SUBJECTS = ("synthetic", "ema", "imported", "init", "random", "k_center", "herding", "full")
+_SHARED = (
+    "method",
+    "subject",
+    "dataset",
+    "network",
+    "recipe",
+    "augmentation",
+    "labels",
+    "mode",
+    "budget",
+    "images_per_class",
+)
 _SAME_STEPS = 0.05
 _ORDER = {name: place for names in (_SUBJECTS, get_args(Mode), get_args(Budget)) for place, name in enumerate(names)}
 
@@ -62,8 +75,8 @@ def compare(tables: Mapping[tuple[str, int], pa.Table]) -> pa.Table:
             which the configurations are to stand; empty where nothing was run.
 
     Returns:
-        A row for each configuration and way of training on its distilled set, and for random real images (see
-        `SCHEMA`); one of nulls for a configuration of which nothing was run.
+        A row for each configuration, subject and way of training on it (see `SCHEMA`), the distilled set first and all
+        real data last; one of nulls for a configuration of which nothing was run.
     """
     seeds = list(dict.fromkeys(seed for _, seed in tables))
     names = list(dict.fromkeys(name for name, _ in tables))
@@ -140,14 +153,14 @@ def _difference(row: Line, rows: Sequence[Line]) -> Line:
 
 def _comparable(row: Line, rows: Sequence[Line]) -> Iterator[Line]:
     """What a row may be compared with, best first: of its method in the fewest stages, then of the first of all."""
-    single_shots = [one for one in rows if (one["subject"], one["mode"]) == ("synthetic", "single_shot")]
+    single_shots = [one for one in rows if one["subject"] in SETS and one["mode"] == "single_shot"]
     own = min((one for one in rows if one["method"] == row["method"]), key=lambda one: one["stages"] or math.inf)
     for config in dict.fromkeys((own["config"], rows[0]["config"])):
         found = [one for one in single_shots if one["config"] == config]
         if row["mean"] is None or any(one is row for one in found):
             continue
         found = [one for one in found if one["mean"] is not None and _alike(row, one)]
-        yield from sorted(found, key=lambda one: one["labels"] != row["labels"])
+        yield from sorted(found, key=lambda one: [one[name] != row[name] for name in ("labels", "augmentation")])
 
 
 def _alike(row: Line, reference: Line) -> bool:

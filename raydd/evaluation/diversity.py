@@ -1,4 +1,4 @@
-"""How alike the images of a class are, in the eyes of a network; lower is more diverse.
+"""How diverse the images of a class are in the eyes of a network, and how much of the real ones they cover.
 
 DELT (https://arxiv.org/abs/2411.19946) plots the cosine between an image's features and its class's centroid. For unit
 features u_i of n images and their mean c, both of the numbers here follow from c alone:
@@ -8,7 +8,11 @@ features u_i of n images and their mean c, both of the numbers here follow from 
 The paper says neither which layer nor whether features are normalised before averaging: here they are the network's
 penultimate ones, and they are.
 
-Letters: N images of one class, M images, F features.
+The Vendi score (Friedman and Dieng 2023, https://arxiv.org/abs/2210.02410) is, of the same cosines, an effective number
+of images: exp(-sum_i v_i log v_i) of the eigenvalues v of the n x n matrix of cosines, divided by n. Coverage (Naeem et
+al. 2020, https://arxiv.org/abs/2002.09797) is the part of the real images near which there is a synthetic one.
+
+Letters: N images of one class, M images, R real images, F features.
 """
 
 import math
@@ -41,15 +45,52 @@ def pairwise_similarity(features_NF: Tensor) -> float:
     return (size * float(_centroid(features_NF).square().sum()) - 1) / (size - 1)
 
 
-def per_class(features_MF: Tensor, labels_M: Tensor) -> dict[int, dict[str, float]]:
-    """`centroid` and `pairwise` similarity of every class that has images, by its label."""
-    classes = {label: features_MF[labels_M == label] for label in labels_M.unique().tolist()}
-    return {
-        label: {"centroid": centroid_similarity(own), "pairwise": pairwise_similarity(own)}
-        for label, own in classes.items()
+def vendi_score(features_NF: Tensor) -> float:
+    """How many images there are in effect: 1 where all are alike, N where the features of any two are orthogonal.
+
+    The eigenvalues of U U^T / N of the unit features U are those of U^T U / N, and the smaller matrix is looked at.
+    """
+    units = _units(features_NF)
+    size, dimension = units.shape
+    gram = units @ units.T if size <= dimension else units.T @ units
+    values = torch.linalg.eigvalsh(gram / size).clamp(min=0)
+    return math.exp(-float(torch.xlogy(values, values).sum()))
+
+
+def coverage(real_RF: Tensor, synthetic_MF: Tensor, k: int = 5, rows_at_once: int = 1024) -> float:
+    """The fraction of real images that have a synthetic one no farther away than their k-th nearest real one.
+
+    Naeem et al. 2020, equation 3, in Euclidean distance; 5 is the paper's k. Needs more than k real images.
+    """
+    real_RF, synthetic_MF = real_RF.double(), synthetic_MF.double()
+    covered = 0
+    for rows in real_RF.split(rows_at_once):
+        radii = _distances(rows, real_RF).kthvalue(k + 1, dim=1).values  # the nearest of all is the image itself
+        covered += int((_distances(rows, synthetic_MF).min(1).values <= radii).sum())
+    return covered / len(real_RF)
+
+
+def per_class(features_MF: Tensor, classes_M: Tensor) -> dict[int, dict[str, float]]:
+    """`centroid_similarity`, `pairwise_similarity` and `vendi_score` of every class that has images, by its label."""
+    measures = {
+        "centroid_similarity": centroid_similarity,
+        "pairwise_similarity": pairwise_similarity,
+        "vendi_score": vendi_score,
     }
+    parts = {label: features_MF[classes_M == label] for label in classes_M.unique().tolist()}
+    return {label: {name: measure(own) for name, measure in measures.items()} for label, own in parts.items()}
+
+
+def _units(features_NF: Tensor) -> Tensor:
+    """Features of length 1, float64 [N, F]."""
+    return F.normalize(features_NF.double(), dim=1)
 
 
 def _centroid(features_NF: Tensor) -> Tensor:
     """The mean of the unit features, float64 [F]."""
-    return F.normalize(features_NF.double(), dim=1).mean(0)
+    return _units(features_NF).mean(0)
+
+
+def _distances(a_NF: Tensor, b_MF: Tensor) -> Tensor:
+    """Euclidean, [N, M]; by differences, so that equal pairs are equally far apart to the last bit."""
+    return torch.cdist(a_NF, b_MF, compute_mode="donot_use_mm_for_euclid_dist")

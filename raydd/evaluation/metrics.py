@@ -1,9 +1,17 @@
 """What is measured on a trained student.
 
-Letters: N test images, K classes.
+Letters: N test images, K classes, B bins.
 """
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+BINS = 15
+"""Of the expected calibration error, as in its paper."""
 
 
 def accuracy_per_class(logits_NK: Tensor, labels_N: Tensor) -> list[float]:
@@ -12,3 +20,43 @@ def accuracy_per_class(logits_NK: Tensor, labels_N: Tensor) -> list[float]:
     count = labels_N.bincount(minlength=logits_NK.shape[1]).double()
     hits = labels_N.bincount(weights=correct, minlength=logits_NK.shape[1])
     return [float(value) for value in hits / count]
+
+
+def worst_class_accuracy(class_accuracy: Sequence[float]) -> float:
+    """The lowest of K accuracies, those of absent classes (nan) left out; nan where all are absent."""
+    return min((accuracy for accuracy in class_accuracy if not math.isnan(accuracy)), default=math.nan)
+
+
+def top_accuracy(logits_NK: Tensor, labels_N: Tensor, k: int) -> float:
+    """The fraction of images whose class has one of the k largest logits."""
+    return float((logits_NK.topk(k).indices == labels_N[:, None]).any(1).double().mean())
+
+
+def negative_log_likelihood(logits_NK: Tensor, labels_N: Tensor) -> float:
+    """Minus the mean log probability of the true class, in nats."""
+    return float(F.cross_entropy(logits_NK.double(), labels_N))
+
+
+def expected_calibration_error(logits_NK: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
+    """How far confidence is from accuracy: sum_b (n_b / N) |accuracy_b - confidence_b|, from 0 to 1.
+
+    Bin b of B equally wide ones has the images whose largest probability is in (b / B, (b + 1) / B]
+    (Guo et al. 2017, https://arxiv.org/abs/1706.04599, equation 3).
+    """
+    confidence_N, predicted_N = logits_NK.double().softmax(1).max(1)
+    bin_N = (confidence_N * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    surplus_N = (predicted_N == labels_N).double() - confidence_N
+    gap_B = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_N, surplus_N)
+    return float(gap_B.abs().sum()) / len(labels_N)
+
+
+def beside_accuracy(logits_NK: Tensor, labels_N: Tensor) -> dict[str, float]:
+    """`ece`, `nll`, `worst_class_accuracy` and, of more than ten classes, `top5_accuracy`."""
+    measured = {
+        "ece": expected_calibration_error(logits_NK, labels_N),
+        "nll": negative_log_likelihood(logits_NK, labels_N),
+        "worst_class_accuracy": worst_class_accuracy(accuracy_per_class(logits_NK, labels_N)),
+    }
+    if logits_NK.shape[1] > 10:
+        measured["top5_accuracy"] = top_accuracy(logits_NK, labels_N, 5)
+    return measured

@@ -5,7 +5,7 @@ Letters: M training images, N test images, K classes.
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from raydd import __version__, process
-from raydd.evaluation.metrics import accuracy_per_class
+from raydd.evaluation.metrics import accuracy_per_class, beside_accuracy
 from raydd.evaluation.records import Record
 from raydd.evaluation.trials import Trial
 from raydd.experts import build_seeded
-from raydd.prepared import PreparedData
+from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
 from raydd.relabel import Labels
@@ -28,6 +28,9 @@ from raydd.training import Recipe, Training, accuracy, predict
 
 State = Mapping[str, Tensor]
 """Of a training: a network's parameters, buffers and momenta by flat names."""
+
+OnMeasured = Callable[[int, Sequence[float | None]], None]
+"""`(epochs done, validation accuracy of each student)`, None where there is no validation split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class TrainingSet:
     """float32 [M, C, H, W] in network space."""
     targets: Tensor
     """int64 [M] classes, or float32 [M, K] label logits."""
+    classes: Tensor | None = None
+    """int64 [M], where the targets are logits."""
     learned_lr: float | None
     """The step size that comes with the set."""
     images_per_class: int
@@ -82,8 +87,12 @@ def train_students(
     progress: Progress,
     compiled: bool = False,
     before: Sequence[State] = (),
+    on_measured: OnMeasured | None = None,
 ) -> list[Student]:
-    """Train networks by the trials' recipe, several side by side, and measure them after the last epoch.
+    """Train networks by the trials' recipe, several side by side, and measure them.
+
+    They are measured after the last epoch and, where the trials say so, after every `measure_every` epochs before it,
+    which changes nothing about their training.
 
     Args:
         trials: subject, network, recipe and seed; they differ in the seed alone.
@@ -95,6 +104,8 @@ def train_students(
         progress: is told after every epoch.
         compiled: whether the steps of training are compiled.
         before: the states that they go on from; fresh networks by default.
+        on_measured: is called after every measurement; what it raises ends the training and is raised here. It does
+            not hear of students that are trained once more alone.
 
     Returns:
         The students with finished records; with status `failed` and the error where training broke off. Where it does
@@ -106,13 +117,14 @@ def train_students(
     ]
     try:
         training = student_training(trials, data, training_set, device, compiled, before)
-        measured = _measure(training, trials, data, training_set, progress)
+        measured = _train(training, trials, data, training_set, progress, on_measured)
+    except _Stopped as stopped:
+        raise stopped.reason from stopped.reason.__cause__
     except Exception as error:  # a failed student stays as a row; the others go on
         if len(trials) == 1:
             text = f"{type(error).__name__}: {error}"
-            return [
-                Student(Record(**commons[0], status="failed", error=text, **_circumstances(began, device, 1)), None)
-            ]
+            ended: dict[str, Any] = {"status": "failed", "error": text, "metrics": training_set.metrics}
+            return [Student(Record(**commons[0], **ended, **_circumstances(began, device, 1)), None)]
         arguments = (data, training_set, provenance)
         return [
             student
@@ -177,36 +189,85 @@ def training_on(
     return training
 
 
-def _measure(
+class _Stopped(Exception):
+    """Whoever was told of a measurement wants no more of them."""
+
+    def __init__(self, reason: Exception) -> None:
+        """Keep what was raised."""
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """A student after some epochs."""
+
+    epoch: int
+    """Epochs done."""
+    test: float
+    validation: float | None
+
+
+def _train(
     training: Training,
     trials: Sequence[Trial],
     data: PreparedData,
     training_set: TrainingSet,
     progress: Progress,
+    on_measured: OnMeasured | None,
 ) -> list[dict[str, Any]]:
-    epochs = trials[0].recipe.epochs
-    for epoch in range(epochs):
-        results = training.run_epoch(epoch)
+    """Run all epochs; returns, of every student, what its record says of the training and of what came of it."""
+    epochs, every = trials[0].recipe.epochs, trials[0].measure_every
+    curves: list[list[_Measurement]] = [[] for _ in trials]
+    for epoch in range(1, epochs + 1):
+        results = training.run_epoch(epoch - 1)
         for trial, result in zip(trials, results, strict=True):
-            progress.update(trial.title, epoch + 1, epochs, f"loss {result.loss:.3f}")
+            progress.update(trial.title, epoch, epochs, f"loss {result.loss:.3f}")
+        if epoch == epochs or (every is not None and epoch % every == 0):
+            logits = [predict(module, data.test.images) for module in training.modules]
+            for curve, module, own in zip(curves, training.modules, logits, strict=True):
+                validation = None if data.validation is None else _accuracy(module, data.validation)
+                curve.append(_Measurement(epoch, accuracy(own, data.test.labels), validation))
+            _tell(on_measured, [curve[-1] for curve in curves])
     forwards = 0 if training_set.views is None else training_set.views.teacher_forwards
     return [
-        {"teacher_forwards": forwards, "train_accuracy": result.accuracy, **_tested(module, data)}
-        for module, result in zip(training.modules, results, strict=True)
+        {
+            "teacher_forwards": forwards,
+            "train_accuracy": result.accuracy,
+            "test_accuracy": curve[-1].test,
+            "validation_accuracy": curve[-1].validation,
+            "best_test_accuracy": None if every is None else max(measured.test for measured in curve),
+            "class_accuracy": tuple(accuracy_per_class(own, data.test.labels)),
+            "metrics": {
+                **training_set.metrics,
+                **beside_accuracy(own, data.test.labels),
+                **({} if every is None else _selected(curve)),
+            },
+        }
+        for own, curve, result in zip(logits, curves, results, strict=True)
     ]
 
 
-def _tested(module: nn.Module, data: PreparedData) -> dict[str, Any]:
-    """A trained network on the test split, and on the validation split where there is one."""
-    logits = predict(module, data.test.images)
-    validation = data.validation
-    return {
-        "test_accuracy": accuracy(logits, data.test.labels),
-        "class_accuracy": tuple(accuracy_per_class(logits, data.test.labels)),
-        "validation_accuracy": None
-        if validation is None
-        else accuracy(predict(module, validation.images), validation.labels),
-    }
+def _accuracy(module: nn.Module, split: LabelledImages) -> float:
+    return accuracy(predict(module, split.images), split.labels)
+
+
+def _tell(on_measured: OnMeasured | None, measured: Sequence[_Measurement]) -> None:
+    if on_measured is None:
+        return
+    try:
+        on_measured(measured[0].epoch, [one.validation for one in measured])
+    except Exception as reason:
+        raise _Stopped(reason) from None
+
+
+def _selected(curve: Sequence[_Measurement]) -> dict[str, float]:
+    """The epoch with the best validation accuracy, the earliest of equals, and the test accuracy there."""
+    known = [one for one in curve if one.validation is not None]
+    if not known:
+        return {}
+    best = max(known, key=lambda one: one.validation or 0.0)
+    return {"validation_epoch": best.epoch, "test_accuracy_at_validation_epoch": best.test}
 
 
 def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, record_id: str) -> dict[str, Any]:
@@ -233,7 +294,6 @@ def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, rec
         "epochs": recipe.epochs,
         "optimizer_steps": training_set.earlier_steps + recipe.steps(len(training_set.images)),
         "bytes_total": training_set.bytes_total,
-        "metrics": training_set.metrics,
         "config_key": provenance.config_key,
         "commit": commit(),
     }

@@ -4,8 +4,9 @@ Letters: K classes.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any, get_args
 
@@ -84,6 +85,8 @@ class SummaryRow:
     bytes_total: float | None
     """What the training set takes to store, with what its labels need."""
     seconds: float | None
+    metrics: Mapping[str, float]
+    """Means of what else the records say, each over the students that it was measured of."""
 
     @property
     def conditions(self) -> tuple[Any, ...]:
@@ -193,7 +196,10 @@ def _split(rows: list[Row], names: tuple[str, ...]) -> Iterable[list[Row]]:
 def _average(rows: list[Row]) -> Row:
     classes = [row["class_accuracy"] for row in rows if row["class_accuracy"]]
     per_class = tuple(fmean(accuracies) for accuracies in zip(*classes, strict=True))
-    return {name: _mean(row[name] for row in rows) for name in _AVERAGED} | {"class_accuracy": per_class}
+    said = [dict(row["metrics"] or ()) for row in rows]
+    metrics = {name: fmean(own[name] for own in said if name in own) for name in dict.fromkeys(chain(*said))}
+    averages: Row = {name: _mean(row[name] for row in rows) for name in _AVERAGED}
+    return averages | {"class_accuracy": per_class, "metrics": metrics}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

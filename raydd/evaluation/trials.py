@@ -1,27 +1,23 @@
-"""Which students a run trains: every subject x labels x draw x network x seed, each a `Trial` with its own record.
+"""What a run's config says of students, and what one student is: a `Trial` with a record of its own."""
 
-Beside the distilled set, and its average over the iterations where the method keeps one, stand under the same recipe
-what it has to beat: random real images of the same number with hard labels and with the experts' soft labels, the
-method's own starting state, and all the real data. Where labels come from a teacher, every set is trained on under each
-regime of `evaluate.labels`.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate, groupby
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any, Final, Literal, get_args
 
+from raydd.augment import augmentation
+from raydd.coreset import Coreset
 from raydd.errors import ConfigError
 from raydd.evaluation import protocols
 from raydd.evaluation.protocols import Protocol
 from raydd.evaluation.records import Budget, Labels, Mode, Subject, record_id
 from raydd.methods import MethodConfig
-from raydd.methods.base import WorksOn
 from raydd.networks import NetworkConfig
-from raydd.progressive import StagesConfig, matched_epochs
 from raydd.training import Recipe
 from raydd.views import ViewsConfig
+
+SETS: Final = ("synthetic", "imported")
+"""The subjects that are the set itself: as a method distilled it, or as somebody else did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +26,15 @@ class EvaluateConfig:
 
     num_students: int = 5
     """Students of each set, with seeds 0, 1, ..."""
+    measure_every: int | None = None
+    """Epochs from one measurement of a student to the next: records then have the best test accuracy, and with a
+    validation split the epoch that it would have chosen. null measures the last epoch only, which is what counts."""
     random_draws: int = 3
     """Draws of random real images, each with its own students."""
+    selector: Recipe = field(
+        default_factory=lambda: Recipe(epochs=30, lr=0.01, momentum=0.9, weight_decay=5e-4, augmentation="none")
+    )
+    """The training, on all real images, of the run's network by whose features k_center and herding choose."""
     networks: tuple[NetworkConfig, ...] = ()
     """Students' networks; the run's network by default."""
     protocol: Protocol | None = None
@@ -44,15 +47,15 @@ class EvaluateConfig:
         )
     )
     """DATM's by default (its section 4.1 and code): the learned step size, SGD with momentum, one decay."""
-    baselines: tuple[Literal["init", "random", "random_stored", "full"], ...] = (
-        "init",
-        "random",
-        "random_stored",
-        "full",
-    )
-    """random_stored: random images with the experts' soft labels, only where the method's labels are soft."""
-    labels: tuple[Literal["online", "replayed", "hard"], ...] = ("online",)
-    """For sets that come without labels: the teacher's, asked in every step or stored beforehand, or the classes."""
+    augmentations: tuple[str, ...] = ()
+    """In place of the recipe's, under each of which every student is trained besides."""
+    baselines: tuple[Literal["init", "random", "k_center", "herding", "full"], ...] = ("init", "random", "full")
+    """init: where the method started; random, k_center and herding: as many real images; full: all of them."""
+    labels: tuple[Labels, ...] | None = None
+    """The regimes, under each of which all but `full` is trained on. hard: the classes; stored: the soft labels that
+    come with the set, of real images the experts'; for sets that a teacher labels, online: asked in every step, and
+    replayed: stored beforehand, of the distilled set alone. By default what the set has: online, or stored and hard, or
+    hard."""
     label_epochs: int | None = None
     """Epochs whose labels are stored for `replayed`; fewer than the recipe's are gone through again and again."""
     full_epochs: int = 30
@@ -69,33 +72,78 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be evaluated."""
-        for name in ("num_students", "random_draws", "full_epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evaluate.{name}", f"must be at least 1, is {getattr(self, name)}")
-        for name in ("modes", "budgets"):
+        for name in ("num_students", "random_draws", "full_epochs", "label_epochs", "measure_every"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ConfigError(f"evaluate.{name}", f"must be at least 1, is {count}")
+        for name in ("modes", "budgets", "labels"):
             if getattr(self, name) == ():
                 raise ConfigError(f"evaluate.{name}", "name at least one")
-        if self.label_epochs is not None and self.label_epochs < 1:
-            raise ConfigError("evaluate.label_epochs", f"must be at least 1, is {self.label_epochs}")
+        for name in ("labels", "baselines"):
+            named = getattr(self, name) or ()
+            if twice := [value for value in named if named.count(value) > 1]:
+                raise ConfigError(f"evaluate.{name}", f"names {twice[0]} twice")
+        if self.selector.lr is None:
+            raise ConfigError("evaluate.selector.lr", "must be given")
+        if self.selector.views is not None:
+            raise ConfigError(
+                "evaluate.selector.views", "the network learns from classes: give it an augmentation instead"
+            )
+        self._check_augmentations()
 
-    def check(self, works_on: WorksOn, num_stages: int) -> None:
-        """See that the recipe says how a teacher's labels are made where they are asked for, and a step size.
+    def _check_augmentations(self) -> None:
+        if self.augmentations and (self.protocol is not None or self.recipe.views is not None):
+            raise ConfigError("evaluate.augmentations", "are for recipes that augment: this one has views of its own")
+        known = [augmentation(self.recipe.augmentation)]
+        for number, name in enumerate(self.augmentations):
+            try:
+                known.append(augmentation(name))
+            except ConfigError as error:
+                raise ConfigError(f"evaluate.augmentations.{number}", error.problem) from error
+            if known[-1] in known[:-1]:
+                raise ConfigError(f"evaluate.augmentations.{number}", f"{name} is the recipe's, or named before")
+
+    def check(self, method: MethodConfig, num_stages: int) -> None:
+        """See that students of a method's set have a step size and labels, and a teacher's are made where asked for.
 
         Raises:
-            ConfigError: it does not; or it asks for them where labels come with the set; or for a chain of one stage.
+            ConfigError: they have not; or there are views where labels come with the set; or a chain of one stage.
         """
         if num_stages == 1 and self.modes not in (None, ("single_shot",)):
             raise ConfigError("evaluate.modes", "the only stage has all the images: take single_shot, or more stages")
-        if works_on != "trajectories" and self.protocol is None and self.recipe.lr is None:
-            raise ConfigError("evaluate.recipe.lr", "this method learns no step size: give one")
         has_views = self.protocol is not None or self.recipe.views is not None
-        if works_on == "teacher" and not has_views:
+        if method.works_on == "teacher" and not has_views:
             raise ConfigError(
                 "evaluate.recipe.views", "a teacher labels views of images: give them, or take an evaluate.protocol"
             )
-        if works_on != "teacher" and has_views:
+        if method.works_on != "teacher" and has_views:
             name = "evaluate.recipe.views" if self.protocol is None else "evaluate.protocol"
             raise ConfigError(name, "is for sets that a teacher labels; this method's set has labels of its own")
+
+        if not method.has_learned_lr and self.protocol is None and self.recipe.lr is None:
+            raise ConfigError("evaluate.recipe.lr", "this method's set comes without a step size: give one")
+        self.regimes(method)
+
+    def regimes(self, method: MethodConfig) -> tuple[Labels, ...]:
+        """The regimes under which a method's set is trained on.
+
+        Raises:
+            ConfigError: the set has no such labels.
+        """
+        taught, soft = method.works_on == "teacher", method.has_soft_labels
+        own: tuple[Labels, ...] = ("online",) if taught else ("stored", "hard") if soft else ("hard",)
+        for labels in self.labels or ():
+            if labels == "stored" and not soft:
+                raise ConfigError("evaluate.labels", f"the set of {method.name} has no soft labels: leave out stored")
+            if labels in ("online", "replayed") and not taught:
+                raise ConfigError("evaluate.labels", f"{method.name} has no teacher that labels: leave out {labels}")
+        return self.labels or own
+
+    def recipes_for(
+        self, network: NetworkConfig, images_per_class: int, num_classes: int, dataset: str
+    ) -> list[Recipe]:
+        """The recipe of the students of one network, under its own augmentation first and then under the others."""
+        own = self.recipe_for(network, images_per_class, num_classes, dataset)
+        return [own, *(replace(own, augmentation=name) for name in self.augmentations)]
 
     def recipe_for(self, network: NetworkConfig, images_per_class: int, num_classes: int, dataset: str) -> Recipe:
         """The recipe of the students of one network."""
@@ -120,13 +168,16 @@ class Trial:
     budget: Budget = "reference"
     stage: int = 0
     """The last stage whose images it sees; all others before it have theirs seen too."""
+    measure_every: int | None = None
+    """Epochs from one measurement to the next; null measures after the last one only."""
 
     @property
     def title(self) -> str:
         """What progress calls it."""
         draw = f" {self.draw}" if self.subject == "random" else ""
         way = "" if self.mode == "single_shot" else f", {self.mode} to stage {self.stage} ({self.budget})"
-        return f"student {self.student_seed} of {self.subject}{draw}{way}, {self.labels} labels, {self.network.label}"
+        seen = f"{self.labels} labels, {self.network.label}" + f", {self.recipe.augmentation}" * (not self.recipe.views)
+        return f"student {self.student_seed} of {self.subject}{draw}{way}, {seen}"
 
     @property
     def number(self) -> int:
@@ -142,25 +193,37 @@ class Trial:
     @property
     def uses_experts(self) -> bool:
         """Whether its labels are made by the experts, and not stored with its images."""
-        return self.subject == "random" and self.labels == "stored"
+        return self.selects_real and self.labels == "stored"
+
+    @property
+    def selects_real(self) -> bool:
+        """Whether its images are some of the real ones."""
+        return self.subject == "random" or self.coreset is not None
+
+    @property
+    def coreset(self) -> Coreset | None:
+        """How its images are chosen from the real ones by a network's features; None where they are not."""
+        return next((name for name in get_args(Coreset) if name == self.subject), None)
 
     @property
     def uses_teacher(self) -> bool:
         """Whether its labels are made by the teacher."""
         return self.labels in ("online", "replayed")
 
-    def record_id(self, test_fingerprint: str, set_key: str) -> str:
+    def record_id(self, test_fingerprint: str, set_key: str, selection_key: str | None = None) -> str:
         """The record's name, which depends on nothing but what determines the student.
 
         Args:
             test_fingerprint: of the images that the student is tested on.
             set_key: of the synthetic set, and so of the training images; real ones are told apart by subject and draw.
+            selection_key: of the selection where there is a `coreset`.
         """
-        own = asdict(self)
+        own = {**asdict(self), "selection": selection_key}
+        unsaid = {name for name in ("measure_every", "selection") if own[name] is None}
         if self.mode == "single_shot":
-            own = {name: value for name, value in own.items() if name not in ("mode", "budget", "stage")}
+            unsaid |= {"mode", "budget", "stage"}
         identity: dict[str, Any] = {
-            **own,
+            **{name: value for name, value in own.items() if name not in unsaid},
             "network": self.network.identity(),
             "recipe": self.recipe.identity(),
             "test": test_fingerprint,
@@ -188,105 +251,6 @@ class LabelStore:
         return list(dict.fromkeys(cls.of(trial, config) for trial in trials if trial.labels == "replayed"))
 
 
-def plan_trials(
-    config: EvaluateConfig,
-    network: NetworkConfig,
-    methods: Sequence[MethodConfig],
-    stages: StagesConfig,
-    num_classes: int,
-    dataset: str,
-) -> list[Trial]:
-    """All trials of a run, in a fixed order: the distilled set first, the full data last.
-
-    Args:
-        config: what to train.
-        network: the run's network.
-        methods: what made each stage.
-        stages: what chains take from it: epochs on each stage.
-        num_classes: K.
-        dataset: its name.
-    """
-    sizes = [num_classes * method.images_per_class * method.decoded_images for method in methods]
-    images_per_class = sum(method.images_per_class for method in methods)
-    return [
-        Trial(
-            subject=subject,
-            labels=labels,
-            draw=draw,
-            network=student,
-            recipe=_adapted(_paced(recipe, mode, budget, stages, sizes), subject, labels, config),
-            student_seed=seed,
-            mode=mode,
-            budget=budget,
-            stage=len(methods) - 1,
-        )
-        for subject, labels, draw in _subjects(config, methods[-1])
-        for student in config.networks or (network,)
-        for recipe in [config.recipe_for(student, images_per_class, num_classes, dataset)]
-        for mode, budget in _ways(config, subject, labels, len(methods))
-        for seed in range(1 if subject == "full" else config.num_students)
-    ]
-
-
-def _ways(config: EvaluateConfig, subject: Subject, labels: Labels, num_stages: int) -> list[tuple[Mode, Budget]]:
-    """How a set is trained on: the distilled one in all ways, what it is compared with at once."""
-    modes: tuple[Mode, ...] = config.modes or (("single_shot",) if num_stages == 1 else ("chain", "single_shot"))
-    once: list[tuple[Mode, Budget]] = [("single_shot", "reference")]
-    if subject != "synthetic":
-        return once
-    chained = [(mode, budget) for mode in modes for budget in config.budgets if mode != "single_shot"]
-    return (chained if labels != "replayed" else []) + (once if "single_shot" in modes else [])
-
-
-def _paced(recipe: Recipe, mode: Mode, budget: Budget, stages: StagesConfig, sizes: Sequence[int]) -> Recipe:
-    """The recipe with the epochs that a way of training spends on each of its sets.
-
-    Args:
-        recipe: for everything at once.
-        mode: how the set is trained on.
-        budget: of chains.
-        stages: epochs of the reference budget.
-        sizes: images of each stage.
-    """
-    if mode == "single_shot":
-        return recipe
-    if budget == "reference":
-        return replace(recipe, epochs=stages.epochs)
-    seen = accumulate(sizes) if mode == "chain" else sizes
-    steps = [math.ceil(images / recipe.batch_size) for images in seen]
-    return replace(recipe, epochs=matched_epochs(recipe.steps(sum(sizes)), steps))
-
-
 def alike(trials: Sequence[Trial]) -> list[list[Trial]]:
     """The trials in groups that differ in the student's seed alone."""
     return [list(group) for _, group in groupby(trials, lambda trial: replace(trial, student_seed=0))]
-
-
-def _subjects(config: EvaluateConfig, method: MethodConfig) -> list[tuple[Subject, Labels, int]]:
-    """Training sets with their labels and, of random images, the draw."""
-    own: tuple[Labels, ...] = ("stored" if method.has_soft_labels else "hard",)
-    if method.works_on == "teacher":
-        own = config.labels
-    subjects: list[tuple[Subject, Labels, int]] = [("synthetic", labels, 0) for labels in own]
-    if method.has_average:
-        subjects += [("ema", labels, 0) for labels in own]
-    compared = [labels for labels in own if labels != "replayed"]
-    if "init" in config.baselines:
-        subjects += [("init", labels, 0) for labels in compared]
-    of_random: list[Labels] = list(compared if method.works_on == "teacher" else ("hard",))
-    if "random" not in config.baselines:
-        of_random = []
-    if "random_stored" in config.baselines and method.has_soft_labels:
-        of_random.append("stored")
-    subjects += [("random", labels, draw) for draw in range(config.random_draws) for labels in of_random]
-    return [*subjects, ("full", "hard", 0)] if "full" in config.baselines else subjects
-
-
-def _adapted(recipe: Recipe, subject: Subject, labels: Labels, config: EvaluateConfig) -> Recipe:
-    """The recipe on classes in place of logits, and on the full data, whose epochs are longer."""
-    if labels == "hard":
-        recipe = replace(recipe, temperature=1.0)
-    if subject == "full":
-        lr = recipe.lr if config.full_lr is None else config.full_lr
-        recipe = replace(recipe, epochs=config.full_epochs, lr=lr)
-    return recipe

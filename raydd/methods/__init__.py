@@ -1,6 +1,7 @@
 """The distillation methods: one file each, and the union that is their registry."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from pydantic import Discriminator
 
@@ -12,6 +13,7 @@ from raydd.methods.delt import DELTConfig
 from raydd.methods.dm import DMConfig
 from raydd.methods.ftd import FTDConfig
 from raydd.methods.idc import IDCConfig
+from raydd.methods.imported import ImportedConfig
 from raydd.methods.mtt import MTTConfig
 from raydd.methods.rded import RDEDConfig
 from raydd.methods.sre2l import SRe2LConfig
@@ -27,7 +29,8 @@ MethodConfig = Annotated[
     | DCConfig
     | DSAConfig
     | DMConfig
-    | IDCConfig,
+    | IDCConfig
+    | ImportedConfig,
     Discriminator("name"),
 ]
 """Any method's configuration, told apart by `name`."""
@@ -41,6 +44,7 @@ __all__ = [
     "DSAConfig",
     "FTDConfig",
     "IDCConfig",
+    "ImportedConfig",
     "MTTConfig",
     "Method",
     "MethodConfig",
@@ -48,4 +52,10 @@ __all__ = [
     "SRe2LConfig",
     "Start",
     "Task",
+    "method_identity",
 ]
+
+
+def method_identity(method: MethodConfig) -> dict[str, Any]:
+    """What of a method determines its images, for content keys: not where an imported set lies."""
+    return {name: value for name, value in asdict(method).items() if name != "path"}

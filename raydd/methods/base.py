@@ -141,6 +141,11 @@ class KeepsClasses:
         return False
 
     @property
+    def has_learned_lr(self) -> bool:
+        """Never."""
+        return False
+
+    @property
     def decoded_images(self) -> int:
         """Images that students see of each synthetic one."""
         return 1
@@ -178,6 +183,10 @@ class BuildsMethod(Protocol):
     @property
     def has_average(self) -> bool:
         """Whether the method makes an averaged set too."""
+
+    @property
+    def has_learned_lr(self) -> bool:
+        """Whether the set comes with a step size for its students."""
 
     @property
     def decoded_images(self) -> int:

@@ -90,6 +90,11 @@ class MatchingConfig:
         return False
 
     @property
+    def has_learned_lr(self) -> bool:
+        """Always: the inner loop's."""
+        return True
+
+    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first."""
         return "trajectories"

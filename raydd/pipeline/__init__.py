@@ -15,6 +15,7 @@ from raydd.config import RunConfig
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
 from raydd.evaluation.trials import LabelStore, Trial
+from raydd.methods.imported import ImportedConfig
 from raydd.methods.initial import require_images
 from raydd.pipeline import distilling
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
@@ -47,6 +48,9 @@ class Executor(Protocol):
 
     def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
         """Have the teacher label all epochs of a store."""
+
+    def select(self, run: Run, progress: Progress) -> None:
+        """Choose real images to compare with by what a network sees in them."""
 
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students."""
@@ -147,6 +151,9 @@ def _check(run: Run) -> None:
     _check_networks(run)
     require_images(run.data, run.config.images_per_class)
     run.require_same()
+    for number, method in enumerate(run.config.methods):
+        if isinstance(method, ImportedConfig):
+            method.open(run.data, number)
     _check_inputs(run)
 
 
@@ -176,6 +183,8 @@ def _check_inputs(run: Run) -> None:
         folders.append(run.trajectories.folder)
     if works_on == "teacher":
         folders += [run.teacher_folder, run.ranking_folder]
+    if _uses_selection(missing):
+        folders.append(run.selection_folder)
     for folder in folders:
         _intact(folder)
     if uses_experts and not run.has_experts():
@@ -191,6 +200,10 @@ def _missing_trials(run: Run) -> list[Trial]:
     found = records.read(run.results)
     finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
     return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
+
+
+def _uses_selection(trials: Sequence[Trial]) -> bool:
+    return any(trial.coreset is not None for trial in trials)
 
 
 def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:
@@ -236,6 +249,8 @@ def _make_records(run: Run, executor: Executor, progress: Progress) -> None:
         for store in LabelStore.needed(missing, run.config.evaluate):
             if Artefact.find(run.labels(store)) is None:
                 executor.relabel(run, store, progress)
+        if _uses_selection(missing) and not run.has_selection():
+            executor.select(run, progress)
         executor.evaluate(run, missing, progress)
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students import Provenance, State, TrainingSet, train_students
-from raydd.evaluation.trials import Trial
-from raydd.methods.initial import class_labels, random_real
+from raydd.evaluation.trials import SETS, Trial
+from raydd.methods.initial import random_real
 from raydd.pipeline import choices, teaching
+from raydd.pipeline.diversity import diversity_of
 from raydd.pipeline.run import Run
 from raydd.pool import without_momenta
 from raydd.progress import Progress
@@ -99,41 +100,51 @@ def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:
 def training_set(run: Run, trial: Trial) -> TrainingSet:
     """What a trial's student is trained on; of one that goes through the stages, at the last of them."""
     chosen = _chosen(run, trial)
-    if run.config.method.works_on != "teacher":
-        return chosen
-    return teaching.with_teacher(run, trial, chosen)
+    if run.config.method.works_on == "teacher":
+        return teaching.with_teacher(run, trial, chosen)
+    return replace(chosen, metrics=diversity_of(run, trial, chosen))
 
 
 def _chosen(run: Run, trial: Trial) -> TrainingSet:
     """Images and targets, without a teacher."""
-    if trial.subject in ("synthetic", "ema", "init"):
+    if trial.subject in (*SETS, "ema", "init"):
+        name = "synthetic" if trial.subject in SETS else trial.subject
         stage = run.stages[trial.stage]
-        chosen = stage.part() if trial.mode == "new_only" else stage.union(trial.subject)
+        chosen = stage.part() if trial.mode == "new_only" else stage.union(name)
         seen = chosen.decoded()
         parts = run.stages[trial.stage if trial.mode == "new_only" else 0 : trial.stage + 1]
         return TrainingSet(
             images=seen.images,
-            targets=seen.targets,
+            targets=seen.targets if trial.labels == "stored" else seen.labels,
+            classes=seen.labels if trial.labels == "stored" else None,
             learned_lr=chosen.learned_lr[-1],
             images_per_class=chosen.images_per_class,
-            bytes_total=sum(stored_bytes(part.folder / trial.subject) for part in parts),
+            bytes_total=sum(stored_bytes(part.folder / name) for part in parts),
             earlier_steps=sum(leg.recipe.steps(_num_images(run, leg)) for leg in trial.legs()[:-1]),
         )
     synthetic = run.last_stage.union()
-    images, targets = run.data.train.images, run.data.train.labels
-    if trial.subject == "random":
-        key = run.key().child("random", trial.draw)
-        rows = random_real(run.data, synthetic.images_per_class, key)
-        images, targets = images[rows], class_labels(run.data.num_classes, synthetic.images_per_class)
-        if trial.labels == "stored":
-            targets = run.config.matching.expert_labels(run.stages[0].task(), images, targets)
+    images, classes = run.data.train.images, run.data.train.labels
+    if trial.selects_real:
+        rows = _rows(run, trial)
+        images, classes = images[rows], classes[rows]
+    targets = classes
+    if trial.uses_experts:
+        targets = run.config.matching.expert_labels(run.stages[0].task(), images, classes)
     return TrainingSet(
         images=images,
         targets=targets,
+        classes=classes if trial.uses_experts else None,
         learned_lr=synthetic.learned_lr[-1],
         images_per_class=len(images) // run.data.num_classes,
         bytes_total=images.numel() + targets.numel() * targets.element_size(),
     )
+
+
+def _rows(run: Run, trial: Trial) -> Tensor:
+    """Rows of the real images that a student is trained on, class-major."""
+    if trial.coreset is not None:
+        return run.selection.rows[trial.coreset]
+    return random_real(run.data, run.config.images_per_class, run.key().child("random", trial.draw))
 
 
 def _num_images(run: Run, leg: Trial) -> int:

@@ -6,8 +6,9 @@ Each is idempotent: it finds what is finished, picks up what is not, and writes 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raydd import datasets, experts, forgetting, process, teacher
+from raydd import coreset, datasets, experts, forgetting, process, teacher
 from raydd.checkpoints import Checkpoints, is_first_worker
+from raydd.evaluation import diversity
 from raydd.pipeline import choices
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
@@ -78,6 +79,31 @@ def score(run: Run, progress: Progress) -> None:
         choices.compiles_training(run, run.config.network, chosen.scoring, len(run.data.train)),
     )
     made.save(run.scores_folder, run.scores_key)
+    checkpoints.delete()
+
+
+def select(run: Run, progress: Progress) -> None:
+    """Choose the real images that the distilled ones are compared with, by what a network sees in them."""
+    config, train = run.config, run.data.train
+    recipe = config.evaluate.selector
+    checkpoints = Checkpoints(run.work / "checkpoints", f"selection-{run.selection_key}")
+    network = coreset.train_selector(
+        recipe,
+        config.network,
+        run.data,
+        Key.root(config.experts_seed).child("selection"),
+        run.device,
+        checkpoints,
+        progress,
+        choices.compiles_training(run, config.network, recipe, len(train)),
+    )
+    made = coreset.Selection.of(
+        lambda rows: diversity.features(network, train.images[rows]),
+        train.labels,
+        run.data.num_classes,
+        config.images_per_class,
+    )
+    made.save(run.selection_folder, run.selection_key)
     checkpoints.delete()
 
 

@@ -53,6 +53,11 @@ class LocalExecutor:
         jobs.set_up(run)
         Relabelling(run, store).finish(progress)
 
+    def select(self, run: Run, progress: Progress) -> None:
+        """Choose real images to compare with by what a network sees in them."""
+        jobs.set_up(run)
+        jobs.select(run, progress)
+
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students, pack by pack."""
         jobs.set_up(run)

@@ -12,8 +12,11 @@ import torch
 from raydd import config as configs
 from raydd import datasets, prepared
 from raydd.config import RunConfig
-from raydd.errors import ArtefactError, ConfigError
-from raydd.evaluation.trials import LabelStore, Trial, plan_trials
+from raydd.coreset import KIND as SELECTION
+from raydd.coreset import Selection, selection_identity
+from raydd.errors import ArtefactError, ConfigError, UserError
+from raydd.evaluation.lineup import plan_trials
+from raydd.evaluation.trials import LabelStore, Trial
 from raydd.experts import trajectory_card
 from raydd.forgetting import KIND as SCORES
 from raydd.forgetting import Scores, scores_identity
@@ -43,6 +46,7 @@ _MAKES_NOT = (
     "experts.test_every",
     "experts.keep",
     "teacher.store",
+    "method.path",
     "stages.store",
     "stages.keep_trajectories",
 )
@@ -203,6 +207,25 @@ class Run:
         """How often each training image was forgotten."""
         return Scores.load(self.scores_folder)
 
+    @cached_property
+    def selection_key(self) -> str:
+        """Content key of the real images that are chosen to be compared with."""
+        config = self.config
+        identity = selection_identity(
+            config.evaluate.selector, config.network, self.data, config.experts_seed, config.images_per_class
+        )
+        return content_key(identity)
+
+    @property
+    def selection_folder(self) -> Folder:
+        """Where they are named, or will be."""
+        return self.folder / "selection" / self.selection_key
+
+    @cached_property
+    def selection(self) -> Selection:
+        """Which these are."""
+        return Selection.load(self.selection_folder)
+
     def _shared(self, store: str | None, name: str, key: str) -> Folder:
         return self.folder / name if store is None else Folder.at(store) / key
 
@@ -233,7 +256,8 @@ class Run:
 
     def record_id(self, trial: Trial) -> str:
         """The name of a trial's record."""
-        return trial.record_id(self.data.test_fingerprint, self.stages[trial.stage].union_key)
+        selection_key = None if trial.coreset is None else self.selection_key
+        return trial.record_id(self.data.test_fingerprint, self.stages[trial.stage].union_key, selection_key)
 
     @property
     def readers(self) -> list[MatchingConfig]:
@@ -277,6 +301,10 @@ class Run:
         artefact = Artefact.find(self.scores_folder, SCORES)
         return artefact is not None and artefact.manifest.key == self.scores_key
 
+    def has_selection(self) -> bool:
+        """Whether the real images that are compared with are chosen."""
+        return Artefact.find(self.selection_folder, SELECTION) is not None
+
     def has_synthetic(self) -> bool:
         """Whether the distilled set is finished, and its average where there has to be one."""
         return all(self.has_set(self.folder / name) for name in self.sets)
@@ -308,9 +336,13 @@ class Run:
         advice = "choose another --out, or delete that folder to make it anew"
         if further:
             advice += f"; and likewise {', '.join(further)}"
+        unknown = ArtefactError(f"{folder.uri}: made by another configuration; {advice}")
         if not self.folder.has(CONFIG):
-            return ArtefactError(f"{folder.uri}: made by another configuration; {advice}")
-        before = configs.to_mapping(configs.parse(self.folder.read(CONFIG), f"{self.folder.uri}/{CONFIG}").located())
+            return unknown
+        try:
+            before = configs.to_mapping(configs.parse(self.folder.read(CONFIG), CONFIG).located())
+        except UserError:  # an earlier version's
+            return unknown
         after = configs.to_mapping(self.config)
         for part in _MAKES[kind]:
             found = configs.first_difference(_select(before, part), _select(after, part), part)

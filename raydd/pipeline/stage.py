@@ -1,11 +1,11 @@
 """One stage of a run: its method, what it begins with, and the names, keys and opening of everything that it makes."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raydd.experts import ExpertsConfig, epochs_stored, trajectory_card
-from raydd.methods import MethodConfig, Start, Task
+from raydd.methods import MethodConfig, Start, Task, method_identity
 from raydd.methods.matching import MatchingConfig
 from raydd.pipeline.filtered import FilteredData
 from raydd.pool import NetworkPool
@@ -61,7 +61,7 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Content key of what the stage distils."""
-        identity = {**self._source(), "method": asdict(self.method), "seed": self.run.config.seed}
+        identity = {**self._source(), "method": method_identity(self.method), "seed": self.run.config.seed}
         return content_key({**identity, **self._conditions()})
 
     @cached_property

@@ -1,13 +1,11 @@
-"""What a teacher adds to the training of students: labels of views of their images, and how alike those are."""
+"""What a teacher adds to the training of students: labels of views of their images."""
 
-import math
 from dataclasses import replace
-from statistics import fmean
 
 from raydd import relabel
-from raydd.evaluation import diversity
 from raydd.evaluation.students import TrainingSet
 from raydd.evaluation.trials import LabelStore, Trial
+from raydd.pipeline.diversity import diversity_of
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 from raydd.relabel import HardLabels, Labels, OnlineLabels, StoredLabels
@@ -54,17 +52,5 @@ def with_teacher(run: Run, trial: Trial, chosen: TrainingSet) -> TrainingSet:
         folder = run.labels(LabelStore.of(trial, run.config.evaluate))
         labels = StoredLabels(Artefact.require(folder, relabel.KIND), views)
         sizes["bytes.labels"] = stored_bytes(folder)
-    similar = {} if trial.subject == "full" else _similarity(run, chosen)
-    return replace(chosen, views=labels, bytes_total=sum(sizes.values()), metrics={**similar, **sizes})
-
-
-def _similarity(run: Run, chosen: TrainingSet) -> dict[str, float]:
-    """How alike the images of a class are to the teacher: of every class, and the mean over classes."""
-    found = diversity.per_class(diversity.features(run.teacher.module, chosen.images), chosen.targets)
-    numbers: dict[str, float] = {}
-    for kind in ("centroid", "pairwise"):
-        of_class = {run.data.class_names[label]: both[kind] for label, both in found.items()}
-        if not any(map(math.isnan, of_class.values())):
-            numbers[f"{kind}_similarity"] = fmean(of_class.values())
-            numbers |= {f"{kind}_similarity.{name}": value for name, value in of_class.items()}
-    return numbers
+    metrics = {**diversity_of(run, trial, chosen), **sizes}
+    return replace(chosen, views=labels, bytes_total=sum(sizes.values()), metrics=metrics)

@@ -68,7 +68,7 @@ def _as_student(stage: Stage) -> Trial:
     """What a student would be that is trained as the networks of a stage's pool are."""
     config, method = stage.run.config, stage.method
     labels: Labels = "stored" if method.has_soft_labels else "hard"
-    if method.works_on == "teacher" and config.evaluate.labels[0] != "hard":
+    if method.works_on == "teacher" and config.evaluate.regimes(method)[0] != "hard":
         labels = "online"
     return Trial(
         subject="synthetic",

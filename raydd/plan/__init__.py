@@ -81,7 +81,7 @@ def _makers(config: RunConfig) -> list[Callable[[RunConfig, DataFacts], Step]]:
     if config.uses_pool(config.stages.count - 1):
         makers.append(stages.transition)
     makers.append(stages.distill)
-    if config.method.works_on == "teacher" and "replayed" in config.evaluate.labels:
+    if config.method.works_on == "teacher" and "replayed" in config.evaluate.regimes(config.method):
         makers.append(decoupled.relabel)
     return [*makers, evaluate]
 

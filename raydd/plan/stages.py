@@ -16,7 +16,7 @@ from raydd.experts import epochs_stored
 from raydd.methods import DCConfig, DMConfig, DSAConfig, IDCConfig, MethodConfig
 from raydd.methods.condensation import CONSTANTS_AT_ONCE
 from raydd.methods.matching import MatchingConfig
-from raydd.plan import condensation, decoupled, trajectories
+from raydd.plan import condensation, decoupled, imported, trajectories
 from raydd.plan.cost import gradient_step, predicting, training
 from raydd.plan.sizes import SAVE_FACTOR, data_bytes, num_synthetic, part_bytes, set_bytes
 from raydd.plan.step import Step, together
@@ -122,6 +122,8 @@ def distill_stage(config: RunConfig, facts: DataFacts, stage: int) -> Step:
     like, frozen = alone(config, facts, stage), num_frozen(config, facts, stage)
     if config.method.works_on == "trajectories":
         return trajectories.distill(like, facts, frozen)
+    if config.method.name == "imported":
+        return imported.distill(like, facts)
     if config.method.works_on == "data":
         return _beside_constants(condensation.distill(like, facts), config, facts, stage)
     step = decoupled.distill(like, facts)
@@ -139,7 +141,7 @@ def _transition(config: RunConfig, facts: DataFacts, stage: int) -> Step:
     recipe = config.stages.transition(
         config.evaluate.recipe_for(config.network, images_per_class, facts.num_classes, config.data.source)
     )
-    asks = config.method.works_on == "teacher" and config.evaluate.labels[0] != "hard"
+    asks = config.method.works_on == "teacher" and config.evaluate.regimes(config.method)[0] != "hard"
     labels: Labels = "online" if asks else "hard"
     trial = Trial(subject="synthetic", labels=labels, network=config.network, recipe=recipe, student_seed=0)
     num_images = facts.num_classes * sum(method.images_per_class * method.decoded_images for method in methods)

@@ -1,25 +1,38 @@
 """The work of evaluating, which all methods share.
 
-Letters: N real images, M synthetic images, D values of an image.
+Letters: N real images, M synthetic images, D values of an image, F features.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
+import torch
+
+from raydd import networks
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
-from raydd.evaluation.trials import Trial, plan_trials
+from raydd.evaluation.lineup import plan_trials
+from raydd.evaluation.trials import Trial
 from raydd.networks import NetworkConfig
 from raydd.plan.cost import Cost, network_size, predicting, slots, state_size, training
 from raydd.plan.sizes import (
     RECORD_BYTES,
+    SAVE_FACTOR,
     TENSOR_HEADER_BYTES,
     data_bytes,
     num_synthetic,
     set_bytes,
 )
-from raydd.plan.step import Step
+from raydd.plan.step import Step, together
 from raydd.training import Recipe
 from raydd.views import ViewsConfig
+
+SELECTION_HEADER_BYTES = 1_200
+"""Of a selection: Parquet schema and footer, and manifest."""
+SELECTION_ROW_BYTES = 7
+"""Of one image that either way chooses, compressed: its row for both (measured 7.0 to 7.5)."""
 
 
 def trials_of(config: RunConfig, facts: DataFacts) -> list[Trial]:
@@ -29,7 +42,7 @@ def trials_of(config: RunConfig, facts: DataFacts) -> list[Trial]:
 
 
 def evaluate(config: RunConfig, facts: DataFacts) -> Step:
-    """All students, and what experts or the teacher see for their labels and for the diversity of their images.
+    """All students, what experts or the teacher see for labels and the diversity of images, and the choice of coresets.
 
     Students that go through the stages are kept from one to the next.
     """
@@ -37,12 +50,12 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
     legs = [leg for trial in trials for leg in trial.legs()]
     trainings = [_training(config, facts, leg) for leg in legs]
     between = [training_bytes(trial.network, trial.recipe, facts) * (len(trial.legs()) - 1) for trial in trials]
-    return Step(
+    own = Step(
         work="evaluate",
         makes="students",
         units=len(trials),
         optimizer_steps=sum(leg.recipe.steps(num_trained_on(config, facts, leg)) for leg in legs),
-        flops=sum(cost.flops for cost in trainings),
+        flops=sum(cost.flops for cost in trainings) + _looking(config, facts, legs),
         disk_bytes=len(legs) * RECORD_BYTES,
         working_disk_bytes=sum(between),
         peak_tensor_bytes=max(cost.tensor_bytes for cost in trainings),
@@ -50,6 +63,53 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
         + 2 * whole_set(config, facts)[1]
         + max(cost.memory_bytes for cost in trainings),
     )
+    return together([own, *_selecting(config, facts, trials)], own.makes)
+
+
+def _looking(config: RunConfig, facts: DataFacts, legs: Sequence[Trial]) -> int:
+    """FLOPs of the teacher or an expert, which is shown every set once, but all the data, to see how diverse it is."""
+    if config.method.works_on == "data":
+        return 0
+    network = config.teacher_network if config.method.works_on == "teacher" else config.network
+    sets = {(leg.subject, leg.draw, leg.stage, leg.mode == "new_only"): leg for leg in legs if leg.subject != "full"}
+    shown = sum(num_trained_on(config, facts, leg) for leg in sets.values())
+    return predicting(network, facts).flops_of(shown)
+
+
+def _selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> list[Step]:
+    """The training of the network by whose features real images are chosen, and its sight of all; if there is a choice.
+
+    Features are compared in twice the precision, those of a class at once.
+    """
+    if all(trial.coreset is None for trial in trials):
+        return []
+    network, recipe = config.network, config.evaluate.selector
+    one = training(network, recipe, facts, facts.num_train, facts.num_train)
+    checkpoint = training_bytes(network, recipe, facts)
+    of_class = math.ceil(facts.num_train / facts.num_classes)
+    compared = of_class * (4 * facts.values + 12 * _num_features(network, facts))
+    return [
+        Step(
+            work="evaluate",
+            makes="a selection",
+            units=0,
+            optimizer_steps=recipe.steps(facts.num_train),
+            flops=one.flops,
+            disk_bytes=SELECTION_HEADER_BYTES + SELECTION_ROW_BYTES * whole_set(config, facts)[0],
+            working_disk_bytes=2 * checkpoint,
+            peak_tensor_bytes=one.tensor_bytes,
+            peak_memory_bytes=data_bytes(config, facts)
+            + max(one.memory_bytes, SAVE_FACTOR * checkpoint, state_size(network, facts) + compared),
+        )
+    ]
+
+
+@cache
+def _num_features(network: NetworkConfig, facts: DataFacts) -> int:
+    """F."""
+    with torch.device("meta"):
+        module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(2, *facts.shape)
+    return module.features(images).shape[1]
 
 
 def whole_set(config: RunConfig, facts: DataFacts) -> tuple[int, int]:
@@ -62,7 +122,7 @@ def num_trained_on(config: RunConfig, facts: DataFacts, leg: Trial) -> int:
     """The images that a student sees in an epoch."""
     if leg.subject == "full":
         return facts.num_train
-    if leg.subject == "random":
+    if leg.selects_real:
         return whole_set(config, facts)[0]
     first = leg.stage if leg.mode == "new_only" else 0
     methods = config.methods[first : leg.stage + 1]
@@ -99,8 +159,7 @@ def labelled(config: RunConfig, facts: DataFacts, trial: Trial, cost: Cost) -> C
         return replace(cost, flops=cost.flops + predicting(config.network, facts).flops_of(seen))
     if config.method.works_on == "data":
         return cost
-    asked = trial.recipe.epochs * (trial.labels == "online")
-    seen = num_images * (asked + (trial.subject != "full"))
+    seen = num_images * trial.recipe.epochs * (trial.labels == "online")
     assert trial.recipe.views is not None
     kept, making = pixel_bytes(trial.recipe.views, 4 * num_images * facts.values)
     resident = kept + state_size(config.teacher_network, facts)
