@@ -1,14 +1,12 @@
 """The report: one HTML page with everything in it, made from what a run left behind."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raydd.evaluation.collection import leaves
 from raydd.evaluation.summary import final_stages
 from raydd.report import curves, figures
 from raydd.report.diversity import Similarity, similarities
@@ -16,6 +14,7 @@ from raydd.report.drawing import Panel
 from raydd.report.figures import Lane
 from raydd.report.gallery import Gallery, gallery, stage_gallery
 from raydd.report.reading import Recovery, Run, read
+from raydd.report.rendering import duration, percent, rendered
 from raydd.report.stages import accuracy_by_stage
 from raydd.report.tables import NAMES, Results, results
 from raydd.storage import Folder
@@ -23,7 +22,6 @@ from raydd.synthetic import preview
 
 __all__ = ["build", "write"]
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _COMPARED = ("synthetic", "imported", "random", "full")
 
 
@@ -68,16 +66,9 @@ def write(run: Folder) -> None:
 
 
 def _render(run: Run) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "number": _number, "duration": _duration, "size": _size}
     found, similar = results(run.table, run.network), similarities(run.table)
-    return environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
         name=run.table["run"][0].as_py(),
         finished=max(filter(None, run.table["time"].to_pylist()), default=None),
         names=NAMES,
@@ -91,7 +82,7 @@ def _render(run: Run) -> str:
         gallery=_gallery(run),
         after=run.after,
         config=run.config,
-        card=_flat(run.after.card) if run.after else {},
+        card=leaves(run.after.card) if run.after else {},
     )
 
 
@@ -120,9 +111,9 @@ def _costs(found: Recovery, card: Mapping[str, Any]) -> list[Fact]:
     if card.get("uniform_iterations"):
         done, uniform = card["image_iterations"], card["uniform_iterations"]
         note = f"{done:,} of {uniform:,} that the same images would take if all took part in every iteration"
-        costs.append(Fact("Image-iterations", _percent(1 - done / uniform), "saved", note))
+        costs.append(Fact("Image-iterations", percent(1 - done / uniform), "saved", note))
     if found.seconds:
-        note = f"{found.image_iterations:,} in {_duration(found.seconds)}, the time of {found.in_words}"
+        note = f"{found.image_iterations:,} in {duration(found.seconds)}, the time of {found.in_words}"
         costs.append(Fact("Speed", f"{found.image_iterations / found.seconds:,.0f}", "image-iterations a second", note))
     return costs
 
@@ -158,40 +149,3 @@ def _gallery(run: Run) -> Gallery | None:
         return None
     unchanged = run.before and torch.equal(torch.cat([start.images for start in run.before]), run.after.images)
     return gallery([] if unchanged else run.before, run.after)
-
-
-def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A card's leaves by dotted path."""
-    leaves: dict[str, Any] = {}
-    for name, value in card.items():
-        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return leaves
-
-
-def _percent(fraction: float | None, digits: int = 2, unit: str = "\N{NO-BREAK SPACE}%") -> str:
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f}{unit}"
-
-
-def _number(value: float | None) -> str:
-    """Whole numbers with separators, others to four digits."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value % 1 == 0 else f"{value:.4g}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes = math.floor(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
-
-
-def _size(count: float | None) -> str:
-    """Bytes in decimal units, to three digits."""
-    if count is None:
-        return "–"
-    power = min(int(math.log10(max(count, 1)) / 3), 4)
-    value = count / 1000**power
-    return f"{value:.0f} {_UNITS[power]}" if value >= 100 or power == 0 else f"{value:.3g} {_UNITS[power]}"

@@ -20,7 +20,9 @@ from raydd.report.reading import Line
 
 Floats = NDArray[np.float64]
 
-_VARIABLES = ("ink", "muted", "rule", "skipped", *get_args(Subject))
+RUNS = tuple(f"run_{number}" for number in range(1, 9))
+"""The variables of the colours that tell runs apart, in the order in which they are given away."""
+_VARIABLES = ("ink", "muted", "rule", "skipped", *get_args(Subject), *RUNS)
 COLOUR = {name: f"#0000{number:02x}" for number, name in enumerate(_VARIABLES, start=1)}
 """Stand-ins that matplotlib can draw with; `panel` turns each into the page's variable of that name."""
 
@@ -45,7 +47,6 @@ _STYLE = {
     "ytick.major.size": 0,
 }
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_INCHES = 3.6
 _MOST_POINTS = 1200
 
 
@@ -66,13 +67,14 @@ def panel(
     draw: Callable[[Axes], None],
     *,
     legend: Mapping[str, str],
+    width: float = 3.6,
     height: float = 2.4,
     caption: str = "",
 ) -> Panel:
-    """Draw into fresh axes of `height` inches and take the SVG."""
+    """Draw into fresh axes, with their labels `width` by `height` inches, and take the SVG."""
     text = io.StringIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}):
-        figure = Figure(figsize=(_INCHES, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot(xlabel=horizontal)
         draw(axes)
         figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)

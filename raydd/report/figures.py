@@ -38,27 +38,34 @@ def students(lanes: Sequence[Lane]) -> Panel:
     return panel("Every student", "Test accuracy", draw, height=0.5 + 0.6 * len(lanes), legend={})
 
 
-def classes(names: Sequence[str], accuracies: Mapping[str, Sequence[float]], legend: Mapping[str, str]) -> Panel:
+def classes(
+    names: Sequence[str],
+    accuracies: Mapping[str, Sequence[float]],
+    legend: Mapping[str, str],
+    title: str = "Accuracy by class",
+) -> Panel:
     """Draw each class's test accuracy as bars.
 
     Args:
         names: the K class names.
-        accuracies: the subjects to compare, the first of which decides what is shown of many classes; K fractions each.
-        legend: what the page calls the subjects.
+        accuracies: what to compare, by its colour, the first of which decides what is shown of many classes; K
+            fractions each.
+        legend: what the page calls it.
+        title: the figure's, which no other of the page has.
     """
     shown, caption = _extremes(next(iter(accuracies.values())), "worst", "best")
     thickness = 0.78 / len(accuracies)
 
     def draw(axes: Axes) -> None:
-        for number, (subject, values) in enumerate(accuracies.items()):
+        for number, (colour, values) in enumerate(accuracies.items()):
             offsets = np.arange(len(shown)) + (number - (len(accuracies) - 1) / 2) * thickness
-            axes.barh(offsets, [values[k] for k in shown], height=thickness * 0.86, color=COLOUR[subject])
+            axes.barh(offsets, [values[k] for k in shown], height=thickness * 0.86, color=COLOUR[colour])
         _name_classes(axes, [names[k] for k in shown])
         axes.set_xlim(0, None)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
 
     height = 0.5 + len(shown) * (0.08 + 0.07 * len(accuracies))
-    return panel("Accuracy by class", "Test accuracy", draw, height=height, legend=legend, caption=caption)
+    return panel(title, "Test accuracy", draw, height=height, legend=legend, caption=caption)
 
 
 def similarity(classes: Mapping[str, Mapping[str, float]], legend: Mapping[str, str]) -> Panel:

@@ -19,7 +19,7 @@ NAMES = {
 }
 """What the page calls each subject."""
 
-_WORDS = {
+WORDS = {
     "dataset": "{}",
     "method": "{}",
     "images_per_class": "{} per class",
@@ -83,12 +83,12 @@ def results(table: pa.Table, network: str | None) -> Results:
         network: the label of the network that the headline should be about, where it was evaluated.
     """
     rows = summarise(table)
-    varying = {name for name in _WORDS if len({_value(row, name) for row in rows} - {None}) > 1}
+    varying = {name for name in WORDS if len({_value(row, name) for row in rows} - {None}) > 1}
     entries = [Entry(row, _conditions(row, varying), draws) for row, draws in zip(rows, pool_draws(table), strict=True)]
     failed = [row for row in table.to_pylist() if row["status"] != "ok"]
     return Results(
         entries=entries,
-        shared=_conditions(rows[0], set(_WORDS) - varying),
+        shared=_conditions(rows[0], set(WORDS) - varying),
         tiles=_tiles(entries, network),
         failures=[{name: row[name] for name in ("record_id", "subject", "network", "error")} for row in failed],
         has_teacher=any(row.labels in _OF_TEACHER for row in rows),
@@ -129,7 +129,7 @@ def _nearest(entries: Sequence[Entry], to: SummaryRow, subject: str) -> Entry | 
     same = [e for e in entries if (e.row.subject, e.row.network, e.row.dataset) == (subject, to.network, to.dataset)]
     if subject != "full":
         same = [e for e in same if (e.row.labels in _OF_TEACHER) == (to.labels in _OF_TEACHER)]
-    return max(same, key=lambda e: sum(getattr(e.row, name) == getattr(to, name) for name in _WORDS), default=None)
+    return max(same, key=lambda e: sum(getattr(e.row, name) == getattr(to, name) for name in WORDS), default=None)
 
 
 def _value(row: SummaryRow, name: str) -> str | int | None:
@@ -138,6 +138,6 @@ def _value(row: SummaryRow, name: str) -> str | int | None:
 
 
 def _conditions(row: SummaryRow, names: set[str]) -> str:
-    values = {name: _value(row, name) for name in _WORDS if name in names}
-    words = [_WORDS[name].format(value) for name, value in values.items() if value not in (None, "", row.subject)]
+    values = {name: _value(row, name) for name in WORDS if name in names}
+    words = [WORDS[name].format(value) for name, value in values.items() if value not in (None, "", row.subject)]
     return ", ".join(words).replace("_", " ")
