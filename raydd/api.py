@@ -1,4 +1,4 @@
-"""raydd from Python: run, load, evaluate, results."""
+"""raydd from Python: run, load, evaluate, export, results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,18 +6,25 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from raydd import config as configs
-from raydd import pipeline
+from raydd import optimizers, pipeline
 from raydd.config import RunConfig
 from raydd.datasets import DataConfig
+from raydd.datasets.listing import Item, decode
+from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students import Provenance, TrainingSet, train_students
+from raydd.evaluation.students import Provenance, TrainingSet, train_students, training_on
 from raydd.evaluation.trials import Trial
+from raydd.exchange import export as exporting
+from raydd.exchange.export import Format
+from raydd.exchange.source import set_folder
 from raydd.networks import NetworkConfig
 from raydd.pipeline.local import LocalExecutor
 from raydd.prepared import apply
@@ -34,12 +41,19 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
     """A distilled set as torch's loaders take it: pairs of an image in network space and its target.
 
     Images that are stored as mosaics (IDC) are decoded; `synthetic` holds them as they are stored.
-    Targets are class indices, or label logits [K] where the set has soft labels; `recipe` and `learned_lr` say how to
-    train on it, `preprocessing.forward` brings test images into the same space.
+    Targets are class indices, or label logits [K] where the set has soft labels. `train` trains any network on the set
+    as `recipe` says; for loops of one's own, `loss` fits the targets and `lr_at` follows the schedule. `transform`
+    brings real images into the space of the set's.
     """
 
     def __init__(self, synthetic: SyntheticSet) -> None:
-        """Wrap a set."""
+        """Wrap a set.
+
+        Raises:
+            ArtefactError: its card has no recipe.
+        """
+        if "recipe" not in synthetic.card:
+            raise ArtefactError("the card of the set has no recipe, so nobody knows how to train on it; add one")
         self.synthetic = synthetic
         self.decoded = synthetic.decoded()
         self.class_names = synthetic.class_names
@@ -54,6 +68,94 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """float32 [C, H, W], and int64 [] or float32 [K]."""
         return self.decoded.images[index], self.decoded.targets[index]
+
+    def transform(self, image: Image.Image | Tensor) -> Tensor:
+        """A real image, or several, as networks that are trained on the set take them: float32 in network space.
+
+        Args:
+            image: a PIL image, whose shorter side is resized to that of the set's and whose centre is cropped, as raydd
+                does with `data.image_size`; or pixels of the right size, uint8 or float in [0, 1], [C, H, W] or
+                [B, C, H, W].
+
+        Raises:
+            DataError: the image is of another size or has other channels, and cannot be brought to these.
+        """
+        shape = tuple(self.decoded.images.shape[1:])
+        if isinstance(image, Tensor):
+            pixels = image if image.ndim == 4 else image[None]
+        else:
+            channels, height, width = shape
+            seen = image.convert("L") if channels == 1 and image.mode in ("RGB", "RGBA", "P") else image.copy()
+            pixels = decode([Item("the image", lambda: seen)], height if height == width else None, channels)
+        if tuple(pixels.shape[1:]) != shape:
+            raise DataError(
+                f"the image is of {tuple(pixels.shape[1:])}, but those of the set are of {shape}; resize it"
+            )
+        mapped = self.preprocessing.forward(pixels)
+        return mapped if isinstance(image, Tensor) and image.ndim == 4 else mapped[0]
+
+    def loss(self, logits_BK: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross entropy of a batch against targets of this set, soft or hard, at the recipe's temperature."""
+        if not targets.is_floating_point():
+            return F.cross_entropy(logits_BK, targets)
+        temperature = self.recipe.temperature
+        loss = F.cross_entropy(logits_BK / temperature, (targets / temperature).softmax(1))
+        return loss * temperature**2 if self.recipe.squares_temperature else loss
+
+    def lr_at(self, epoch: int) -> float:
+        """The step size in an epoch, counted from 0: the recipe's, or the learned one, along the schedule.
+
+        Raises:
+            ConfigError: there is neither.
+        """
+        recipe = self.recipe
+        lr = self.learned_lr if recipe.lr is None else recipe.lr
+        if lr is None:
+            raise ConfigError("recipe.lr", "neither the recipe nor the set has a step size; choose one")
+        warmup, decay = recipe.warmup_epochs, recipe.decay_epoch
+        return lr * optimizers.lr_factor(recipe.schedule, epoch, recipe.epochs, warmup, decay)
+
+    def train(
+        self, network: nn.Module, *, recipe: Recipe | None = None, seed: int = 0, progress: Progress | None = None
+    ) -> None:
+        """Train a network on the set, in place and on the device where it is, as raydd trains its students.
+
+        Where a teacher labelled the students of the run, the network learns the classes of the same views.
+
+        Args:
+            network: from images [B, C, H, W] in network space to logits [B, K]; left in evaluation mode.
+            recipe: the set's own by default.
+            seed: of the order of images and of their augmentation; the same as a student's `student_seed`.
+            progress: is told after every epoch.
+
+        Raises:
+            ConfigError: neither the recipe nor the set has a step size.
+            RunError: the loss is not finite any more.
+        """
+        training_set, chosen = self._training_set(recipe or self.recipe)
+        training = training_on(training_set, chosen, [network], [Key.root(seed).child("student")], 0, False)
+        shown = progress or NoProgress()
+        for epoch in range(chosen.epochs):
+            (result,) = training.run_epoch(epoch)
+            shown.update("training", epoch + 1, chosen.epochs, f"loss {result.loss:.3f}")
+        network.eval()
+
+    def _training_set(self, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
+        """What is trained on under a recipe, and the recipe with the temperature that the labels then have."""
+        views = None
+        if recipe.views is not None:
+            drawn = ImageViews(self.decoded.images, self.preprocessing, recipe.views)
+            recipe = replace(recipe, temperature=1.0)
+            views = HardLabels(drawn, self.decoded.labels, self.synthetic.num_classes)
+        training_set = TrainingSet(
+            images=self.decoded.images,
+            targets=self.decoded.targets,
+            learned_lr=self.learned_lr,
+            images_per_class=self.synthetic.images_per_class,
+            bytes_total=self.synthetic.images.numel() * 4,
+            views=views,
+        )
+        return training_set, recipe
 
 
 def run(config: RunConfig | str | Path, *, ray: bool = True, progress: Progress | None = None) -> Folder:
@@ -87,9 +189,27 @@ def load(path: str | Path) -> DistilledDataset:
     Raises:
         ArtefactError: there is none, or it is damaged.
     """
-    folder = Folder.at(path)
-    inside = folder / "synthetic"
-    return DistilledDataset(SyntheticSet.load(inside if inside.has("manifest.json") else folder))
+    return DistilledDataset(SyntheticSet.load(set_folder(Folder.at(path))))
+
+
+def export(path: str | Path, format: Format, to: str | Path) -> Folder:
+    """Write the distilled set of a run, or of a folder that holds one, for use without raydd.
+
+    Args:
+        path: the run or the set.
+        format: `pt`, `imagefolder` or `parquet`; see `raydd.exchange.export`.
+        to: the folder to make, which must not exist or be empty; on an error nothing is there.
+
+    Returns:
+        That folder.
+
+    Raises:
+        ArtefactError: there is no set, or it is damaged.
+        UserError: the folder to make holds something, or cannot be written.
+    """
+    target = Folder.at(to)
+    exporting.export(Folder.at(path), format, target)
+    return target
 
 
 def results(*paths: str | Path) -> pa.Table:
@@ -121,21 +241,9 @@ def evaluate(
     Raises:
         DataError: the data are not what they say, or not what the set was distilled from.
     """
-    synthetic, decoded, chosen = dataset.synthetic, dataset.decoded, recipe or dataset.recipe
+    synthetic = dataset.synthetic
     prepared = apply(data, dataset.preprocessing, tuple(synthetic.images.shape[1:]), synthetic.class_names, Key.root(0))
-    views = None
-    if chosen.views is not None:
-        drawn = ImageViews(decoded.images, dataset.preprocessing, chosen.views)
-        chosen = replace(chosen, temperature=1.0)
-        views = HardLabels(drawn, decoded.labels, synthetic.num_classes)
-    training_set = TrainingSet(
-        images=decoded.images,
-        targets=decoded.targets,
-        learned_lr=dataset.learned_lr,
-        images_per_class=synthetic.images_per_class,
-        bytes_total=synthetic.images.numel() * 4,
-        views=views,
-    )
+    training_set, chosen = dataset._training_set(recipe or dataset.recipe)
     card: dict[str, Any] = dict(synthetic.card)
     provenance = Provenance(
         run=card.get("run", ""),

@@ -20,7 +20,7 @@ from raydd.bench.matching import MatchingBench
 from raydd.bench.recover import RecoverBench
 from raydd.bench.students import StudentsBench
 from raydd.bench.timing import Bench
-from raydd.cli import compare, tables
+from raydd.cli import compare, export, importing, query, sweep, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
@@ -69,24 +69,46 @@ def entry() -> NoReturn:
 
 
 def _main(arguments: list[str]) -> int:
-    parser = _parser()
+    parser = _parser(compares_runs=arguments[:1] == ["report"] and not any(map(_is_config, arguments)))
     known, rest = parser.parse_known_args(arguments)
     handler: Callable[[argparse.Namespace, list[str]], int] = known.handler
     return handler(known, rest)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _is_config(argument: str) -> bool:
+    return argument.endswith((".yaml", ".yml"))
+
+
+def _parser(compares_runs: bool) -> argparse.ArgumentParser:
+    """All commands.
+
+    Args:
+        compares_runs: whether `report` is about the folders of runs, and not about a config's.
+    """
     parser = argparse.ArgumentParser(prog="raydd", description="Dataset distillation on Ray.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in _STEPS.items():
         _config_command(commands, name, text, _step)
-    _config_command(commands, "report", "write the report of what is there", _report)
+    text = "write the report of CONFIG's run, or compare RUN..."
+    if compares_runs:
+        runs = commands.add_parser("report", help=text, description="Compare runs; of a CONFIG (.yaml): its report.")
+        query.arguments(runs)
+        runs.set_defaults(handler=_query)
+    else:
+        _config_command(commands, "report", text, _report)
+    _config_command(commands, "sweep", "try other values of fields; the best by validation accuracy", _sweep)
     show = _config_command(commands, "show", "print the resolved config and the plan", _show)
     show.add_argument("--rate", type=float, metavar="FLOPS")
     comparison = commands.add_parser("compare", help="make several configs with several seeds; one table of all")
     compare.arguments(comparison)
     comparison.set_defaults(handler=_compare)
+    importer = commands.add_parser("import", help="take over sets, experts and teachers of other code")
+    importing.arguments(importer)
+    importer.set_defaults(handler=_import)
+    exporter = commands.add_parser("export", help="write a distilled set for use without raydd")
+    export.arguments(exporter)
+    exporter.set_defaults(handler=_export)
     verify = commands.add_parser("verify", help="check every sha256 and schema of a run")
     verify.add_argument("run", metavar="RUN")
     verify.set_defaults(handler=_verify)
@@ -173,6 +195,11 @@ def _report(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _query(known: argparse.Namespace, rest: list[str]) -> int:
+    _refuse("report", rest)
+    return query.report(known, console)
+
+
 def _show(known: argparse.Namespace, rest: list[str]) -> int:
     chosen = _load(known, rest)
     if known.rate is not None and not known.rate > 0:
@@ -183,6 +210,21 @@ def _show(known: argparse.Namespace, rest: list[str]) -> int:
     if plan.facts.published:
         console.print(f"{chosen.data.source} is not here: planned with its published size")
     return 0
+
+
+def _sweep(known: argparse.Namespace, rest: list[str]) -> int:
+    chosen = _load(known, rest)
+    return sweep.sweep(chosen, lambda: _executor(known.no_ray), known.no_ray, known.quiet, console)
+
+
+def _import(known: argparse.Namespace, rest: list[str]) -> int:
+    _refuse("import", rest)
+    return importing.import_(known, console)
+
+
+def _export(known: argparse.Namespace, rest: list[str]) -> int:
+    _refuse("export", rest)
+    return export.export(known, console)
 
 
 def _compare(known: argparse.Namespace, rest: list[str]) -> int:

@@ -1,0 +1,231 @@
+"""The points of a sweep on Ray Tune: one single-process trial each.
+
+Nothing of Tune's state is needed to go on after a break: every trial writes its own records, and a sweep that goes on
+is a new experiment with the points that are left.
+"""
+
+import importlib.util
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from raydd.cluster import runtime
+from raydd.errors import ConfigError
+from raydd.evaluation.best import Tried
+from raydd.pipeline import trying
+from raydd.pipeline.points import Sweep
+from raydd.pipeline.sweeping import Timing, tried_point, write_points
+from raydd.pipeline.trying import Job
+from raydd.progress import Progress
+from raydd.random import initial_seed
+from raydd.sweep import Range, SweepConfig
+
+_EPOCH, _ACCURACY = "epoch", "validation_accuracy"
+_LOOKS = 20
+"""Measurements of a student that ASHA watches."""
+
+
+class OnTune:
+    """As many points at once as the cluster holds, first come first served."""
+
+    def check(self, config: SweepConfig) -> None:
+        """Refuse a search whose library is not installed."""
+        if config.search == "optuna" and importlib.util.find_spec("optuna") is None:
+            problem = "optuna is not installed: pip install 'raydd[optuna]', or take grid or random"
+            raise ConfigError("sweep.search", problem)
+
+    def work_off(self, sweep: Sweep, jobs: Sequence[Job], tried: list[Tried], done: int, progress: Progress) -> Timing:
+        """Do these jobs; a point that ASHA stops early says so."""
+        with runtime.session():
+            share, at_once = _resources(sweep, len(jobs), progress)
+            began = time.perf_counter()
+            watched = sweep.config.scheduler == "asha"
+            trainable = tune.with_parameters(_do, sweep=sweep, jobs=list(jobs), watched=watched)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, share),
+                param_space={"job": tune.grid_search(list(range(len(jobs))))},
+                tune_config=tune.TuneConfig(
+                    reuse_actors=True,
+                    max_concurrent_trials=at_once,
+                    scheduler=_asha(sweep, jobs) if watched else None,
+                ),
+                run_config=_experiment(sweep, _Shown(progress, done, done + len(jobs))),
+            )
+            spent = 0.0
+            for result in tuner.fit():
+                job, said = jobs[result.config["job"]], result.metrics or {}
+                if result.error is not None:
+                    trying.give_up(sweep, job, f"the process died: {result.error}")
+                elif "seconds" not in said:
+                    stopped = f"stopped by asha after epoch {said[_EPOCH]}, validation accuracy {said[_ACCURACY]:.4f}"
+                    tried[job.point.number] = replace(tried[job.point.number], error=stopped)
+                spent += said.get("seconds", said.get("time_total_s", 0.0))
+            wall = time.perf_counter() - began
+        return Timing(trials=len(jobs), at_once=at_once, wall_seconds=wall, trial_seconds=spent)
+
+    def search(self, sweep: Sweep, tried: list[Tried], accuracies: Mapping[int, float], progress: Progress) -> Timing:
+        """Try points where Optuna expects good ones, those that are not finished first."""
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+
+        count = sweep.config.num_samples - len(accuracies)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        space = {path: _distribution(among, optuna.distributions) for path, among in sweep.config.parameters.items()}
+        broken_off = [_indices(sweep.config, one.parameters) for one in tried if one.number not in accuracies]
+        seed = initial_seed(sweep.base.key().child("sweep", len(tried)))
+        searcher = OptunaSearch(space, metric=_ACCURACY, mode="max", seed=seed, points_to_evaluate=broken_off)
+        for one in tried:
+            if one.number in accuracies:
+                searcher.add_evaluated_point(_indices(sweep.config, one.parameters), accuracies[one.number])
+        with runtime.session():
+            share, at_once = _resources(sweep, count, progress)
+            began = time.perf_counter()
+            tuner = tune.Tuner(
+                tune.with_resources(tune.with_parameters(_suggested, sweep=sweep), share),
+                tune_config=tune.TuneConfig(
+                    num_samples=count, search_alg=searcher, reuse_actors=True, max_concurrent_trials=at_once
+                ),
+                run_config=_experiment(
+                    sweep, _WrittenDown(progress, len(accuracies), sweep.config.num_samples, sweep, tried)
+                ),
+            )
+            spent = 0.0
+            for result in tuner.fit():
+                if result.error is not None:
+                    job = trying.whole(sweep, 0, _values(sweep.config, result.config))
+                    trying.give_up(sweep, job, f"the process died: {result.error}")
+                spent += (result.metrics or {}).get("seconds", 0.0)
+            wall = time.perf_counter() - began
+        return Timing(trials=count, at_once=at_once, wall_seconds=wall, trial_seconds=spent)
+
+
+class _Shown(tune.Callback):  # type: ignore[misc]
+    """Tells a progress of every trial that ends; Tune's own copy on the disk tells nobody."""
+
+    def __init__(self, progress: Progress, done: int, total: int) -> None:
+        self._progress, self._done, self._total = progress, done, total
+        progress.update("sweep", done, total)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        self._done += 1
+        self._progress.update("sweep", self._done, self._total)
+
+
+class _WrittenDown(_Shown):
+    """Writes down every point when it is begun, so that one that breaks off is known."""
+
+    def __init__(self, progress: Progress, done: int, total: int, sweep: Sweep, tried: list[Tried]) -> None:
+        super().__init__(progress, done, total)
+        self._sweep, self._tried = sweep, tried
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        values, number = _values(self._sweep.config, trial.config), len(self._tried)
+        if any(one.parameters == values for one in self._tried):
+            return
+        try:
+            begun = tried_point(self._sweep, self._sweep.point(number, values))
+            self._tried.append(replace(begun, parameters=values))
+        except ConfigError as error:
+            self._tried.append(Tried(number=number, parameters=values, record_ids=(), error=str(error)))
+        write_points(self._sweep, self._tried)
+
+
+def _resources(sweep: Sweep, count: int, progress: Progress) -> tuple[dict[str, float], int]:
+    """What a trial takes, and how many the cluster holds.
+
+    Raises:
+        ResourceError: it holds none.
+    """
+    cluster = sweep.base.config.cluster
+    share = runtime.share_resources(cluster, count)
+    if runtime.require(share, 1, "cluster.threads_per_worker", cluster.wait_seconds, progress):
+        runtime.ask_for_nothing()
+    at_once = min(count, runtime.how_many_fit(share))
+    return {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}, at_once
+
+
+def _experiment(sweep: Sweep, shown: _Shown) -> tune.RunConfig:
+    return tune.RunConfig(
+        name=f"sweep-{uuid.uuid4().hex[:8]}",
+        storage_path=(sweep.folder / "work" / "ray").uri,
+        failure_config=tune.FailureConfig(max_failures=sweep.base.config.cluster.max_failures),
+        callbacks=[shown],
+        verbose=0,
+    )
+
+
+def _asha(sweep: Sweep, jobs: Sequence[Job]) -> TrialScheduler:
+    """Stops a point whose student is not among the best third of those that came as far, at 1/9 and 1/3 of the way."""
+    epochs = max(trying.watched(sweep, job).recipe.epochs for job in jobs)
+    return ASHAScheduler(
+        time_attr=_EPOCH,
+        metric=_ACCURACY,
+        mode="max",
+        max_t=epochs + 1,
+        grace_period=max(1, epochs // 9),
+        reduction_factor=3,
+    )
+
+
+def _do(config: dict[str, int], sweep: Sweep, jobs: list[Job], watched: bool) -> dict[str, float]:
+    """One trial: of a point that is watched, a student that stands for all of it first."""
+    job = jobs[config["job"]]
+    began, last = time.perf_counter(), {_EPOCH: 0.0, _ACCURACY: 0.0}
+
+    def report(epoch: int, accuracy: float) -> None:
+        last.update({_EPOCH: epoch, _ACCURACY: accuracy})
+        tune.report(dict(last))
+
+    if watched:
+        trying.watch(sweep, job, _LOOKS, report)
+    trying.do(sweep, job)
+    return {**last, "seconds": time.perf_counter() - began}
+
+
+def _suggested(config: dict[str, Any], sweep: Sweep) -> dict[str, float]:
+    """One trial of a point that is suggested; what goes wrong with it counts as an accuracy of 0."""
+    began = time.perf_counter()
+    try:
+        job = trying.whole(sweep, 0, _values(sweep.config, config))
+    except ConfigError:
+        return {_ACCURACY: 0.0, "seconds": time.perf_counter() - began}
+    trying.do(sweep, job)
+    return {_ACCURACY: trying.accuracy(sweep, job.point), "seconds": time.perf_counter() - began}
+
+
+def _distribution(among: list[Any] | Range, known: Any) -> Any:
+    """A space as Optuna takes it: of values, the number of one in their list."""
+    if isinstance(among, list):
+        return known.CategoricalDistribution(list(range(len(among))))
+    is_log = among.scale == "log"
+    if among.integers:
+        return known.IntDistribution(int(among.low), int(among.high), log=is_log)
+    return known.FloatDistribution(among.low, among.high, log=is_log)
+
+
+def _values(config: SweepConfig, suggestion: Mapping[str, Any]) -> dict[str, Any]:
+    """A suggestion with the values that numbers stand for."""
+    spaces = config.parameters.items()
+    return {path: among[suggestion[path]] if isinstance(among, list) else suggestion[path] for path, among in spaces}
+
+
+def _indices(config: SweepConfig, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The suggestion that a point was."""
+    spaces = config.parameters.items()
+    return {
+        path: among.index(parameters[path]) if isinstance(among, list) else parameters[path] for path, among in spaces
+    }

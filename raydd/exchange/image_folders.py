@@ -1,0 +1,73 @@
+"""Sets of image files in a folder for each class: `00000/` of RDED, `newCCC/classCCC_idIII.jpg` of SRe2L.
+
+A folder's class is its number, or it bears the class's name; anything else has to be said. Images must have the
+dataset's size: they are not resized.
+
+Letters: N images, K classes, C H W.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from raydd.datasets.imagefolder import image_files, listing_of
+from raydd.datasets.listing import decode
+from raydd.errors import DataError
+from raydd.exchange.answers import Answers
+from raydd.exchange.foreign import Foreign
+from raydd.prepared import PreparedData
+from raydd.storage import Folder
+
+_NUMBERED: Final = re.compile(r"(?:new)?(\d+)")
+
+
+def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
+    """The images below a folder, those of a class by the names of their files, in the data's network space.
+
+    Raises:
+        DataError: folders are not those of the dataset's classes, or images cannot be decoded or have another size.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: is not a folder; name the one that holds a folder for each class")
+    root = Folder.at(source)
+    names = root.folders()
+    classes = _classes(names, data, answers, source)
+    files = [
+        (label, root / name, file)
+        for name, label in zip(names, classes, strict=True)
+        for file in image_files(root / name)
+    ]
+    if not files:
+        raise DataError(f"{source}: there are no image files in its folders")
+    listing = listing_of(source.name, str(source), data.class_names, files)
+    pixels = decode(listing.items(torch.arange(len(files))), None, data.shape[0])
+    part = Foreign(
+        where=str(source),
+        images=data.preprocessing.forward(pixels),
+        labels=listing.labels,
+        labels_where=str(source),
+        files=tuple(folder.path / file for _, folder, file in files),
+        from_pixels=True,
+    )
+    return [part]
+
+
+def _classes(names: list[str], data: PreparedData, answers: Answers, source: Path) -> list[int]:
+    """The label of each folder, in the order of the files: where that is given, `Answers.class_order` maps it on."""
+    if len(names) != data.num_classes:
+        raise DataError(f"{source}: has {len(names)} class folders, the dataset {data.num_classes} classes")
+    if answers.class_order is not None:
+        return list(range(len(names)))
+    if set(names) == set(data.class_names):
+        return [data.class_names.index(name) for name in names]
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    numbers = [int(match[1]) for match in matches if match]
+    if sorted(numbers) != list(range(data.num_classes)):
+        raise DataError(
+            f"{source}: folders {', '.join(names[:3])}, ... are neither numbers from 0 to {data.num_classes - 1} nor "
+            f"the dataset's class names ({', '.join(data.class_names[:3])}, ...); add --class-order: the dataset's "
+            "class names in the order of the folders' names, with commas between them or a line each in a file"
+        )
+    return numbers
