@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
 from raydd.evaluation import collection, query
+from raydd.evaluation.collection import Collection
 from raydd.evaluation.pooling import FIELDS, Line, after_all_stages, pool, told_apart
-from raydd.report import several
+from raydd.evaluation.query import Condition
 from raydd.storage import Folder
 
 _ALWAYS = ("images_per_class", "labels")
@@ -63,9 +65,16 @@ def report(known: argparse.Namespace, console: Console) -> int:
         if file:
             _write(file, text)
     if known.html and lines:
-        _write(known.html, several.build(found, table, conditions))
+        _write(known.html, _page(found, table, conditions))
         console.print(f"page: {escape(known.html)}", soft_wrap=True)
     return 0
+
+
+def _page(found: Collection, table: pa.Table, conditions: Sequence[Condition]) -> str:
+    """The figures' library is loaded here: it would keep every command waiting."""
+    from raydd.report import several
+
+    return several.build(found, table, conditions)
 
 
 def _place(line: Line) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow.compute as pc
 
 from raydd import config as configs
-from raydd import datasets, networks, prepared, report
+from raydd import datasets, networks, prepared
 from raydd.config import RunConfig
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
@@ -84,7 +84,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         "rank": _make_ranking,
         "distill": _make_synthetic,
         "evaluate": _make_records,
-        "report": lambda run, executor, progress: report.write(run.folder),
+        "report": lambda run, executor, progress: _write_report(run),
     }
     with run.folder.lock(LOCK):
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
@@ -96,7 +96,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
 def write_report(config: RunConfig) -> Run:
     """Write report and preview of what is in the run's folder."""
     run = Run.of(config)
-    report.write(run.folder)
+    _write_report(run)
     return run
 
 
@@ -120,6 +120,13 @@ def verify(folder: Folder) -> list[str]:
     if not checked:
         raise ArtefactError(f"{folder.uri}: there are no finished artefacts here")
     return checked
+
+
+def _write_report(run: Run) -> None:
+    """The figures' library is loaded here: it would keep every worker waiting."""
+    from raydd import report
+
+    report.write(run.folder)
 
 
 def _size_of(data: PreparedData) -> DataFacts:
