@@ -17,14 +17,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from raydd import networks, random
-from raydd.checkpoints import Checkpoints, Row
-from raydd.networks import Network, NetworkConfig
+from raydd.networks import NetworkConfig
 from raydd.prepared import PreparedData
-from raydd.progress import Progress
-from raydd.random import Key
+from raydd.real_training import real_training_identity
 from raydd.storage import Artefact, Folder, new_artefact
-from raydd.training import Recipe, Training
+from raydd.training import Recipe
 
 KIND: Final = "selection"
 Coreset = Literal["k_center", "herding"]
@@ -113,57 +110,7 @@ def selection_identity(
     recipe: Recipe, network: NetworkConfig, data: PreparedData, seed: int, images_per_class: int
 ) -> dict[str, Any]:
     """What determines a selection, for content keys."""
-    return {
-        "kind": KIND,
-        "dataset": data.name,
-        "fingerprint": data.fingerprint,
-        "preprocessing": data.preprocessing.describe(),
-        "network": network.identity(),
-        "recipe": recipe.identity(),
-        "seed": seed,
-        "images_per_class": images_per_class,
-    }
-
-
-def train_selector(
-    recipe: Recipe,
-    network: NetworkConfig,
-    data: PreparedData,
-    key: Key,
-    device: torch.device,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    compiled: bool = False,
-) -> Network:
-    """The network whose features are compared, trained on all real images, from the last finished epoch on.
-
-    Args:
-        recipe: how it is trained.
-        network: what is trained.
-        data: the real data, of which the training split is learned.
-        key: of initialisation and batches.
-        device: where to train.
-        checkpoints: where the state after each epoch is kept; whoever stores the selection deletes it.
-        progress: is told after every epoch.
-        compiled: whether steps are compiled.
-
-    Raises:
-        RunError: the loss is not finite any more.
-    """
-    with random.seeded(key.child("init")):
-        module = networks.build(network, data.shape, data.num_classes).to(device)
-    keys = [key.child("training")]
-    training = Training([module], data.train.images, data.train.labels, recipe, keys, compiled=compiled)
-    rows: list[Row] = []
-    if (saved := checkpoints.load()) is not None:
-        state, rows = saved
-        training.load_state_dicts([state])
-    for epoch in range(len(rows), recipe.epochs):
-        (result,) = training.run_epoch(epoch)
-        rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
-        checkpoints.save(training.state_dicts()[0], rows)
-        progress.update(KIND, epoch + 1, recipe.epochs, f"accuracy {result.accuracy:.3f}")
-    return module
+    return {**real_training_identity(KIND, recipe, network, data, seed), "images_per_class": images_per_class}
 
 
 def _squared_distances(features_NF: Tensor, norms_N: Tensor, point_F: Tensor) -> Tensor:

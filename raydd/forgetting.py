@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from raydd import networks, random
-from raydd.checkpoints import Checkpoints, Row
-from raydd.networks import NetworkConfig
+from raydd.checkpoints import Checkpoints
+from raydd.networks import Network, NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
+from raydd.real_training import real_training_identity, train_on_real
 from raydd.storage import Artefact, Folder, new_artefact
-from raydd.training import Recipe, Training, predict
+from raydd.training import Recipe, predict
 
 KIND: Final = "forgetting"
 _FILE: Final = "forgetting.parquet"
@@ -102,15 +102,25 @@ class Scores:
 
 def scores_identity(recipe: Recipe, network: NetworkConfig, data: PreparedData, seed: int) -> dict[str, Any]:
     """What determines the scores, for content keys."""
-    return {
-        "kind": KIND,
-        "dataset": data.name,
-        "fingerprint": data.fingerprint,
-        "preprocessing": data.preprocessing.describe(),
-        "network": network.identity(),
-        "recipe": recipe.identity(),
-        "seed": seed,
-    }
+    return real_training_identity(KIND, recipe, network, data, seed)
+
+
+class _Watch:
+    """Counts what the network forgets from epoch to epoch."""
+
+    def __init__(self, labels_N: Tensor) -> None:
+        self.counter = Counter.start(len(labels_N))
+        self._labels_N = labels_N
+
+    def look(self, network: Network, images_NCHW: Tensor) -> str:
+        self.counter = self.counter.after(predict(network, images_NCHW).argmax(1) == self._labels_N)
+        return f"{int(self.counter.count.sum())} times an image was forgotten"
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        return self.counter.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.counter = Counter.restore(state)
 
 
 def score(
@@ -138,21 +148,6 @@ def score(
     Raises:
         RunError: the loss is not finite any more.
     """
-    with random.seeded(key.child("init")):
-        module = networks.build(network, data.shape, data.num_classes).to(device)
-    labels = data.train.labels
-    training = Training([module], data.train.images, labels, recipe, [key.child("training")], compiled=compiled)
-    counter, rows = Counter.start(len(labels)), list[Row]()
-    saved = checkpoints.load()
-    if saved is not None:
-        state, rows = saved
-        counter = Counter.restore(state)
-        training.load_state_dicts([{name: t for name, t in state.items() if not name.startswith(_PREFIX)}])
-    for epoch in range(len(rows), recipe.epochs):
-        (result,) = training.run_epoch(epoch)
-        counter = counter.after(predict(module, training.images).argmax(1) == labels)
-        rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
-        (state,) = training.state_dicts()
-        checkpoints.save(state | counter.state_dict(), rows)
-        progress.update(KIND, epoch + 1, recipe.epochs, f"{int(counter.count.sum())} times an image was forgotten")
-    return Scores(torch.arange(len(labels)), labels, counter.counts(recipe.epochs), counter.learned)
+    watch, labels = _Watch(data.train.labels), data.train.labels
+    train_on_real(KIND, recipe, network, data, key, device, checkpoints, progress, compiled, watch)
+    return Scores(torch.arange(len(labels)), labels, watch.counter.counts(recipe.epochs), watch.counter.learned)

@@ -18,6 +18,7 @@ from raydd.evaluation.trials import LabelStore, Trial
 from raydd.methods.imported import ImportedConfig
 from raydd.methods.initial import require_images
 from raydd.pipeline import distilling
+from raydd.pipeline.conflicts import require_same
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.prepared import PreparedData
@@ -157,7 +158,7 @@ def _check(run: Run) -> None:
     run.folder.check_writable()
     _check_networks(run)
     require_images(run.data, run.config.images_per_class)
-    run.require_same()
+    require_same(run)
     for number, method in enumerate(run.config.methods):
         if isinstance(method, ImportedConfig):
             method.open(run.data, number)

@@ -14,6 +14,7 @@ from raydd.pipeline.run import Run
 from raydd.progress import Progress
 from raydd.random import Key
 from raydd.ranking import rank_here
+from raydd.real_training import train_on_real
 
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
@@ -87,7 +88,8 @@ def select(run: Run, progress: Progress) -> None:
     config, train = run.config, run.data.train
     recipe = config.evaluate.selector
     checkpoints = Checkpoints(run.work / "checkpoints", f"selection-{run.selection_key}")
-    network = coreset.train_selector(
+    network = train_on_real(
+        coreset.KIND,
         recipe,
         config.network,
         run.data,

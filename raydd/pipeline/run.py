@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 
-from raydd import config as configs
 from raydd import datasets, prepared
 from raydd.config import RunConfig
 from raydd.coreset import KIND as SELECTION
 from raydd.coreset import Selection, selection_identity
-from raydd.errors import ArtefactError, ConfigError, UserError
 from raydd.evaluation.lineup import plan_trials
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.experts import trajectory_card
@@ -27,29 +25,12 @@ from raydd.random import Key
 from raydd.ranking import KIND as RANKING
 from raydd.ranking import Parts
 from raydd.storage import Artefact, Folder, content_key
-from raydd.synthetic import KIND as SYNTHETIC
 from raydd.teacher import KIND as TEACHER
 from raydd.teacher import Teacher, teacher_epochs, teacher_identity
 from raydd.trajectories import KIND as EXPERTS
 from raydd.trajectories import TrajectoryStore, require_card
 
 CONFIG, CURVES, REPORT, LOCK = "config.yaml", "experts.jsonl", "report.html", "run.lock"
-_MAKES = {
-    EXPERTS: ("data", "network", "experts.training", "experts.seed", "seed"),
-    TEACHER: ("data", "network", "teacher", "seed"),
-    RANKING: ("data", "network", "teacher", "seed"),
-    SYNTHETIC: ("data", "network", "experts", "teacher", "method", "stages", "evaluate.recipe", "seed"),
-}
-"""The parts of a config that determine an artefact of the run folder."""
-_MAKES_NOT = (
-    "experts.store",
-    "experts.test_every",
-    "experts.keep",
-    "teacher.store",
-    "method.path",
-    "stages.store",
-    "stages.keep_trajectories",
-)
 
 
 @dataclass(frozen=True)
@@ -313,56 +294,9 @@ class Run:
         """Whether the union of all stages is finished in a folder."""
         return has_set(folder, self.synthetic_key)
 
-    def require_same(self) -> None:
-        """See that no finished artefact of the folder would have to be replaced.
-
-        Raises:
-            ConfigError: one would; names the first field that differs.
-        """
-        made = [(SYNTHETIC, stage.folder / name, {stage.key}) for stage in self.stages for name in self.sets]
-        unions = {stage.union_key for stage in self.stages}
-        made += [(SYNTHETIC, folder, unions) for folder in (self.synthetic, self.average)]
-        if self.config.method.works_on == "teacher":
-            made.insert(0, (RANKING, self.ranking_folder, {self.ranking_key}))
-            made.insert(0, (TEACHER, self.teacher_folder, {self.teacher_key}))
-        elif self.config.method.works_on == "trajectories" and self.config.experts.store is None:
-            made.insert(0, (EXPERTS, self.folder / "experts", {self.experts_key}))
-        found = ((kind, folder, keys, Artefact.find(folder, kind)) for kind, folder, keys in made)
-        others = [(kind, folder) for kind, folder, keys, there in found if there and there.manifest.key not in keys]
-        if others:
-            raise self._conflict(*others[0], [folder.uri for _, folder in others[1:]])
-
-    def _conflict(self, kind: str, folder: Folder, further: list[str]) -> Exception:
-        advice = "choose another --out, or delete that folder to make it anew"
-        if further:
-            advice += f"; and likewise {', '.join(further)}"
-        unknown = ArtefactError(f"{folder.uri}: made by another configuration; {advice}")
-        if not self.folder.has(CONFIG):
-            return unknown
-        try:
-            before = configs.to_mapping(configs.parse(self.folder.read(CONFIG), CONFIG).located())
-        except UserError:  # an earlier version's
-            return unknown
-        after = configs.to_mapping(self.config)
-        for part in _MAKES[kind]:
-            found = configs.first_difference(_select(before, part), _select(after, part), part)
-            if found:
-                name, there, now = found
-                return ConfigError(name, f"is {now}, but {folder.uri} was made with {there}; {advice}")
-        return ArtefactError(f"{folder.uri}: made from other data files; {advice}")
-
 
 def versions() -> dict[str, str]:
     """The libraries that the numbers depend on."""
     names = ("raydd", "torch", "torchvision", "numpy", "pyarrow")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": sys.version.split()[0], **found}
-
-
-def _select(values: dict[str, Any], path: str) -> Any:
-    """One part of a plain config, without the fields that determine nothing."""
-    selected: Any = values
-    for name in path.split("."):
-        selected = selected[name]
-    dropped = {name.removeprefix(f"{path}.") for name in _MAKES_NOT}
-    return {k: v for k, v in selected.items() if k not in dropped} if isinstance(selected, dict) else selected
