@@ -33,6 +33,10 @@ class ArtefactError(UserError):
     """A stored artefact is damaged, incomplete, or was made for something else."""
 
 
+class HeldError(UserError):
+    """Somebody else is at work in a folder."""
+
+
 class ResourceError(UserError):
     """The machine or the cluster lacks what the run asks for."""
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from raydd import config as configs
-from raydd.errors import ConfigError, RunError, UserError
+from raydd.errors import ConfigError, HeldError, RunError, UserError
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students import Provenance, commit, train_students
@@ -142,9 +142,7 @@ def _alone(folder: Folder) -> Iterator[None]:
             try:
                 stack.enter_context(folder.lock(LOCK))
                 break
-            except UserError as error:
-                if ": held by " not in str(error):
-                    raise
+            except HeldError:
                 time.sleep(_WAIT_SECONDS)
         yield
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from raydd.errors import UserError
+from raydd.errors import HeldError, UserError
 from raydd.storage.local import explained, make_folder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def flock(path: Path) -> Iterator[None]:
     """Hold the lock file at `path`, which then tells who does. The file stays, empty, when the lock is released.
 
     Raises:
-        UserError: somebody else holds it; the message names host, process and time.
+        HeldError: somebody else holds it; the message names host, process and time.
     """
     with explained(str(path)):
         make_folder(path.parent)
@@ -72,7 +72,7 @@ def heartbeat(claims: "Folder", beat_seconds: float = BEAT_SECONDS) -> Iterator[
     """Hold a folder of an object store by a claim in it. A claim is stale after three missed beats.
 
     Raises:
-        UserError: somebody else holds it; the message names host, process and time.
+        HeldError: somebody else holds it; the message names host, process and time.
     """
     claim = token_hex(6)
     stop = threading.Event()
@@ -118,9 +118,9 @@ def _holder() -> bytes:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode()
 
 
-def _held(place: str, holder: bytes, hint: str = "") -> UserError:
+def _held(place: str, holder: bytes, hint: str = "") -> HeldError:
     try:
         who = "process {pid} on {host} since {since}".format(**json.loads(holder))
     except (ValueError, LookupError, TypeError):
         who = "another process"
-    return UserError(f"{place}: held by {who}; wait for it to end, or stop it{hint}")
+    return HeldError(f"{place}: held by {who}; wait for it to end, or stop it{hint}")
