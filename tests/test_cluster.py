@@ -221,7 +221,7 @@ def test_a_failed_student_stays_as_a_row_and_is_tried_again(undisturbed: Path, t
     networks = [{**CONFIG["network"], "norm": norm} for norm in ("instance", "none")]
     recipe = {**CONFIG["evaluate"]["recipe"], "lr": 1e6}
     evaluate = {**CONFIG["evaluate"], "recipe": recipe, "networks": networks, "baselines": ["init"]}
-    config = {**CONFIG, "evaluate": evaluate}
+    config = {**CONFIG, "evaluate": {**evaluate, "labels": ["stored"]}}
     printed = run(out, config=config)
     assert "failed" in printed
     rows = [row for row in students(out).to_pylist() if row["learned_lr"] == 1e6]
