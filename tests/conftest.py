@@ -7,6 +7,17 @@ os.environ.setdefault("RAY_AUTH_TOKEN", "throwaway-token-of-the-tests")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("RAY_ADDRESS", None)
 
+from collections.abc import Iterator
+
+import pytest
 import torch
+from s3_server import served
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Iterator[str]:
+    """HOST:PORT of an S3 server, which the environment names too: one for all, as open file systems keep it."""
+    with served() as address:
+        yield address

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import test_storage_s3
 import torch
 import yaml
 from PIL import Image
 from reference import formation as by_hand
 from rich.console import Console
+from s3_server import BUCKET, client, keys
 from small import SmallRun, finished_run, flip, state
 from test_api import real_digits
 from test_synthetic import assert_bits, example, preprocessing
@@ -48,8 +48,6 @@ from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet, union
 from raydd.training import Recipe
 from raydd.whitening import ZCA
-
-endpoint = test_storage_s3.endpoint
 
 MAPS = ("none", "standardise", "zca")
 
@@ -463,7 +461,9 @@ def test_of_two_at_once_the_second_fails(tmp_path: Path) -> None:
 @pytest.fixture
 def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAYDD_CACHE", str(tmp_path / "cache"))
-    yield f"s3://{test_storage_s3.BUCKET}"
+    yield f"s3://{BUCKET}"
+    for key in keys(""):
+        client().delete_object(Bucket=BUCKET, Key=key)
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name[0] != "."] == []
 
 
@@ -474,7 +474,7 @@ def test_in_an_object_store_the_card_comes_last(bucket: str, tmp_path: Path, cap
     appeared = re.findall(r"POST /[^/]*/sets/ants/(\S+)\?uploadId=", caplog.text)
     wanted = api.export(source, "imagefolder", tmp_path / "here").path
     names = sorted(path.relative_to(wanted).as_posix() for path in wanted.rglob("*") if path.is_file())
-    assert sorted(test_storage_s3.keys("sets/ants/")) == names and sorted(appeared) == names
+    assert sorted(keys("sets/ants/")) == names and sorted(appeared) == names
     assert appeared[-1] == "card.json"
     assert target.read("card.json") == (wanted / "card.json").read_bytes()
     with pytest.raises(UserError, match="sets/ants: exists and is not empty"):
@@ -495,7 +495,7 @@ def test_of_an_upload_that_fails_nothing_stays(bucket: str, monkeypatch: pytest.
     ):
         for name in ("a", "b", "card.json"):
             (folder / name).write_text(name)
-    assert test_storage_s3.keys("broken/") == []
+    assert keys("broken/") == []
 
 
 # The command

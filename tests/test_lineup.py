@@ -185,7 +185,7 @@ def test_labels_that_a_set_cannot_have_are_refused(
 
 def checked(base: dict[str, Any], method: dict[str, Any] | None, **evaluate: Any) -> None:
     config = config_of(base, method, **evaluate)
-    config.evaluate.check_method(config.method)
+    config.evaluate.check(config.method, config.stages.count)
 
 
 def test_students_need_a_step_size() -> None:

@@ -1,53 +1,21 @@
 """Folders, locks and artefacts in an object store: a real S3 server on a loopback port, real processes."""
 
 import json
-import logging
 import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from children import next_line, output, running, wait_for
-from moto.server import ThreadedMotoServer
+from s3_server import BUCKET, client, keys
 
 from raydd.errors import ArtefactError, ConfigError, UserError
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.storage.cache import cache_folder
 from raydd.storage.lock import heartbeat
-
-BUCKET = "raydd-test"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """HOST:PORT of an S3 server, which the environment names too."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "{}:{}".format(*server.get_host_and_port())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        client().create_bucket(Bucket=BUCKET)
-        yield address
-    server.stop()
-
-
-def client() -> Any:
-    return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
-
-
-def keys(prefix: str) -> list[str]:
-    """The objects below a prefix, as another client sees them, without the markers that pyarrow leaves for folders."""
-    found = client().list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
-    return [item["Key"].removeprefix(prefix) for item in found if not item["Key"].endswith("/")]
 
 
 @pytest.fixture
