@@ -43,6 +43,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(disturbed: Path, tmp_path: Path) -> None:
     """The groups that were finished stay, and all images are those of one process that nobody disturbed."""
     config = CONFIG | {"teacher": {**CONFIG["teacher"], "store": str(disturbed.parent / "teachers"), "seed": 0}}
@@ -56,6 +57,7 @@ def test_a_killed_worker_changes_nothing(disturbed: Path, tmp_path: Path) -> Non
     pipeline.verify(Folder.at(disturbed))
 
 
+@pytest.mark.slow
 def test_labels_and_students_are_all_there_once(disturbed: Path) -> None:
     rows = raydd.results(disturbed).to_pylist()
     assert all(row["status"] == "ok" for row in rows)
@@ -64,6 +66,7 @@ def test_labels_and_students_are_all_there_once(disturbed: Path) -> None:
     assert len(list((disturbed / "labels").glob("*/epoch-*"))) == 2
 
 
+@pytest.mark.slow
 def test_the_second_run_makes_nothing(disturbed: Path) -> None:
     before = times(disturbed)
     config = CONFIG | {"teacher": {**CONFIG["teacher"], "store": str(disturbed.parent / "teachers"), "seed": 0}}

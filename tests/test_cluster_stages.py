@@ -81,6 +81,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_stage(disturbed: Path, tmp_path: Path) -> None:
     """All is as two workers make it whom nobody disturbs."""
     quiet = staged(tmp_path, LONG, LONG["stages"], cluster={"checkpoint_iterations": 10})
@@ -91,12 +92,14 @@ def test_a_killed_worker_changes_no_stage(disturbed: Path, tmp_path: Path) -> No
     pipeline.verify(Folder.at(disturbed))
 
 
+@pytest.mark.slow
 def test_students_went_through_the_first_stage_beside_the_second(disturbed: Path) -> None:
     """Every leg has its record; those of the first stage were made before the set was finished."""
     rows = raydd.results(disturbed).to_pylist()
     assert sorted((row["stage"], row["status"]) for row in rows) == [(0, "ok"), (1, "ok")]
 
 
+@pytest.mark.slow
 def test_the_second_run_makes_nothing(disturbed: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in (disturbed / "stages").rglob("*") if file.is_file()}
     run(disturbed, "--no-ray", config=yaml.safe_load(disturbed.with_suffix(".yaml").read_text()))
