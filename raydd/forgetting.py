@@ -20,12 +20,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from raydd.checkpoints import Checkpoints
 from raydd.networks import Network, NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
-from raydd.random import Key
-from raydd.real_training import real_training_identity, train_on_real
+from raydd.real_training import RealTraining, real_training_identity
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.training import Recipe, predict
 
@@ -123,31 +121,17 @@ class _Watch:
         self.counter = Counter.restore(state)
 
 
-def score(
-    recipe: Recipe,
-    network: NetworkConfig,
-    data: PreparedData,
-    key: Key,
-    device: torch.device,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    compiled: bool = False,
-) -> Scores:
-    """Train a network and count what it forgets, from the last finished epoch where there is one.
+def score(training: RealTraining, progress: Progress) -> Scores:
+    """Train a network and count what it forgets of the images that it learns.
 
     Args:
-        recipe: how it is trained.
-        network: what is trained.
-        data: the real data, of which the training split is scored.
-        key: of initialisation and batches.
-        device: where to train.
-        checkpoints: where the state after each epoch is kept; whoever stores the scores deletes it.
+        training: of the network; it goes on from the last finished epoch where there is one.
         progress: is told after every epoch.
-        compiled: whether steps are compiled.
 
     Raises:
         RunError: the loss is not finite any more.
     """
-    watch, labels = _Watch(data.train.labels), data.train.labels
-    train_on_real(KIND, recipe, network, data, key, device, checkpoints, progress, compiled, watch)
-    return Scores(torch.arange(len(labels)), labels, watch.counter.counts(recipe.epochs), watch.counter.learned)
+    labels, epochs = training.data.train.labels, training.recipe.epochs
+    watch = _Watch(labels)
+    training.run(KIND, progress, watch)
+    return Scores(torch.arange(len(labels)), labels, watch.counter.counts(epochs), watch.counter.learned)

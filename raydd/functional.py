@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+
+from raydd.workers import all_reduce_sum
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
 """`(logits [B, K], labels)` to the loss of the batch, summed over its samples."""
@@ -72,20 +73,6 @@ def soft_cross_entropy(logits_BK: Tensor, label_logits_BK: Tensor) -> Tensor:
 def hard_cross_entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     """Cross entropy against class indices, summed over the batch (MTT)."""
     return F.cross_entropy(logits_BK, labels_B, reduction="sum")
-
-
-def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """The sum over all workers, in place; the tensor itself where there is one process."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
-
-
-def shard(index: Tensor) -> Tensor:
-    """This worker's contiguous share of a batch's rows; all of them where there is one process."""
-    if not dist.is_initialized():
-        return index
-    return index.tensor_split(dist.get_world_size())[dist.get_rank()]
 
 
 class Pulled(NamedTuple):

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raydd.functional import all_reduce_sum
+from raydd.workers import all_reduce_sum
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from raydd.functional import all_reduce_sum
+from raydd.workers import all_reduce_sum
 
 Schedule = Literal["constant", "step", "step_kept", "two_steps", "cosine", "half_cosine"]
 

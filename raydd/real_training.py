@@ -4,6 +4,7 @@ Letters: N real images, C H W.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +32,55 @@ class Watcher(Protocol):
         """Go on from what is, among other things, in a state."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RealTraining:
+    """The training of one network on the training split."""
+
+    recipe: Recipe
+    network: NetworkConfig
+    data: PreparedData
+    key: Key
+    """Of initialisation and batches."""
+    device: torch.device
+    """Where to train."""
+    checkpoints: Checkpoints
+    """Where the state after each epoch is kept; whoever stores what was read off deletes it."""
+    compiled: bool = False
+    """Whether steps are compiled."""
+
+    def run(self, work: str, progress: Progress, watcher: Watcher | None = None) -> Network:
+        """Train the network.
+
+        Args:
+            work: what progress calls it.
+            progress: is told after every epoch.
+            watcher: looks at the network after every epoch.
+
+        Raises:
+            RunError: the loss is not finite any more.
+        """
+        data, key = self.data, self.key
+        with random.seeded(key.child("init")):
+            module = networks.build(self.network, data.shape, data.num_classes).to(self.device)
+        keys = [key.child("training")]
+        training = Training([module], data.train.images, data.train.labels, self.recipe, keys, compiled=self.compiled)
+        rows: list[Row] = []
+        if (saved := self.checkpoints.load()) is not None:
+            state, rows = saved
+            seen = () if watcher is None else watcher.state_dict()
+            training.load_state_dicts([{name: value for name, value in state.items() if name not in seen}])
+            if watcher is not None:
+                watcher.load_state_dict(state)
+        for epoch in range(len(rows), self.recipe.epochs):
+            (result,) = training.run_epoch(epoch)
+            said = f"accuracy {result.accuracy:.3f}" if watcher is None else watcher.look(module, training.images)
+            rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
+            (state,) = training.state_dicts()
+            self.checkpoints.save({**state, **({} if watcher is None else watcher.state_dict())}, rows)
+            progress.update(work, epoch + 1, self.recipe.epochs, said)
+        return module
+
+
 def real_training_identity(
     kind: str, recipe: Recipe, network: NetworkConfig, data: PreparedData, seed: int
 ) -> dict[str, Any]:
@@ -44,53 +94,3 @@ def real_training_identity(
         "recipe": recipe.identity(),
         "seed": seed,
     }
-
-
-def train_on_real(
-    work: str,
-    recipe: Recipe,
-    network: NetworkConfig,
-    data: PreparedData,
-    key: Key,
-    device: torch.device,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    compiled: bool = False,
-    watcher: Watcher | None = None,
-) -> Network:
-    """Train a network on the training split.
-
-    Args:
-        work: what progress calls it.
-        recipe: how it is trained.
-        network: what is trained.
-        data: the real data.
-        key: of initialisation and batches.
-        device: where to train.
-        checkpoints: where the state after each epoch is kept; whoever stores what was read off deletes it.
-        progress: is told after every epoch.
-        compiled: whether steps are compiled.
-        watcher: looks at it after every epoch.
-
-    Raises:
-        RunError: the loss is not finite any more.
-    """
-    with random.seeded(key.child("init")):
-        module = networks.build(network, data.shape, data.num_classes).to(device)
-    keys = [key.child("training")]
-    training = Training([module], data.train.images, data.train.labels, recipe, keys, compiled=compiled)
-    rows: list[Row] = []
-    if (saved := checkpoints.load()) is not None:
-        state, rows = saved
-        seen = () if watcher is None else watcher.state_dict()
-        training.load_state_dicts([{name: value for name, value in state.items() if name not in seen}])
-        if watcher is not None:
-            watcher.load_state_dict(state)
-    for epoch in range(len(rows), recipe.epochs):
-        (result,) = training.run_epoch(epoch)
-        said = f"accuracy {result.accuracy:.3f}" if watcher is None else watcher.look(module, training.images)
-        rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
-        (state,) = training.state_dicts()
-        checkpoints.save({**state, **({} if watcher is None else watcher.state_dict())}, rows)
-        progress.update(work, epoch + 1, recipe.epochs, said)
-    return module

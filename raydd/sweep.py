@@ -23,6 +23,10 @@ from raydd.storage import content_key
 Parameters: TypeAlias = dict[str, Any]
 """A point: values of fields by their dotted paths."""
 
+ASHA_LOOKS = 20
+"""Measurements of a student that ASHA watches."""
+ASHA_RUNGS = 3
+"""One in so many students goes on after 1/9 of its epochs, and again after 1/3."""
 _NOT_SWEPT = ("name", "out", "sweep", "cluster")
 
 
@@ -165,6 +169,20 @@ class SweepConfig:
         for number in range(self.num_samples):
             ids = torch.tensor([number])
             yield {path: _draw(space, key.child(path), ids) for path, space in self.parameters.items()}
+
+
+def suggested(config: SweepConfig, suggestion: Mapping[str, Any]) -> Parameters:
+    """The point that a search suggests, which names the values of a list by their numbers."""
+    spaces = config.parameters.items()
+    return {path: among[suggestion[path]] if isinstance(among, list) else suggestion[path] for path, among in spaces}
+
+
+def suggestion(config: SweepConfig, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search would suggest for a point: the inverse of `suggested`."""
+    spaces = config.parameters.items()
+    return {
+        path: among.index(parameters[path]) if isinstance(among, list) else parameters[path] for path, among in spaces
+    }
 
 
 def with_values(config: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

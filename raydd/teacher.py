@@ -26,6 +26,7 @@ from raydd.progress import Progress
 from raydd.random import Key
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.teacher_card import TeacherCard
+from raydd.teacher_epochs import Weights, packed, unpacked
 from raydd.training import Recipe, Training, accuracy, predict
 
 KIND: Final = "teacher"
@@ -35,9 +36,6 @@ TOLERANCE: Final = 0.02
 """How far the accuracy on them may be from that of the teacher's card."""
 _MODEL, _CARD = "model.safetensors", "card.json"
 _EARLY = "model-epoch-{:05d}.safetensors"
-
-Weights = Mapping[str, Tensor]
-"""Parameters and buffers by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +176,6 @@ def require_batch_norm(network: NetworkConfig) -> None:
         )
 
 
-def teacher_epochs(epochs: int, stages: int) -> tuple[int, ...]:
-    """After which epoch each of P stages has the teacher: ceil((i + 1) / P * epochs), the last one's being finished."""
-    return tuple(-(-(stage + 1) * epochs // stages) for stage in range(stages))
-
-
 def teacher_identity(
     config: TeacherConfig, network: NetworkConfig, data: PreparedData, seed: int | None
 ) -> dict[str, Any]:
@@ -246,7 +239,7 @@ def train_teacher(
     early: dict[int, Weights] = {}
     saved = checkpoints.load()
     if saved is not None:
-        state, kept = _unpacked(saved[0])
+        state, kept = unpacked(saved[0])
         if all(epoch in kept for epoch in wanted if epoch <= len(saved[1])):
             rows, early = saved[1], {epoch: kept[epoch] for epoch in wanted if epoch in kept}
             training.load_state_dicts([state])
@@ -258,7 +251,7 @@ def train_teacher(
         if epoch + 1 in wanted:
             early[epoch + 1] = _copied(module)
         if is_first_worker():
-            checkpoints.save(state | _packed(early), rows)
+            checkpoints.save(state | packed(early), rows)
         progress.update("teacher", epoch + 1, recipe.epochs, f"train accuracy {result.accuracy:.3f}")
     made = _finished(module, network, data, recipe.identity(), config.seed, rows[-1]["train_accuracy"])
     return replace(made, early=early)
@@ -290,24 +283,6 @@ def _untrained(network: NetworkConfig, shape: networks.Shape, num_classes: int, 
 def _copied(module: Network) -> dict[str, Tensor]:
     """Its parameters and buffers now, on the CPU."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
-
-
-def _packed(early: Mapping[int, Weights]) -> dict[str, Tensor]:
-    """What was kept after some epochs, under names that a checkpoint may have beside its own."""
-    return {f"kept.{epoch}.{name}": tensor for epoch, weights in early.items() for name, tensor in weights.items()}
-
-
-def _unpacked(saved: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, Weights]]:
-    """A checkpoint's own state, and what was kept."""
-    own: dict[str, Tensor] = {}
-    early: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in saved.items():
-        if name.startswith("kept."):
-            _, epoch, rest = name.split(".", 2)
-            early.setdefault(int(epoch), {})[rest] = tensor
-        else:
-            own[name] = tensor
-    return own, {**early}
 
 
 def _require_epoch(epoch: int, card: TeacherCard, artefact: Artefact) -> None:

@@ -17,11 +17,11 @@ from raydd import compiling, cutmix, global_norm, gsam, optimizers, random
 from raydd.augment import augmentation
 from raydd.batches import Batch, measure
 from raydd.errors import ConfigError, RunError
-from raydd.functional import all_reduce_sum, shard
 from raydd.optimizers import Schedule
 from raydd.packing import Pack
 from raydd.random import Key
 from raydd.views import ViewsConfig
+from raydd.workers import all_reduce_sum, shard
 
 FEW_STEPS = 10
 """An epoch of at most so many whole batches is short enough for the last one to be compiled for its own size."""

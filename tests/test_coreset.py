@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from reference import coreset as reference
 from small import SmallRun, flip, small_run
 from test_pipeline import Recording
-from tiny import CPU
 from torch import Tensor, nn
 
 import raydd
 from raydd import config as configs
 from raydd import networks, pipeline
-from raydd.checkpoints import Checkpoints
 from raydd.coreset import KIND, Selection, herding, k_center, selection_identity
 from raydd.errors import ArtefactError, RunError
 from raydd.pipeline.evaluating import training_set
@@ -28,7 +26,6 @@ from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key, seeded
-from raydd.real_training import train_on_real
 from raydd.storage import Folder, content_key
 from raydd.training import Recipe, Training
 
@@ -142,8 +139,7 @@ def test_whatever_determines_a_selection_is_in_its_key() -> None:
 
 
 def trained(work: Path, recipe: Recipe = RECIPE, progress: Progress | None = None) -> nn.Module:
-    checkpoints = Checkpoints(Folder.at(work), "selection")
-    return train_on_real(KIND, recipe, tiny.NETWORK, tiny.data(), KEY, CPU, checkpoints, progress or NoProgress())
+    return tiny.real_training(work, recipe, KEY).run(KIND, progress or NoProgress())
 
 
 def test_the_network_is_trained_on_all_real_images(tmp_path: Path) -> None:
@@ -232,10 +228,8 @@ def test_the_images_are_those_that_the_network_tells_apart(small: SmallRun, tmp_
     run = Run(config, Folder.at(tmp_path))
     LocalExecutor().select(run, NoProgress())
     train, key = run.data.train, Key.root(config.experts_seed).child("selection")
-    checkpoints = Checkpoints(Folder.at(tmp_path / "again"), "selection")
-    network = train_on_real(
-        KIND, Recipe(**SELECTOR), config.network, run.data, key, CPU, checkpoints, NoProgress()
-    ).eval()
+    training = tiny.real_training(tmp_path / "again", Recipe(**SELECTOR), key, run.data, config.network)
+    network = training.run(KIND, NoProgress()).eval()
     for name, naive in (("k_center", reference.farthest_first), ("herding", reference.herded)):
         wanted: list[int] = []
         for label in range(10):

@@ -16,7 +16,6 @@ from raydd import config as configs
 from raydd import networks
 from raydd.evaluation.diversity import (
     centroid_similarity,
-    coverage,
     features,
     pairwise_similarity,
     per_class,
@@ -127,32 +126,6 @@ def covered(real: Tensor, synthetic: Tensor, k: int) -> float:
         radius = sorted(math.dist(row.tolist(), other.tolist()) for j, other in enumerate(real) if j != i)[k - 1]
         hits += any(math.dist(row.tolist(), other.tolist()) <= radius for other in synthetic)
     return hits / len(real)
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_coverage_equals_its_definition(k: int) -> None:
-    real, synthetic = some_features(40, 3), some_features(47, 3)[40:] + 0.3
-    found = coverage(real, synthetic, k)
-    assert 0 < found == covered(real, synthetic, k) < 1
-    assert coverage(real, synthetic, k, rows_at_once=7) == found
-
-
-def test_coverage_of_extremes() -> None:
-    line = torch.arange(10.0)[:, None]
-    assert coverage(line, line, k=1) == 1
-    assert coverage(line, line + 100, k=1) == 0
-    assert coverage(line, line[4:5], k=1) == pytest.approx(0.3), "itself and its two neighbours"
-    assert coverage(torch.cat([line, line]), line[:2] + 0.1, k=1) == 0, "twins are their own nearest neighbours"
-
-
-def test_coverage_of_another_sample_of_the_same_is_as_the_paper_expects() -> None:
-    """Its section 3.2: 1 - prod_{i=1..k} (N - i) / (N + M - i) of N real and M synthetic ones, in any dimension."""
-    size, k = 1500, 5
-    draws = torch.randn(2, size, 4, generator=torch.Generator().manual_seed(2))
-    expected = 1 - math.prod((size - i) / (2 * size - i) for i in range(1, k + 1))
-    assert coverage(draws[0], draws[1], k) == pytest.approx(expected, abs=0.015)
-    expected = 1 - math.prod((size - i) / (size + 100 - i) for i in range(1, k + 1))
-    assert coverage(draws[0], draws[1][:100], k) == pytest.approx(expected, abs=0.06)
 
 
 def looked_at(run: Run, chosen: TrainingSet, rows: Tensor, trial: Trial) -> None:

@@ -53,8 +53,7 @@ def histories(draw: st.DrawFn) -> Histories:
 
 
 def scored(work: Path, recipe: Recipe = RECIPE, progress: Progress | None = None) -> Scores:
-    checkpoints = Checkpoints(Folder.at(work), "forgetting")
-    return score(recipe, NETWORK, tiny.data(), KEY, CPU, checkpoints, progress or NoProgress())
+    return score(tiny.real_training(work, recipe, KEY, network=NETWORK), progress or NoProgress())
 
 
 def assert_same(found: Scores, wanted: Scores) -> None:
@@ -135,8 +134,8 @@ def mislabelled() -> tuple[PreparedData, Tensor]:
 def test_wrong_labels_are_forgotten_more_often(tmp_path: Path) -> None:
     data, is_wrong = mislabelled()
     recipe = Recipe(epochs=25, lr=0.05, momentum=0.9, batch_size=32, augmentation="none")
-    network, checkpoints = NetworkConfig(width=8, depth=2), Checkpoints(Folder.at(tmp_path), "forgetting")
-    found = score(recipe, network, data, KEY, CPU, checkpoints, NoProgress())
+    training = tiny.real_training(tmp_path, recipe, KEY, data, NetworkConfig(width=8, depth=2))
+    found = score(training, NoProgress())
     count, learned = found.count.double(), found.learned
     assert count[is_wrong].mean() > 4 > 1 > count[~is_wrong].mean()
     assert count[is_wrong & learned].mean() > 2 * count[~is_wrong & learned].mean() > 0
@@ -171,7 +170,7 @@ def test_a_scoring_that_was_broken_off_goes_on_to_the_same_bits(after: int, tmp_
     told = Told()
     assert_same(scored(tmp_path / "broken", progress=told), whole)
     assert told.epochs == list(range(after + 1, 8))
-    ends = [Checkpoints(Folder.at(tmp_path / name), "forgetting").load() for name in ("whole", "broken")]
+    ends = [Checkpoints(Folder.at(tmp_path / name), "real").load() for name in ("whole", "broken")]
     assert ends[0] is not None and ends[1] is not None and ends[0][1] == ends[1][1]
     tiny.assert_equal(ends[1][0], ends[0][0])
 

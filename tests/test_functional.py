@@ -25,12 +25,12 @@ from raydd.functional import (
     Steps,
     adjoint,
     hard_cross_entropy,
-    shard,
     soft_cross_entropy,
     unroll,
 )
 from raydd.methods.matching import matching_loss
 from raydd.random import Key, seeded
+from raydd.workers import shard
 from raydd.written_steps import WrittenSteps
 
 KEY = Key.root(0)

@@ -22,7 +22,8 @@ from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key, seeded
 from raydd.storage import Folder, content_key
-from raydd.teacher import Teacher, TeacherConfig, from_weights, teacher_epochs, teacher_identity, train_teacher
+from raydd.teacher import Teacher, TeacherConfig, from_weights, teacher_identity, train_teacher
+from raydd.teacher_epochs import teacher_epochs
 from raydd.training import Recipe, accuracy, predict
 from raydd.views import ViewsConfig
 from raydd.whitening import Identity, Standardise

@@ -18,11 +18,14 @@ import torch.distributed as dist
 from reference import matching
 from torch import Tensor
 
+from raydd.checkpoints import Checkpoints
 from raydd.experts import ExpertsConfig, train_experts, trajectory_card
 from raydd.methods import Task
 from raydd.networks import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress
+from raydd.random import Key
+from raydd.real_training import RealTraining
 from raydd.storage import Folder
 from raydd.training import Recipe
 from raydd.trajectories import TrajectoryStore
@@ -65,6 +68,20 @@ def data() -> PreparedData:
 
     preprocessing = Standardise(torch.tensor([0.5], dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64))
     return PreparedData("tiny", CLASSES, "0" * 64, preprocessing, train=split(1, 12), test=split(2, 10))
+
+
+def real_training(
+    folder: Path, recipe: Recipe, key: Key, real: PreparedData | None = None, network: NetworkConfig = NETWORK
+) -> RealTraining:
+    """A training on these data, or on other real ones, with its checkpoints in a folder."""
+    return RealTraining(
+        recipe=recipe,
+        network=network,
+        data=real or data(),
+        key=key,
+        device=CPU,
+        checkpoints=Checkpoints(Folder.at(folder), "real"),
+    )
 
 
 def store(folder: Folder) -> TrajectoryStore:

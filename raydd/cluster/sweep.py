@@ -23,11 +23,9 @@ from raydd.pipeline.sweeping import Timing, tried_point, write_points
 from raydd.pipeline.trying import Job
 from raydd.progress import Progress
 from raydd.random import initial_seed
-from raydd.sweep import Range, SweepConfig
+from raydd.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, suggested, suggestion
 
 _EPOCH, _ACCURACY = "epoch", "validation_accuracy"
-_LOOKS = 20
-"""Measurements of a student that ASHA watches."""
 
 
 class OnTune:
@@ -76,12 +74,12 @@ class OnTune:
         count = sweep.config.num_samples - len(accuracies)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         space = {path: _distribution(among, optuna.distributions) for path, among in sweep.config.parameters.items()}
-        broken_off = [_indices(sweep.config, one.parameters) for one in tried if one.number not in accuracies]
+        broken_off = [suggestion(sweep.config, one.parameters) for one in tried if one.number not in accuracies]
         seed = initial_seed(sweep.base.key().child("sweep", len(tried)))
         searcher = OptunaSearch(space, metric=_ACCURACY, mode="max", seed=seed, points_to_evaluate=broken_off)
         for one in tried:
             if one.number in accuracies:
-                searcher.add_evaluated_point(_indices(sweep.config, one.parameters), accuracies[one.number])
+                searcher.add_evaluated_point(suggestion(sweep.config, one.parameters), accuracies[one.number])
         with runtime.session():
             share, at_once = _resources(sweep, count, progress)
             began = time.perf_counter()
@@ -97,7 +95,7 @@ class OnTune:
             spent = 0.0
             for result in tuner.fit():
                 if result.error is not None:
-                    job = trying.whole(sweep, 0, _values(sweep.config, result.config))
+                    job = trying.whole(sweep, 0, suggested(sweep.config, result.config))
                     trying.give_up(sweep, job, f"the process died: {result.error}")
                 spent += (result.metrics or {}).get("seconds", 0.0)
             wall = time.perf_counter() - began
@@ -133,7 +131,7 @@ class _WrittenDown(_Shown):
         self._sweep, self._tried = sweep, tried
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        values, number = _values(self._sweep.config, trial.config), len(self._tried)
+        values, number = suggested(self._sweep.config, trial.config), len(self._tried)
         if any(one.parameters == values for one in self._tried):
             return
         try:
@@ -176,8 +174,8 @@ def _asha(sweep: Sweep, jobs: Sequence[Job]) -> TrialScheduler:
         metric=_ACCURACY,
         mode="max",
         max_t=epochs + 1,
-        grace_period=max(1, epochs // 9),
-        reduction_factor=3,
+        grace_period=max(1, epochs // ASHA_RUNGS**2),
+        reduction_factor=ASHA_RUNGS,
     )
 
 
@@ -191,7 +189,7 @@ def _do(config: dict[str, int], sweep: Sweep, jobs: list[Job], watched: bool) ->
         tune.report(dict(last))
 
     if watched:
-        trying.watch(sweep, job, _LOOKS, report)
+        trying.watch(sweep, job, ASHA_LOOKS, report)
     trying.do(sweep, job)
     return {**last, "seconds": time.perf_counter() - began}
 
@@ -200,7 +198,7 @@ def _suggested(config: dict[str, Any], sweep: Sweep) -> dict[str, float]:
     """One trial of a point that is suggested; what goes wrong with it counts as an accuracy of 0."""
     began = time.perf_counter()
     try:
-        job = trying.whole(sweep, 0, _values(sweep.config, config))
+        job = trying.whole(sweep, 0, suggested(sweep.config, config))
     except ConfigError:
         return {_ACCURACY: 0.0, "seconds": time.perf_counter() - began}
     trying.do(sweep, job)
@@ -215,17 +213,3 @@ def _distribution(among: list[Any] | Range, known: Any) -> Any:
     if among.integers:
         return known.IntDistribution(int(among.low), int(among.high), log=is_log)
     return known.FloatDistribution(among.low, among.high, log=is_log)
-
-
-def _values(config: SweepConfig, suggestion: Mapping[str, Any]) -> dict[str, Any]:
-    """A suggestion with the values that numbers stand for."""
-    spaces = config.parameters.items()
-    return {path: among[suggestion[path]] if isinstance(among, list) else suggestion[path] for path, among in spaces}
-
-
-def _indices(config: SweepConfig, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The suggestion that a point was."""
-    spaces = config.parameters.items()
-    return {
-        path: among.index(parameters[path]) if isinstance(among, list) else parameters[path] for path, among in spaces
-    }

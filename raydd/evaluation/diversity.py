@@ -1,4 +1,4 @@
-"""How diverse the images of a class are in the eyes of a network, and how much of the real ones they cover.
+"""How diverse the images of a class are in the eyes of a network.
 
 DELT (https://arxiv.org/abs/2411.19946) plots the cosine between an image's features and its class's centroid. For unit
 features u_i of n images and their mean c, both of the numbers here follow from c alone:
@@ -9,10 +9,9 @@ The paper says neither which layer nor whether features are normalised before av
 penultimate ones, and they are.
 
 The Vendi score (Friedman and Dieng 2023, https://arxiv.org/abs/2210.02410) is, of the same cosines, an effective number
-of images: exp(-sum_i v_i log v_i) of the eigenvalues v of the n x n matrix of cosines, divided by n. Coverage (Naeem et
-al. 2020, https://arxiv.org/abs/2002.09797) is the part of the real images near which there is a synthetic one.
+of images: exp(-sum_i v_i log v_i) of the eigenvalues v of the n x n matrix of cosines, divided by n.
 
-Letters: N images of one class, M images, R real images, F features.
+Letters: N images of one class, M images, F features.
 """
 
 import math
@@ -55,19 +54,6 @@ def vendi_score(features_NF: Tensor) -> float:
     gram = units @ units.T if size <= dimension else units.T @ units
     values = torch.linalg.eigvalsh(gram / size).clamp(min=0)
     return math.exp(-float(torch.xlogy(values, values).sum()))
-
-
-def coverage(real_RF: Tensor, synthetic_MF: Tensor, k: int = 5, rows_at_once: int = 1024) -> float:
-    """The fraction of real images that have a synthetic one no farther away than their k-th nearest real one.
-
-    Naeem et al. 2020, equation 3, in Euclidean distance; 5 is the paper's k. Needs more than k real images.
-    """
-    real_RF, synthetic_MF = real_RF.double(), synthetic_MF.double()
-    covered = 0
-    for rows in real_RF.split(rows_at_once):
-        radii = _distances(rows, real_RF).kthvalue(k + 1, dim=1).values  # the nearest of all is the image itself
-        covered += int((_distances(rows, synthetic_MF).min(1).values <= radii).sum())
-    return covered / len(real_RF)
 
 
 def per_class(features_MF: Tensor, classes_M: Tensor) -> dict[int, dict[str, float]]:

@@ -118,7 +118,6 @@ class EvaluateConfig:
         if method.works_on != "teacher" and has_views:
             name = "evaluate.recipe.views" if self.protocol is None else "evaluate.protocol"
             raise ConfigError(name, "is for sets that a teacher labels; this method's set has labels of its own")
-
         if not method.has_learned_lr and self.protocol is None and self.recipe.lr is None:
             raise ConfigError("evaluate.recipe.lr", "this method's set comes without a step size: give one")
         self.regimes(method)

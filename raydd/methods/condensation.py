@@ -26,7 +26,6 @@ from raydd import networks, random
 from raydd.augment import DSA, Augmentation, Chain, augmentation
 from raydd.errors import ConfigError, RunError
 from raydd.formation import Formation
-from raydd.functional import all_reduce_sum, shard
 from raydd.methods.base import KeepsClasses, Start, State, Task, WorksOn
 from raydd.methods.compared import ClassImages, Form, Objective, RealImages, Round
 from raydd.methods.initial import class_labels, random_real
@@ -34,6 +33,7 @@ from raydd.networks import Network
 from raydd.prepared import PreparedData
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
+from raydd.workers import all_reduce_sum, shard
 
 CONSTANTS_AT_ONCE = 256
 """Images of earlier stages that are augmented, and compared, together."""

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from raydd import global_norm
 from raydd.errors import ConfigError
-from raydd.functional import shard
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.compared import ClassImages, Round
 from raydd.methods.condensation import Condensation, CondensationConfig
 from raydd.networks import Network
 from raydd.random import Key
 from raydd.training import Recipe, Training
+from raydd.workers import shard
 
 Gradients = Sequence[Tensor]
 """One tensor for each of the network's parameter tensors that are compared, in order."""

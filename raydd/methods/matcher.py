@@ -26,7 +26,6 @@ from raydd.functional import (
     Steps,
     adjoint,
     hard_cross_entropy,
-    shard,
     soft_cross_entropy,
     unroll,
 )
@@ -35,6 +34,7 @@ from raydd.methods.initial import earlier_images
 from raydd.methods.matching import MatchingConfig, draw_batches, inner_gradient, matching_loss, moving_average
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
+from raydd.workers import shard
 from raydd.written_steps import WrittenSteps
 
 Window = Callable[[int], tuple[int, int]]

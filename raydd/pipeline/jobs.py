@@ -14,7 +14,8 @@ from raydd.pipeline.run import Run
 from raydd.progress import Progress
 from raydd.random import Key
 from raydd.ranking import rank_here
-from raydd.real_training import train_on_real
+from raydd.real_training import RealTraining
+from raydd.training import Recipe
 
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
@@ -68,37 +69,17 @@ def score(run: Run, progress: Progress) -> None:
     """Count how often a network forgets each training image."""
     chosen = run.config.stages.filter
     assert chosen is not None
-    checkpoints = Checkpoints(run.work / "checkpoints", f"scores-{run.scores_key}")
-    made = forgetting.score(
-        chosen.scoring,
-        run.config.network,
-        run.data,
-        run.key().child("forgetting"),
-        run.device,
-        checkpoints,
-        progress,
-        choices.compiles_training(run, run.config.network, chosen.scoring, len(run.data.train)),
-    )
-    made.save(run.scores_folder, run.scores_key)
-    checkpoints.delete()
+    training = _real_training(run, chosen.scoring, run.key().child("forgetting"), f"scores-{run.scores_key}")
+    forgetting.score(training, progress).save(run.scores_folder, run.scores_key)
+    training.checkpoints.delete()
 
 
 def select(run: Run, progress: Progress) -> None:
     """Choose the real images that the distilled ones are compared with, by what a network sees in them."""
     config, train = run.config, run.data.train
-    recipe = config.evaluate.selector
-    checkpoints = Checkpoints(run.work / "checkpoints", f"selection-{run.selection_key}")
-    network = train_on_real(
-        coreset.KIND,
-        recipe,
-        config.network,
-        run.data,
-        Key.root(config.experts_seed).child("selection"),
-        run.device,
-        checkpoints,
-        progress,
-        choices.compiles_training(run, config.network, recipe, len(train)),
-    )
+    key = Key.root(config.experts_seed).child("selection")
+    training = _real_training(run, config.evaluate.selector, key, f"selection-{run.selection_key}")
+    network = training.run(coreset.KIND, progress)
     made = coreset.Selection.of(
         lambda rows: diversity.features(network, train.images[rows]),
         train.labels,
@@ -106,7 +87,20 @@ def select(run: Run, progress: Progress) -> None:
         config.images_per_class,
     )
     made.save(run.selection_folder, run.selection_key)
-    checkpoints.delete()
+    training.checkpoints.delete()
+
+
+def _real_training(run: Run, recipe: Recipe, key: Key, name: str) -> RealTraining:
+    """That of the run's network, whose checkpoints have a name."""
+    return RealTraining(
+        recipe=recipe,
+        network=run.config.network,
+        data=run.data,
+        key=key,
+        device=run.device,
+        checkpoints=Checkpoints(run.work / "checkpoints", name),
+        compiled=choices.compiles_training(run, run.config.network, recipe, len(run.data.train)),
+    )
 
 
 def set_up(run: Run) -> None:

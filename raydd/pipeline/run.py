@@ -26,7 +26,8 @@ from raydd.ranking import KIND as RANKING
 from raydd.ranking import Parts
 from raydd.storage import Artefact, Folder, content_key
 from raydd.teacher import KIND as TEACHER
-from raydd.teacher import Teacher, teacher_epochs, teacher_identity
+from raydd.teacher import Teacher, teacher_identity
+from raydd.teacher_epochs import teacher_epochs
 from raydd.trajectories import KIND as EXPERTS
 from raydd.trajectories import TrajectoryStore, require_card
 

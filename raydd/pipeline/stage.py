@@ -16,7 +16,8 @@ from raydd.ranking import Ranking
 from raydd.storage import Artefact, Folder, content_key
 from raydd.synthetic import KIND as SYNTHETIC
 from raydd.synthetic import SyntheticSet, union
-from raydd.teacher import Teacher, teacher_epochs
+from raydd.teacher import Teacher
+from raydd.teacher_epochs import teacher_epochs
 from raydd.training import Recipe
 from raydd.trajectories import KIND as EXPERTS
 from raydd.trajectories import TrajectoryStore

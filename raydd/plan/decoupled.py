@@ -28,7 +28,8 @@ from raydd.plan.sizes import (
 from raydd.plan.step import Step
 from raydd.plan.students import pixel_bytes, trials_of, whole_set
 from raydd.relabel import label_bytes
-from raydd.teacher import CHECK_IMAGES, teacher_epochs
+from raydd.teacher import CHECK_IMAGES
+from raydd.teacher_epochs import teacher_epochs
 
 TEACHER_HEADER_BYTES = 2_600
 """Of a teacher: card, without the names of the classes, and manifest."""
