@@ -1,85 +1,25 @@
-"""The table of sources, and the way from a config to the splits of a dataset."""
+"""The way from a config to the splits of a dataset."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from raydd.datasets.cifar import cifar10, cifar100
-from raydd.datasets.digits import digits
+from raydd.datasets.config import DataConfig
 from raydd.datasets.facts import PUBLISHED, DataFacts
-from raydd.datasets.imagefolder import imagefolder
-from raydd.datasets.imagenet import imagenet
 from raydd.datasets.images import ImageSet, Splits
 from raydd.datasets.listing import Listing, check_same_classes, decode, first_per_class, path_below
-from raydd.datasets.parquet import parquet
-from raydd.datasets.tiny_imagenet import tiny_imagenet
-from raydd.errors import ConfigError, DataError
+from raydd.datasets.table import PLACES, listings
+from raydd.errors import DataError
 from raydd.random import Key, permutation
 from raydd.storage import Folder
 from raydd.storage.cache import cache_folder
-
-SOURCES: dict[str, Callable[[Folder], tuple[Listing, Listing]]] = {
-    "digits": digits,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "tiny-imagenet": tiny_imagenet,
-    "imagenet": imagenet,
-    "imagefolder": imagefolder,
-    "parquet": parquet,
-}
-"""What `data.source` may be: from the root folder to the training and the test split."""
-
-_PLACES: dict[str, tuple[str, ...]] = {
-    "digits": (),
-    "cifar10": ("cifar10", "cifar-10-batches-py"),
-    "cifar100": ("cifar100", "cifar-100-python"),
-    "tiny-imagenet": ("tiny-imagenet", "tiny-imagenet-200"),
-    "imagenet": ("imagenet",),
-    "imagefolder": ("train", "test", "val"),
-}
-"""The folders below the root in which a source looks, where it does not look in the whole of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images, and in which space networks see them."""
-
-    source: str = "digits"
-    """One of `SOURCES`."""
-    root: str | None = None
-    """Folder or URI that holds the dataset; by default $RAYDD_DATA, or else the user's cache folder."""
-    image_size: int | None = None
-    """Height and width in pixels to resize and crop to; needed where images differ in size."""
-    preprocess: Literal["none", "standardise", "zca"] = "standardise"
-    """Pixels as they are, standardised per channel, or ZCA-whitened."""
-    statistics: Literal["computed", "literature"] = "computed"
-    """Standardise by the training images' mean and deviation, or by the constants that the papers use."""
-    validation_fraction: float = 0.0
-    """Share of every class's training images kept aside for selecting; 0 selects nothing."""
-    train_limit_per_class: int | None = None
-    """Keep only the first this many training images of every class, in source order."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no dataset fits, with a ConfigError."""
-        if self.source not in SOURCES:
-            raise ConfigError("data.source", f"{self.source!r} is not one of {', '.join(SOURCES)}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(
-                "data.validation_fraction", f"must be at least 0 and below 1, is {self.validation_fraction}"
-            )
-        for field in ("image_size", "train_limit_per_class"):
-            if (value := getattr(self, field)) is not None and value < 1:
-                raise ConfigError(f"data.{field}", f"must be at least 1, is {value}")
-        if self.source == "imagenet" and self.image_size is None:
-            raise ConfigError("data.image_size", "must be given, as the images differ in size; the papers take 224")
 
 
 @dataclass(frozen=True)
@@ -146,7 +86,7 @@ def size_of(config: DataConfig) -> DataFacts | None:
     if known is None:
         return None
     root = Folder.at(config.root or default_root())
-    if any((root / place).exists() for place in _PLACES[config.source]):
+    if any((root / place).exists() for place in PLACES[config.source]):
         _, train, test = _listings(config)
         counts = train.labels.bincount().tolist()
         known = replace(known, num_test=len(test.labels), num_classes=len(counts), published=False)
@@ -161,7 +101,7 @@ def size_of(config: DataConfig) -> DataFacts | None:
 
 def has_files(source: str) -> bool:
     """Whether a source reads its images from files of the user's."""
-    return _PLACES.get(source) != ()
+    return PLACES.get(source) != ()
 
 
 def load(config: DataConfig, key: Key) -> Splits:
@@ -185,7 +125,7 @@ def load(config: DataConfig, key: Key) -> Splits:
 def _listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     """The root, and both splits with their labels checked."""
     root = Folder.at(config.root or default_root())
-    train, test = SOURCES[config.source](root)
+    train, test = listings(config.source, root)
     train.check()
     check_same_classes(train, test)
     test.check()
@@ -198,7 +138,7 @@ def signature(config: DataConfig) -> str:
     Sha256 over the files below the folders where the source looks; over the version of scikit-learn for `digits`.
     """
     root = Folder.at(config.root or default_root())
-    places = [root / name for name in _PLACES[config.source]] if config.source in _PLACES else [root]
+    places = [root / name for name in PLACES[config.source]] if config.source in PLACES else [root]
     found = sorted(line for place in places for line in _walk(place))
     return hashlib.sha256("\n".join([version("scikit-learn"), *found]).encode()).hexdigest()
 
