@@ -9,11 +9,13 @@ import foreign
 import pytest
 import torch
 import yaml
+from runs import CONFIG
 from safetensors.torch import load_file
 
 import raydd
 from raydd import config as configs
 from raydd import networks, pipeline
+from raydd.cli import main
 from raydd.errors import ArtefactError, ConfigError, DataError, UserError
 from raydd.exchange.export import export
 from raydd.methods.imported import fingerprint
@@ -89,6 +91,34 @@ def test_what_is_exported_comes_back(tmp_path: Path) -> None:
     assert torch.equal(
         SyntheticSet.load(Folder.at(tmp_path / "c" / "imported")).pixels(), SyntheticSet.load(own).pixels()
     )
+
+
+def test_a_distilled_set_leaves_by_pt_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    """The four commands of a user: run, export, import, run; the same seeds train the same students."""
+    config = {**CONFIG, "out": str(tmp_path / "a")}
+    longer = {**config["evaluate"]["recipe"], "epochs": 60}
+    config["evaluate"] = {**config["evaluate"], "num_students": 2, "baselines": [], "recipe": longer}
+    first, second, pt = tmp_path / "a.yaml", tmp_path / "b" / "import.yaml", tmp_path / "pt"
+    first.write_text(yaml.safe_dump(config))
+    space = ("--preprocess", "standardise", "--statistics", "computed", "--soft-labels", "logits")
+    came_back = ("--format", "pt", "--to", str(second.parent), "--config", str(first), *space)
+    for command in (
+        ["run", str(first), "--no-ray", "--quiet"],
+        ["export", str(tmp_path / "a"), "--format", "pt", "--to", str(pt)],
+        ["import", str(pt), *came_back],
+        ["run", str(second), "--no-ray", "--quiet"],
+    ):
+        assert main(command) == 0, command
+    ours, theirs = (
+        {
+            (row["labels"], row["student_seed"]): (row["test_accuracy"], row["learned_lr"])
+            for row in raydd.results(run).to_pylist()
+            if row["subject"] == subject
+        }
+        for run, subject in ((tmp_path / "a", "synthetic"), (tmp_path / "b", "imported"))
+    )
+    assert ours == theirs
+    assert len({accuracy for accuracy, _ in ours.values()}) == 4 and max(ours.values())[0] > 0.3
 
 
 def test_another_set_under_the_same_path_is_noticed(tmp_path: Path) -> None:
