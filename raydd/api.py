@@ -258,7 +258,7 @@ def evaluate(
         Trial(
             subject="synthetic",
             labels="hard" if synthetic.soft_labels is None else "stored",
-            network=network or NetworkConfig(),
+            network=(network or NetworkConfig()).sized(min(prepared.shape[1:])),
             recipe=chosen,
             student_seed=seed,
         )

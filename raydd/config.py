@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from raydd.compiling import CompileSetting
 from raydd.datasets import DataConfig
+from raydd.datasets.sides import shorter_side
 from raydd.errors import ConfigError, UserError
 from raydd.evaluation.trials import EvaluateConfig
 from raydd.experts import ExpertsConfig
@@ -23,14 +23,11 @@ from raydd.methods.matching import MatchingConfig
 from raydd.networks import NetworkConfig
 from raydd.progressive import StagesConfig, stage_methods, trajectory_epochs
 from raydd.ranking import RankingConfig
+from raydd.residence import check_files
 from raydd.storage import Folder
 from raydd.sweep import SweepConfig
+from raydd.switches import Switch
 from raydd.teacher import TeacherConfig, require_batch_norm
-
-
-def _switch(value: object) -> object:
-    """The words that YAML takes for booleans."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ class ClusterConfig:
     pack: int | Literal["auto"] = "auto"
     """Experts that one actor trains side by side as one stacked network. auto is 1 on a CPU; on a GPU it measures some
     steps of 1, 2, 4 and 8 and takes the fastest. Results agree to rounding."""
-    compile: Annotated[CompileSetting, BeforeValidator(_switch)] = "auto"
+    compile: Switch = "auto"
     """auto, on or off: whether the steps of training and of trajectory matching are compiled (`raydd.compiling`), which
     takes about 30 s each; auto does where ten times that is saved. Results agree to rounding."""
     kept_steps: int = 0
@@ -127,6 +124,7 @@ class RunConfig:
         for name, seed in seeds.items():
             if not -(2**63) <= seed < 2**63:
                 raise ConfigError(name, f"must fit into 64 bits, is {seed}")
+        check_files(self.data)
         if self.method.works_on == "trajectories" and self.network.norm == "batch":
             raise ConfigError(
                 "network.norm",
@@ -134,7 +132,6 @@ class RunConfig:
             )
         if self.method.works_on == "teacher":
             require_batch_norm(self.teacher_network)
-            self.ranking.check(self.data.source)
         if self.data.preprocess == "zca" and (self.method.works_on == "teacher" or self.method.name == "idc"):
             problem = "whitened images have no pixels to crop; this method takes standardise or none"
             raise ConfigError("data.preprocess", problem)
@@ -188,6 +185,23 @@ class RunConfig:
             paths = {name: Folder.at(path).uri for name, path in given.items() if path is not None}
             changed[part] = replace(config, **paths)
         return replace(self, **changed)
+
+    def sized(self) -> "RunConfig":
+        """The same with the depth of every network that goes by the size of the images, which is looked up.
+
+        Raises:
+            DataError: the dataset is not there, or not what it says.
+        """
+        networks = (self.network, self.teacher_network, *self.evaluate.networks)
+        if all(network.depth != "auto" for network in networks):
+            return self
+        side, teacher = shorter_side(self.data), self.teacher.network
+        return replace(
+            self,
+            network=self.network.sized(side),
+            teacher=replace(self.teacher, network=None if teacher is None else teacher.sized(side)),
+            evaluate=replace(self.evaluate, networks=tuple(each.sized(side) for each in self.evaluate.networks)),
+        )
 
     @property
     def matching(self) -> MatchingConfig:

@@ -113,10 +113,10 @@ class ConvNetSteps:
         first: torch.nn.Conv2d = next(m for m in network.module.modules() if isinstance(m, torch.nn.Conv2d))
         padding = int(first.padding[0])
         height, width = (side + 2 * padding - 2 for side in shape[1:])
-        shrunk = 2**config.depth
+        shrunk = 2**config.num_blocks
         if height % shrunk or width % shrunk:
             return None
-        return cls(network, config.depth, padding, (height // shrunk, width // shrunk))
+        return cls(network, config.num_blocks, padding, (height // shrunk, width // shrunk))
 
     @property
     def classes(self) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor
 from raydd.networks import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.real_training import real_training_identity
+from raydd.sampling import repeated
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.training import Recipe
 
@@ -79,14 +80,15 @@ class Selection:
             features: of the images of a class by their rows, int64 [N] to float [N, F] on the CPU.
             labels_N: int64, of all images.
             num_classes: K.
-            images_per_class: how many to choose; every class has as many.
+            images_per_class: how many to choose; a class with fewer has all of them chosen, then the same again.
         """
         chosen: dict[Coreset, list[Tensor]] = {name: [] for name in _CHOOSE}
         for label in range(num_classes):
             rows_N = (labels_N == label).nonzero().squeeze(1)
             features_NF = features(rows_N)
             for name, choose in _CHOOSE.items():
-                chosen[name].append(rows_N[choose(features_NF, images_per_class)])
+                places = choose(features_NF, min(images_per_class, len(rows_N)))
+                chosen[name].append(repeated(rows_N[places], images_per_class))
         return cls({name: torch.cat(parts) for name, parts in chosen.items()})
 
     def save(self, folder: Folder, key: str) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from raydd.networks import Network, NetworkConfig
+from raydd.pixels import Images
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.real_training import RealTraining, real_training_identity
@@ -110,8 +111,8 @@ class _Watch:
         self.counter = Counter.start(len(labels_N))
         self._labels_N = labels_N
 
-    def look(self, network: Network, images_NCHW: Tensor) -> str:
-        self.counter = self.counter.after(predict(network, images_NCHW).argmax(1) == self._labels_N)
+    def look(self, network: Network, images: Images) -> str:
+        self.counter = self.counter.after(predict(network, images).argmax(1) == self._labels_N)
         return f"{int(self.counter.count.sum())} times an image was forgotten"
 
     def state_dict(self) -> Mapping[str, Tensor]:

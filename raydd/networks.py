@@ -15,7 +15,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Final, Literal
 
@@ -34,8 +34,9 @@ class NetworkConfig:
     name: Literal["convnet", "resnet18", "vgg11", "alexnet", "lenet", "mlp"] = "convnet"
     width: int = 128
     """Channels of every block (convnet)."""
-    depth: int = 3
-    """Number of blocks, each of which halves the image (convnet)."""
+    depth: int | Literal["auto"] = 3
+    """Number of blocks, each of which halves the image (convnet). auto is the literature's choice by the size of the
+    images: 3 at 32 pixels, 4 at 64, 5 at 128, 6 at 224; 2 at the least."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation after each convolution (convnet, resnet18, vgg11)."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
@@ -45,8 +46,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Refuse sizes below 1, and a stem that no network has, with a ConfigError."""
         for field in ("width", "depth"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"network.{field}", f"must be at least 1, not {getattr(self, field)}")
+            if (value := getattr(self, field)) != "auto" and value < 1:
+                raise ConfigError(f"network.{field}", f"must be at least 1, not {value}")
         if self.stem != "auto" and self.name != "resnet18":
             raise ConfigError("network.stem", f"only resnet18 has a choice of stems, {self.name} takes auto")
 
@@ -57,6 +58,16 @@ class NetworkConfig:
             return f"convnet-d{self.depth}-w{self.width}-{self.norm}"
         stem = "" if self.stem == "auto" else f"-{self.stem}"
         return f"{self.name}-{self.norm}{stem}" if self.name in ("resnet18", "vgg11") else self.name
+
+    def sized(self, side: int) -> "NetworkConfig":
+        """The same with the depth that `auto` means for images whose shorter side has so many pixels."""
+        return replace(self, depth=max(2, round(math.log2(side)) - 2)) if self.depth == "auto" else self
+
+    @property
+    def num_blocks(self) -> int:
+        """The depth, which is known by now."""
+        assert self.depth != "auto"
+        return self.depth
 
     @property
     def has_batch_norm(self) -> bool:
@@ -145,7 +156,7 @@ def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
 
 
 def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
-    return _blocks(config, shape, ((config.width, nn.AvgPool2d(2)) for _ in range(config.depth)))
+    return _blocks(config, shape, ((config.width, nn.AvgPool2d(2)) for _ in range(config.num_blocks)))
 
 
 def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
@@ -277,9 +288,9 @@ def _num_features(body: nn.Module, shape: Shape) -> int:
 def _check_size(config: NetworkConfig, shape: Shape) -> None:
     side, size = min(shape[1:]) + 2 * _extra_padding(shape), f"{shape[1]}x{shape[2]}"
     if config.name == "convnet":
-        if side < 2**config.depth:
+        if side < 2**config.num_blocks:
             most = side.bit_length() - 1
-            problem = f"{config.depth} blocks pool an image of {size} to nothing; take at most {most}"
+            problem = f"{config.num_blocks} blocks pool an image of {size} to nothing; take at most {most}"
             raise ConfigError("network.depth", problem)
     elif config.stem == "imagenet" and side < _SMALLEST_IMAGENET_SIDE:
         problem = f"imagenet needs images of at least {_SMALLEST_IMAGENET_SIDE} pixels a side, not {size}; take small"

@@ -21,11 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from raydd.datasets import Undecoded, has_files
+from raydd.datasets import Undecoded
 from raydd.errors import ArtefactError, ConfigError, RunError
 from raydd.prepared import LabelledImages
 from raydd.progress import Progress
 from raydd.random import Key, permutation
+from raydd.sampling import repeated
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.teacher import Teacher
 from raydd.whitening import Preprocessing
@@ -50,20 +51,6 @@ class RankingConfig:
 
     store: str | None = None
     """Folder or URI where rankings lie that several runs share; by default a run keeps its own."""
-    streaming: Literal["auto", "on", "off"] = "auto"
-    """on: images are decoded from their files as they are scored, by Ray Data; off: they are read from the prepared
-    data in memory; auto: on where those would take more than half of the memory. Scores agree to rounding."""
-
-    def check(self, source: str) -> None:
-        """Raise a ConfigError where images are to be read from files that this `data.source` does not have."""
-        if self.streaming == "on" and not has_files(source):
-            raise ConfigError("ranking.streaming", f"the images of {source} are in no files; set it to auto or off")
-
-    def streams(self, source: str, data_bytes: int, memory_bytes: int) -> bool:
-        """Whether images are read from their files, given what the prepared data take and what there is."""
-        if self.streaming == "auto":
-            return has_files(source) and data_bytes > memory_bytes // 2
-        return self.streaming == "on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,18 +113,20 @@ class Ranking:
             case "medium":
                 return rows[scores.argsort(stable=True)][_from_the_middle(len(rows))]
 
-    def first(self, label: int, count: int, by: Order, key: Key) -> Tensor:
+    def first(self, label: int, count: int, by: Order, key: Key, repeat: bool = False) -> Tensor:
         """The `count` best rows of a class, int64 [count]; see `order`.
 
         Raises:
-            ConfigError: the class has fewer images.
+            ConfigError: the class has fewer images, and they are not to be repeated.
         """
         rows = self.order(label, by, key)
-        if len(rows) < count:
+        if len(rows) < (1 if repeat else count):
             raise ConfigError(
-                "method.images_per_class", f"{count} asked for, but class {label} has only {len(rows)} ranked images"
+                "method.images_per_class",
+                f"{count} asked for, but class {label} has only {len(rows)} ranked images; set method.repeat_images "
+                "to true to take them more than once",
             )
-        return rows[:count]
+        return repeated(rows, count)
 
 
 def _from_the_middle(n: int) -> Tensor:
@@ -205,9 +194,9 @@ class Parts:
 
 def score_part(teacher: Teacher, train: LabelledImages, parts: Parts, number: int) -> None:
     """Score the images of a part, from memory, and finish it."""
-    rows = parts.rows(number)
-    batches = zip(train.images[rows].split(BATCH), train.labels[rows].split(BATCH), strict=True)
-    parts.write(number, torch.cat([score(teacher, images, labels) for images, labels in batches]))
+    rows = torch.arange(len(train))[parts.rows(number)].split(BATCH)
+    batches = zip(train.images.batches(rows), rows, strict=True)
+    parts.write(number, torch.cat([score(teacher, images, train.labels[rows_B]) for images, rows_B in batches]))
 
 
 def rank_here(teacher: Teacher, train: LabelledImages, images: Undecoded, parts: Parts, progress: Progress) -> Ranking:
@@ -239,13 +228,8 @@ def missing_batches(images: Undecoded, parts: Parts) -> list[Batch]:
     return [{"index": batch.numpy(), "label": labels[batch].numpy()} for batch in rows]
 
 
-def decode_batch(batch: Batch, images: Undecoded, channels: int) -> Batch:
-    """Add `image`, uint8 [B, C, H, W], from the files."""
-    return {**batch, "image": images.decode(torch.tensor(batch["index"]), channels).numpy()}
-
-
 def score_batch(batch: Batch, teacher: Teacher, preprocessing: Preprocessing) -> Batch:
-    """The scores `p_true` of a decoded batch."""
+    """The scores `p_true` of a batch with its pixels, `image`, uint8 [B, C, H, W]."""
     images, labels = torch.tensor(batch["image"]), torch.tensor(batch["label"])
     p_B = score(teacher, preprocessing.forward(images.to(teacher.device)), labels)
     return {"index": batch["index"], "p_true": p_B.numpy()}

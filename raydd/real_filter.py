@@ -20,6 +20,7 @@ from raydd import networks
 from raydd.errors import ConfigError
 from raydd.forgetting import Scores
 from raydd.networks import NetworkConfig
+from raydd.pixels import Chosen
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.random import Key, uniform
 from raydd.storage import content_key
@@ -187,7 +188,7 @@ def stage_mask(
     return ensemble_mask(correct_EN, config.keep, key.child("filter", stage), config.drops_unknown)
 
 
-def restricted(data: PreparedData, mask_N: Tensor, images_per_class: int, stage: int) -> PreparedData:
+def restricted(data: PreparedData, mask_N: Tensor, least_per_class: int, stage: int) -> PreparedData:
     """The data with the training images of the mask alone; test and validation images stay.
 
     The fingerprint becomes another, so that nothing made from the one is taken for the other; where the mask leaves
@@ -196,26 +197,26 @@ def restricted(data: PreparedData, mask_N: Tensor, images_per_class: int, stage:
     Args:
         data: the whole real data.
         mask_N: bool [N]
-        images_per_class: the stage's new synthetic images.
+        least_per_class: real images that the stage needs of every class.
         stage: its number, for the message.
 
     Raises:
-        ConfigError: a class keeps fewer real images than it is to have synthetic ones.
+        ConfigError: a class keeps fewer.
     """
     if mask_N.all():
         return data
     kept_K = data.train.labels[mask_N].bincount(minlength=data.num_classes)
     least = int(kept_K.argmin())
-    if kept_K[least] < images_per_class:
+    if kept_K[least] < least_per_class:
         raise ConfigError(
             "stages.filter",
             f"class {data.class_names[least]} keeps {kept_K[least]} real images in stage {stage}, fewer than the "
-            f"{images_per_class} that are distilled from them: take another window, a lower least or a larger keep, "
+            f"{least_per_class} that are distilled from: take another window, a lower least or a larger keep, "
             "fewer stages, or a smaller images_per_class",
         )
     mask_digest = hashlib.sha256(np.packbits(mask_N.numpy()).tobytes()).hexdigest()
     return replace(
         data,
         fingerprint=content_key({"fingerprint": data.fingerprint, "mask": mask_digest}),
-        train=LabelledImages(data.train.images[mask_N], data.train.labels[mask_N]),
+        train=LabelledImages(Chosen(data.train.images, mask_N.nonzero().squeeze(1)), data.train.labels[mask_N]),
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from raydd import networks, random
 from raydd.checkpoints import Checkpoints, Row
 from raydd.networks import Network, NetworkConfig
+from raydd.pixels import Images
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
@@ -22,7 +23,7 @@ from raydd.training import Recipe, Training
 class Watcher(Protocol):
     """Who looks at the network after every epoch; a broken training leaves it as it was then."""
 
-    def look(self, network: Network, images_NCHW: Tensor) -> str:
+    def look(self, network: Network, images: Images) -> str:
         """Look at the network and the images that it learns, and say in a few words what there is to see."""
 
     def state_dict(self) -> Mapping[str, Tensor]:

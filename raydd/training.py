@@ -4,7 +4,8 @@ Letters: N images, B batch, K classes, C H W.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any, Final, Literal
@@ -13,13 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raydd import compiling, cutmix, global_norm, gsam, optimizers, random
+from raydd import compiling, cutmix, global_norm, gsam, optimizers
 from raydd.augment import augmentation
 from raydd.batches import Batch, measure
+from raydd.cutmix import Mix
 from raydd.errors import ConfigError, RunError
 from raydd.optimizers import Schedule
 from raydd.packing import Pack
+from raydd.pixels import Images, as_images
 from raydd.random import Key
+from raydd.sampling import Sampling, epoch_order
 from raydd.views import ViewsConfig
 from raydd.workers import all_reduce_sum, shard
 
@@ -69,6 +73,9 @@ class Recipe:
     cutmix: float = 0.0
     """[mix_p] the part of the batches that are mixed by CutMix, one box for the whole batch [beta: 1]; IDC: 0.5. The
     accuracy of training counts an image's own label, however much of it is left."""
+    sampling: Sampling = "uniform"
+    """Which images an epoch goes through. uniform: each once. class_balanced: as many in all, but equally many of every
+    class: those of small classes several times, and of large ones others in every epoch."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -133,7 +140,7 @@ class Recipe:
         return self.epochs * math.ceil(num_images / self.batch_size)
 
 
-_LATER: Final = ("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views", "cutmix")
+_LATER: Final = ("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views", "cutmix", "sampling")
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,25 @@ class EpochResult:
 
     loss: float
     accuracy: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one network is shown in one step, by this worker."""
+
+    key: Key
+    """Of the network's draws."""
+    own: Tensor
+    """int64 [b]: the rows that it is trained on."""
+    size: int
+    """B, of all workers together."""
+    mixed: tuple[Mix, Tensor] | None = None
+    """Where boxes are pasted: which, and int64 [b], the rows that they are from."""
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 [b], or [2 b] where boxes are pasted: whose images are looked at."""
+        return self.own if self.mixed is None else torch.cat([self.own, self.mixed[1]])
 
 
 class Training:
@@ -153,7 +179,7 @@ class Training:
     def __init__(
         self,
         modules: Sequence[nn.Module],
-        images_NCHW: Tensor,
+        images: Images | Tensor,
         targets: Tensor,
         recipe: Recipe,
         keys: Sequence[Key],
@@ -167,7 +193,8 @@ class Training:
 
         Args:
             modules: E networks of one architecture, on the device to train on; several are trained as one `Pack`.
-            images_NCHW: the images in network space; may be memory-mapped. Another device gets one copy of them.
+            images: N images; a tensor is in network space, and may be memory-mapped. Another device gets one copy of
+                those that are resident; those that are not are asked for an epoch ahead, batch by batch.
             targets: class indices int64 [N], or label logits [N, K] for soft cross entropy.
             recipe: optimiser, batches, schedule and augmentation.
             keys: of each network's draws.
@@ -187,7 +214,7 @@ class Training:
             raise ConfigError("lr", "this set has learned no step size: give the recipe one")
         device = next(modules[0].parameters()).device
         self.modules = tuple(modules)
-        self.images = images_NCHW.to(device) if views is None else images_NCHW
+        self.images = as_images(images) if views is not None else as_images(images).to(device)
         self.targets = targets.to(device)
         self.recipe = recipe
         self.keys = tuple(keys)
@@ -215,14 +242,12 @@ class Training:
             RunError: a loss is not finite any more.
         """
         self._follow_schedule(epoch)
-        device, num_images = self.targets.device, len(self.targets)
-        orders = [random.permutation(key.child("order", epoch), num_images, device) for key in self.keys]
-        batches = zip(*(order.split(self.recipe.batch_size) for order in orders), strict=True)
-        sums = torch.zeros(2, len(self.modules), device=device)
+        num_images = len(self.targets)
+        sums = torch.zeros(2, len(self.modules), device=self.targets.device)
         self._network.train()
-        for step, rows in enumerate(batches):
-            pairs = zip(rows, self.keys, strict=True)
-            sums += self._step(Batch.stacked([self._batch(epoch, step, own, key) for own, key in pairs]))
+        with closing(self._batches(epoch)) as batches:
+            for batch in batches:
+                sums += self._step(batch)
         if self._workers > 1:
             all_reduce_sum(sums)
         if isinstance(self._network, Pack):
@@ -255,26 +280,49 @@ class Training:
         slots = {name: torch.stack([state[name] for state in states]) for name in names}
         optimizers.load_slots(self._optimizer, self._network.parameters(), slots)
 
-    def _batch(self, epoch: int, step: int, rows_B: Tensor, key: Key) -> Batch:
-        """What a network's own rows int64 [B] are trained on, or this worker's share of it."""
-        size, own = len(rows_B), self._share(rows_B)
+    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
+        """What each step of an epoch is on, or this worker's share of it; images are asked for ahead."""
+        parts = self._parts(epoch)
         if self._views is not None:
-            return Batch(*self._views(key.child("views"), epoch, own), size)
-        augment, targets = key.child("augment", epoch, step), self.targets[own]
-        if not self.recipe.cutmix:
-            return Batch(self._augmented(augment, own), targets, size)
-        mix = cutmix.draw(key.child("cutmix", epoch, step), self.recipe.cutmix, size, *self.images.shape[2:])
+            for step in parts:
+                yield Batch.stacked([Batch(*self._views(p.key.child("views"), epoch, p.own), p.size) for p in step])
+            return
+        images = self.images.batches([part.rows for step in parts for part in step])
+        for number, step in enumerate(parts):
+            yield Batch.stacked([self._batch(part, next(images), epoch, number) for part in step])
+
+    def _parts(self, epoch: int) -> list[list[_Part]]:
+        """For each step of an epoch what each network is shown."""
+        device, sampling = self.targets.device, self.recipe.sampling
+        orders = [epoch_order(key.child("order", epoch), self.targets, sampling, device) for key in self.keys]
+        steps = zip(*(order.split(self.recipe.batch_size) for order in orders), strict=True)
+        return [
+            [self._part(epoch, number, rows_B, key) for rows_B, key in zip(step, self.keys, strict=True)]
+            for number, step in enumerate(steps)
+        ]
+
+    def _part(self, epoch: int, step: int, rows_B: Tensor, key: Key) -> _Part:
+        size, own, mix = len(rows_B), self._share(rows_B), None
+        if self.recipe.cutmix:
+            mix = cutmix.draw(key.child("cutmix", epoch, step), self.recipe.cutmix, size, *self.images.shape[2:])
         if mix is None:
-            return Batch(self._augmented(augment, own), targets, size, (targets, self.images.new_tensor(1.0)))
-        other = self._share(rows_B[mix.partners.to(rows_B.device)])
-        images = mix.paste(*self._augmented(augment, torch.cat([own, other])).chunk(2))
-        return Batch(images, targets, size, (self.targets[other], self.images.new_tensor(mix.kept)))
+            return _Part(key, own, size)
+        return _Part(key, own, size, (mix, self._share(rows_B[mix.partners.to(rows_B.device)])))
 
     def _share(self, rows_B: Tensor) -> Tensor:
         return shard(rows_B) if self._workers > 1 else rows_B
 
-    def _augmented(self, key: Key, rows: Tensor) -> Tensor:
-        return self._augmentation.draw(key, rows)(self.images[rows])
+    def _batch(self, part: _Part, images: Tensor, epoch: int, step: int) -> Batch:
+        """What a network is trained on, from the images of its rows."""
+        images = self._augmentation.draw(part.key.child("augment", epoch, step), part.rows)(images)
+        targets = self.targets[part.own]
+        if part.mixed is None:
+            mixed = (targets, images.new_tensor(1.0)) if self.recipe.cutmix else ()
+            return Batch(images, targets, part.size, mixed)
+        mix, other = part.mixed
+        return Batch(
+            mix.paste(*images.chunk(2)), targets, part.size, (self.targets[other], images.new_tensor(mix.kept))
+        )
 
     def _step(self, batch: Batch) -> Tensor:
         """One update of every network; returns summed losses and numbers correct [2, E]."""
@@ -320,11 +368,11 @@ def _compiled_measure() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def predict(module: nn.Module, images_NCHW: Tensor, batch_size: int = 256) -> Tensor:
+def predict(module: nn.Module, images: Images | Tensor, batch_size: int = 256) -> Tensor:
     """Logits float32 [N, K] of un-augmented images, in evaluation mode, on the CPU."""
     device = next(module.parameters()).device
     module.eval()
-    return torch.cat([module(batch.to(device)).float().cpu() for batch in images_NCHW.split(batch_size)])
+    return torch.cat([module(batch.to(device)).float().cpu() for batch in images.split(batch_size)])
 
 
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:

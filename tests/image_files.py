@@ -1,12 +1,15 @@
 """Image datasets on disk, small ones in the layouts of the large."""
 
+import hashlib
 import io
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -60,6 +63,29 @@ def write_parquet(
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=2)
+
+
+def as_stored(root: Path, images: dict[str, Image.Image | bytes]) -> Splits:
+    """The images of a small folder, named split/class/file, at the sizes in which they are: by way of Parquet files."""
+    classes = sorted({name.split("/")[1] for name in images})
+    for split in ("train", "test"):
+        names = sorted(name for name in images if name.startswith(f"{split}/"))
+        files = [image if isinstance(image, bytes) else encoded(image) for image in map(images.__getitem__, names)]
+        labels = [classes.index(name.split("/")[1]) for name in names]
+        write_parquet(root / f"{split}.parquet", labels, classes, files)
+    return load_from("parquet", root)
+
+
+def md5(path: Path) -> str:
+    """What a reader checks a file by."""
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_idx(path: Path, values: npt.NDArray[np.uint8]) -> None:
+    """A file in the layout of MNIST: zero, zero, 8 for bytes, the number of dimensions, their sizes, the values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.tobytes())
 
 
 def write_folders(root: Path, images: dict[str, Image.Image | bytes]) -> None:

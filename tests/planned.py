@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from raydd.config import RunConfig
+from raydd.pixels import Resident
 from raydd.plan import DataFacts, Step, make_plan
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.whitening import Identity, Preprocessing
@@ -34,10 +35,11 @@ def counted() -> Iterator[FlopCounterMode]:
 
 def random_data(num_train: int = 50, num_test: int = 20, side: int = 16, preprocessing: Preprocessing | None = None):
     def images(count: int) -> LabelledImages:
-        return LabelledImages(torch.randn(count, 3, side, side), torch.arange(count) % K)
+        pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+        return LabelledImages(Resident.of(pixels, seen), torch.arange(count) % K)
 
-    names = tuple(f"class {k}" for k in range(K))
-    return PreparedData("random", names, "f" * 64, preprocessing or Identity(), images(num_train), images(num_test))
+    seen, names = preprocessing or Identity(), tuple(f"class {k}" for k in range(K))
+    return PreparedData("random", names, "f" * 64, seen, images(num_train), images(num_test))
 
 
 def facts_of(data: PreparedData) -> DataFacts:

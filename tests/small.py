@@ -121,6 +121,7 @@ def picture_run(method: str, preprocess: str, validation_fraction: float) -> Sma
     common = CONFIG["method"] if method == "datm" else COMMON
     changes = {
         "data": {"source": "imagefolder", "root": str(image_folder(folder / "pictures")), "preprocess": preprocess},
+        "data.image_size": 16,
         "data.validation_fraction": validation_fraction,
         "experts.training.lr": 0.05,
         "method": {**common, "name": method, "image_lr": 0.1},

@@ -99,7 +99,7 @@ MISTAKES = {
     "student too deep": ({"evaluate.networks": [{"depth": 4}]}, "evaluate.networks.0.depth: 4 blocks", "at most 3"),
     "wide student": ({"evaluate.networks": [{"width": 0}]}, "evaluate.networks.0.width: must be at least 1"),
     "more workers than one process is": ({"cluster.num_workers": 2}, "cluster.num_workers: 2", "--no-ray"),
-    "unknown source": ({"data.source": "mnist"}, "data.source: 'mnist' is not one of digits, cifar10"),
+    "unknown source": ({"data.source": "emnist"}, "data.source: 'emnist' is not one of digits, cifar10"),
     "no data": ({"data.source": "imagefolder", "data.root": "/nowhere"}, "/nowhere/train", "data.root must hold"),
     "unknown store": ({"experts.store": "ftp://host/experts"}, "ftp://host", "s3://"),
 }
@@ -349,7 +349,7 @@ def test_another_method_would_replace_what_is_finished(done: SmallRun, tmp_path:
 
 def test_other_images_would_replace_what_is_finished(tmp_path: Path, capsys: Captured) -> None:
     root = image_folder(tmp_path / "data", 4, 2)
-    run = small_run(tmp_path, {"data.source": "imagefolder", "data.root": str(root)})
+    run = small_run(tmp_path, {"data.source": "imagefolder", "data.root": str(root), "data.image_size": 16})
     assert run.does("experts") == 0
     Image.new("RGB", (16, 16)).save(root / "train" / "rows" / "000.png")
     require_refusal(tmp_path, capsys, lambda: run.does("run"), f"{run.out}/experts: made from other data files")

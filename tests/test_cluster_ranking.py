@@ -51,10 +51,9 @@ def run_of(folder: Path, streaming: str = "auto", **data: Any) -> Run:
     network = {"width": 8, "depth": 2, "norm": "batch"}
     training = {"epochs": 1, "lr": 0.05, "momentum": 0.9, "batch_size": 64, "augmentation": "none"}
     config = {
-        "data": data,
+        "data": {"streaming": streaming, **data},
         "network": {"width": 8, "depth": 2},
         "teacher": {"network": network, "training": training},
-        "ranking": {"streaming": streaming},
     }
     return Run(configs.from_mapping(config), Folder.at(folder))
 
@@ -128,8 +127,7 @@ def killed_when_seen(title: str) -> Iterator[list[int]]:
 def test_both_ways_make_what_one_process_makes_though_an_actor_is_killed(
     undisturbed: Path, pictures: Path, tmp_path: Path, streaming: str, title: str
 ) -> None:
-    shutil.copytree(undisturbed, tmp_path / "run", ignore=shutil.ignore_patterns("ranking"))
-    run = run_of(tmp_path / "run", streaming, source="imagefolder", root=str(pictures), image_size=12)
+    run = taught(run_of(tmp_path / "run", streaming, source="imagefolder", root=str(pictures), image_size=12))
     with killed_when_seen(title) as killed:
         found = ranked(run)
     assert killed

@@ -114,7 +114,7 @@ def test_steps_are_the_plain_loops(config: CondensationConfig, start: str) -> No
     new = list(method.result().images.double().split(2))
     images, velocity = [*held, *new], [torch.zeros_like(x) for x in (*held, *new)]
     lrs = [begin.frozen_lr_scale * config.image_lr] * 3 + [config.image_lr] * 3
-    real = by_class(data.train.images, data.train.labels)
+    real = by_class(data.train.images[:], data.train.labels)
     for iteration in range(2):
         flat = FlatNetwork(drawn_network(task(), KEY, iteration, begin))
         step = reference_step(config, flat, iteration, lrs)
@@ -211,12 +211,12 @@ def test_real_images_of_a_class_none_twice() -> None:
     real, data = RealImages(tiny.data(), CPU, torch.float32), tiny.data().train
     for count, size in ((5, 5), (99, 12)):
         found = real.draw(KEY, 1, count)
-        rows = [int((data.images == image).flatten(1).all(1).nonzero()) for image in found]
+        rows = [int((data.images[:] == image).flatten(1).all(1).nonzero()) for image in found]
         assert len(set(rows)) == len(rows) == size and set(data.labels[rows].tolist()) == {1}
     assert not torch.equal(real.draw(KEY, 1, 5), real.draw(KEY.child(0), 1, 5))
     assert torch.equal(real.draw_all(KEY, 4)[4:8], real.draw(KEY, 1, 4))
     images, labels = real.draw_any(KEY, 20)
-    rows = [int((data.images == image).flatten(1).all(1).nonzero()) for image in images]
+    rows = [int((data.images[:] == image).flatten(1).all(1).nonzero()) for image in images]
     assert len(set(rows)) == 20 and torch.equal(data.labels[rows], labels)
     assert len(real.draw_any(KEY, 99)[1]) == 36
 
@@ -391,7 +391,7 @@ def test_continuation_with_earlier_images_learned_on(config: CondensationConfig)
 
 def test_settled_batch_norms_make_images_independent() -> None:
     network = drawn_network(task(BATCH_NORM), KEY, 0)
-    images = tiny.data().train.images.double()
+    images = tiny.data().train.images[:].double()
     settle_batch_norms(network, images)
     wanted = nn.BatchNorm2d(4).double()
     wanted(network.body[0].conv(images))
@@ -406,7 +406,7 @@ def test_settled_batch_norms_make_images_independent() -> None:
 
 def test_dm_embeds_all_classes_together_under_batch_norm() -> None:
     network, data = drawn_network(task(BATCH_NORM), KEY, 0), tiny.data().train
-    real, learned = by_class(data.images, data.labels), list(tiny.randn(3, 3, 2, 1, 8, 8).unbind())
+    real, learned = by_class(data.images[:], data.labels), list(tiny.randn(3, 3, 2, 1, 8, 8).unbind())
     held = by_class(earlier().images, earlier().labels)
     held[0] = torch.cat([held[0], held[0]])
 

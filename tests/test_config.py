@@ -219,3 +219,19 @@ def test_first_difference() -> None:
     assert first_difference(before["network"], after["network"], "network") == ("network.width", 128, 8)
     assert first_difference({"a": 1}, {"a": 1, "b": None}) is None
     assert first_difference({"a": 1}, {"a": 1, "b": 2}) == ("b", None, 2)
+
+
+def test_depths_follow_the_size_of_the_images() -> None:
+    auto = {"depth": "auto", "norm": "batch"}
+    values = {
+        "data": {"source": "digits", "image_size": 64},
+        "network": {"depth": "auto"},
+        "teacher": {"network": auto},
+        "evaluate": {"networks": [auto, {"depth": 1}]},
+    }
+    sized = from_mapping(values).sized()
+    assert (sized.network.depth, sized.teacher_network.depth) == (4, 4)
+    assert [network.depth for network in sized.evaluate.networks] == [4, 1]
+    assert sized.sized() is sized
+    values["data"] = {"source": "digits"}
+    assert from_mapping(values).sized().network.depth == 2

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from small import SmallRun, image_folder, raydd, state
+from small import SmallRun, raydd, state
 
 import raydd as package
 from raydd import config as configs
@@ -233,7 +233,7 @@ def test_runs_share_a_teacher(tmp_path: Path) -> None:
     [
         ({}, "experts", ["method.name", "delt", "teacher"]),
         ({"method": METHODS["rded"]}, "run", []),
-        ({"ranking": {"streaming": "on"}}, "run", ["ranking.streaming"]),
+        ({"data": {"streaming": "on"}}, "run", ["data.streaming"]),
         ({"network": {"norm": "instance"}}, "run", ["teacher.network", "batch norm"]),
         ({"evaluate": {"recipe": {"epochs": 3}}}, "run", ["evaluate.recipe.views"]),
         ({"data": {"preprocess": "zca"}}, "run", ["data.preprocess"]),
@@ -250,15 +250,6 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     printed = capsys.readouterr().err
     assert all(word in printed for word in words), printed
     assert run.out.exists() == (not words)
-
-
-def test_streaming_needs_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = image_folder(tmp_path / "pictures")
-    data = {"source": "imagefolder", "root": str(pictures), "train_limit_per_class": None}
-    run = small(tmp_path, data=data, ranking={"streaming": "on"})
-    assert run.does("run") == 2
-    assert "ranking.streaming: Ray Data needs Ray" in capsys.readouterr().err
-    assert not run.out.exists()
 
 
 def test_views_are_for_sets_that_a_teacher_labels() -> None:

@@ -381,7 +381,7 @@ def test_refuses_what_cannot_run(field: str, change: dict[str, Any]) -> None:
 
 
 def test_refuses_what_has_no_pixels_or_no_convolutions() -> None:
-    images = tiny.data().train.images.mul(50).clamp(0, 255).to(torch.uint8)
+    images = tiny.data().train.images[:].mul(50).clamp(0, 255).to(torch.uint8)
     whitened = replace(task(), data=replace(tiny.data(), preprocessing=fit_zca(images)))
     with pytest.raises(ConfigError, match=r"^data\.preprocess: "):
         IDC.build(whitened, Start(), KEY)

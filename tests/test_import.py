@@ -227,12 +227,12 @@ def test_standardised_images_are_not_plain_pixels() -> None:
     from raydd.whitening import Identity
 
     data = foreign.pictures()
-    real = LabelledImages(data.preprocessing.inverse(data.train.images), data.train.labels)
+    real = LabelledImages(data.preprocessing.inverse(data.train.images[:]), data.train.labels)
     plain = PreparedData("plain", data.class_names, "0" * 64, Identity(), train=real, test=real)
     with pytest.raises(DataError, match="look like standardised images: say --preprocess standardise"):
         value_space.check(foreign.images(data), plain, "images")
-    numbers = value_space.check(real.images, plain, "images")
-    flat = real.images.double().transpose(0, 1).flatten(1)
+    numbers = value_space.check(real.images[:], plain, "images")
+    flat = real.images[:].double().transpose(0, 1).flatten(1)
     assert numbers["mean"] == pytest.approx(flat.mean(1).tolist()) == numbers["data_mean"]
     assert numbers["std"] == pytest.approx(flat.std(1, correction=0).tolist())
 

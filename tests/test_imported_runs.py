@@ -304,7 +304,7 @@ def test_a_teacher_is_taken_over_once_its_class_order_is_said(tmp_path: Path) ->
     module = networks.build(network, data.shape, 10)
     optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
     for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(module(data.train.images), data.train.labels)
+        loss = torch.nn.functional.cross_entropy(module(data.train.images[:]), data.train.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -160,6 +160,13 @@ def test_in_log_space_the_step_size_stays_positive_where_it_would_not() -> None:
     assert row["rollbacks"] == 0 and row["learned_lr"] == pytest.approx(math.exp(-2))
 
 
+@pytest.mark.parametrize(("synthetic_steps", "wanted"), [(3, 0.03), (10, 0.03), (20, 0.015), (40, 0.0075)])
+def test_the_first_step_size_may_follow_the_experts(synthetic_steps: int, wanted: float) -> None:
+    """Their step size is 0.03; 36 images in batches of 8 are 5 steps an epoch, a segment two epochs."""
+    state = build(replace(MTT, synthetic_lr_init="auto", synthetic_steps=synthetic_steps)).state_dict()
+    assert float(state["lr"]) == pytest.approx(wanted, rel=1e-12)
+
+
 @pytest.mark.parametrize("decay", [0.9, 0.0])
 def test_moving_average_of_the_images(decay: float) -> None:
     method = build(replace(FTD, ema_decay=decay))
@@ -248,7 +255,7 @@ def order(label: int, key: Key = KEY) -> list[int]:
 
 @pytest.mark.parametrize("images_per_class", [1, 4, 8])
 def test_correctly_predicted_images(images_per_class: int) -> None:
-    images = task().data.train.images.double()
+    images = task().data.train.images[:].double()
     wanted = [
         row
         for label in range(len(CLASSES))
@@ -259,14 +266,14 @@ def test_correctly_predicted_images(images_per_class: int) -> None:
 
 def test_correctly_predicted_images_of_several_experts() -> None:
     """The case above in which expert 0 alone does not suffice, or the test would say nothing about it."""
-    images = task().data.train.images.double()
+    images = task().data.train.images[:].double()
     with pytest.raises(LookupError):
         for label in range(len(CLASSES)):
             matching.select_correct(tiny.network, last_params()[:1], images, order(label), label, 8)
 
 
 def test_masked_mean_logits() -> None:
-    images, labels = task().data.test.images, task().data.test.labels
+    images, labels = task().data.test.images[:], task().data.test.labels
     wanted = torch.stack(matching.masked_mean(tiny.network, last_params(), images.double(), labels.tolist()))
     torch.testing.assert_close(masked_mean_logits(task(), images, labels).double(), wanted, rtol=1e-5, atol=1e-5)
     knowing = sum(tiny.network(theta, images.double()).argmax(1) == labels for theta in last_params())
@@ -284,7 +291,7 @@ def test_datm_starts_at_correctly_predicted_images_and_mean_logits() -> None:
 
 
 def test_soft_labels_of_a_single_expert() -> None:
-    images, labels = task().data.test.images, task().data.test.labels
+    images, labels = task().data.test.images[:], task().data.test.labels
     wanted = tiny.network(last_params()[0], images.double())
     torch.testing.assert_close(single_expert_logits(task(), images).double(), wanted, rtol=1e-5, atol=1e-5)
     assert (wanted.argmax(1) != labels).any()  # right or not
@@ -295,7 +302,7 @@ def test_soft_labels_of_a_single_expert() -> None:
 
 def test_images_and_labels_of_experts_at_an_earlier_epoch() -> None:
     result, data = build(replace(DATM, label_epoch=2)).result(), task().data
-    store, images = task().require_trajectories(), data.train.images.double()
+    store, images = task().require_trajectories(), data.train.images[:].double()
     experts = [store.params(expert, 2).double() for expert in range(EXPERTS.count)]
     key = KEY.child("init")
     rows = [

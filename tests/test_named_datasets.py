@@ -288,6 +288,9 @@ def test_imagenet_needs_a_size() -> None:
         ("cifar10", {}, DataFacts(50_000, 10_000, (3, 32, 32), 10, published=True)),
         ("cifar100", {}, DataFacts(50_000, 10_000, (3, 32, 32), 100, published=True)),
         ("tiny-imagenet", {}, DataFacts(100_000, 10_000, (3, 64, 64), 200, published=True)),
+        ("svhn", {}, DataFacts(73_257, 26_032, (3, 32, 32), 10, published=True)),
+        ("mnist", {"image_size": 32}, DataFacts(60_000, 10_000, (1, 32, 32), 10, published=True)),
+        ("fashion-mnist", {}, DataFacts(60_000, 10_000, (1, 28, 28), 10, published=True)),
         ("imagenet", {"image_size": 64}, DataFacts(1_281_167, 50_000, (3, 64, 64), 1_000, published=True)),
         (
             "cifar10",
@@ -296,6 +299,7 @@ def test_imagenet_needs_a_size() -> None:
         ),
         ("digits", {}, None),
         ("imagefolder", {}, None),
+        ("huggingface:user/set", {}, None),
     ],
 )
 def test_size_of_a_dataset_that_is_not_there(
@@ -321,11 +325,24 @@ def test_published_size_of_cifar10() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "mean"),
-    [("cifar10", 0.4914), ("cifar100", 0.4914), ("tiny-imagenet", 0.485)],  # CIFAR-100: the papers' code, wrongly
+    ("source", "channels", "mean", "std"),
+    [
+        ("cifar10", 3, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+        ("cifar100", 3, [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),  # the papers' code, wrongly
+        ("svhn", 3, [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]),
+        ("mnist", 1, [0.1307], [0.3081]),
+        ("fashion-mnist", 1, [0.2861], [0.3530]),
+        ("fashion-mnist", 3, [0.2861] * 3, [0.3530] * 3),
+        ("tiny-imagenet", 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ("imagenet:imagenet-10", 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ("medmnist:pathmnist:64", 3, [0.5] * 3, [0.5] * 3),
+        ("medmnist:octmnist", 1, [0.5], [0.5]),
+        ("huggingface:user/set", 3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ],
 )
-def test_literature_statistics(source: str, mean: float) -> None:
-    assert float(literature_constants(source, 3).mean_C[0]) == mean
+def test_literature_statistics(source: str, channels: int, mean: list[float], std: list[float]) -> None:
+    found = literature_constants(source, channels)
+    assert found.describe() == {"name": "standardise", "mean": mean, "std": std}
 
 
 @pytest.mark.parametrize(

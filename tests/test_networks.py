@@ -333,3 +333,13 @@ def test_which_networks_have_batch_norm(config: NetworkConfig) -> None:
     layers = build(config, (3, 32, 32), 10).modules()
     assert config.has_batch_norm is any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     assert not NetworkConfig(name="mlp", norm="batch").has_batch_norm
+
+
+@pytest.mark.parametrize(
+    ("side", "depth"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (112, 5), (128, 5), (224, 6), (256, 6)]
+)
+def test_auto_is_the_literatures_depth(side: int, depth: int) -> None:
+    auto = NetworkConfig(depth="auto", width=4)
+    assert auto.sized(side) == NetworkConfig(depth=depth, width=4)
+    assert NetworkConfig(depth=1).sized(side).depth == 1
+    assert len(build(auto.sized(side), (3, side, side), 2).body) == depth

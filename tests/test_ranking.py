@@ -20,9 +20,7 @@ from raydd.ranking import (
     Order,
     Parts,
     Ranking,
-    RankingConfig,
     collect,
-    decode_batch,
     merge,
     missing_batches,
     rank_here,
@@ -209,7 +207,9 @@ def test_batches_from_files_give_the_same_scores_in_any_order_and_after_a_break(
     def scored(limit: int, seed: int) -> Any:
         batches = missing_batches(images, parts)
         for place in np.random.default_rng(seed).permutation(len(batches))[:limit]:
-            yield score_batch(decode_batch(batches[place], images, channels=1), teacher, data.preprocessing)
+            batch = batches[place]
+            pixels = images.decode(torch.tensor(batch["index"]), channels=1).numpy()
+            yield score_batch({**batch, "image": pixels}, teacher, data.preprocessing)
 
     assert [len(batch["index"]) for batch in missing_batches(images, parts)] == [256, 256, 256, 256, 256, 221]
     collect(parts, scored(limit=5, seed=0), NoProgress())
@@ -219,29 +219,3 @@ def test_batches_from_files_give_the_same_scores_in_any_order_and_after_a_break(
     collect(parts, scored(limit=6, seed=1), NoProgress())
     found = merge(images, parts)
     assert torch.equal(found.p_true, wanted.p_true)
-
-
-# config
-
-
-def test_images_that_are_in_no_files_are_not_read_from_files() -> None:
-    RankingConfig(streaming="on").check("imagefolder")
-    RankingConfig().check("digits")
-    with pytest.raises(ConfigError, match=r"^ranking.streaming: the images of digits are in no files"):
-        RankingConfig(streaming="on").check("digits")
-
-
-@pytest.mark.parametrize(
-    ("streaming", "source", "data_bytes", "streams"),
-    [
-        ("auto", "imagefolder", 51, True),
-        ("auto", "imagefolder", 50, False),
-        ("auto", "digits", 51, False),
-        ("on", "imagefolder", 1, True),
-        ("off", "imagefolder", 99, False),
-    ],
-)
-def test_files_are_read_where_the_data_take_half_of_the_memory(
-    streaming: Any, source: str, data_bytes: int, streams: bool
-) -> None:
-    assert RankingConfig(streaming=streaming).streams(source, data_bytes, memory_bytes=100) is streams

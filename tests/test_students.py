@@ -123,7 +123,7 @@ def test_records_have_calibration_and_the_worst_class() -> None:
         assert student.state is not None and student.record.class_accuracy is not None
         network = networks.build(TRIALS[0].network, data.shape, data.num_classes)
         network.load_state_dict({n.removeprefix("module."): t for n, t in student.state.items() if "module." in n})
-        logits = network.eval()(data.test.images).detach().double().numpy()
+        logits = network.eval()(data.test.images[:]).detach().double().numpy()
         found, labels = student.record.metrics, data.test.labels.tolist()
         assert found["ece"] == pytest.approx(reference.calibration_error(logits, labels), abs=1e-6)
         assert found["nll"] == pytest.approx(log_loss(labels, reference.probabilities(logits)), abs=1e-6)

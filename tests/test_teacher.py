@@ -125,7 +125,7 @@ def test_what_is_on_the_card(made: Teacher) -> None:
 
 
 def test_a_teacher_is_frozen_and_gives_logits(made: Teacher) -> None:
-    images, before = tiny.data().test.images, copy.deepcopy(made.module)
+    images, before = tiny.data().test.images[:], copy.deepcopy(made.module)
     assert not made.module.training and not any(p.requires_grad for p in made.module.parameters())
     assert torch.equal(made.logits(images), before.eval()(images).detach()) and same(made.module, before)
     assert made.device == CPU
@@ -322,7 +322,7 @@ def test_parameters_of_torchvision_are_a_teacher(nested: bool, tmp_path: Path) -
     network = NetworkConfig(name="resnet18", norm="batch", stem="imagenet")
     config = TeacherConfig(weights=str(tmp_path / "theirs.pth"), seed=1)
     found, data = from_weights(config, network, colours(), CPU), colours()
-    assert torch.equal(found.logits(data.test.images), theirs.eval()(data.test.images).detach())
+    assert torch.equal(found.logits(data.test.images), theirs.eval()(data.test.images[:]).detach())
     assert found.card.train_accuracy is None and found.card.seed is None and len(found.card.recipe["weights"]) == 64
     assert len(found.batch_norms()) == 20
     found.save(Folder.at(tmp_path / "saved"), "key")

@@ -1,6 +1,7 @@
 """Training images before decoding: which file each is in, and that decoding some of them gives what loading gives."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,15 @@ def test_unreadable_images_are_named_when_they_are_decoded(tmp_path: Path) -> No
     assert listed.decode(torch.tensor([1, 2]), 3).shape == (2, 3, 6, 6)
     with pytest.raises(DataError, match=r"cannot decode 1 image.*train/cat/01\.png \(not an image\)"):
         listed.decode(torch.tensor([0, 1]), 3)
+
+
+def test_the_first_image_that_can_be_decoded_tells_the_size(tmp_path: Path) -> None:
+    files = [b"rubbish", encoded(noise(1, 5, 7)), encoded(noise(2))]
+    write_parquet(tmp_path / "train.parquet", [0, 1, 0], images=files)
+    write_parquet(tmp_path / "test.parquet", [0, 1])
+    config = DataConfig(source="parquet", root=str(tmp_path))
+    assert undecoded(config, KEY).first_size() == (5, 7)
+    assert undecoded(replace(config, image_size=4), KEY).first_size() == (4, 4)
+    write_parquet(tmp_path / "train.parquet", [0, 1], images=files[:1] * 2)
+    with pytest.raises(DataError, match="train.*: no image can be decoded"):
+        undecoded(config, KEY).first_size()

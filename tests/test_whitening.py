@@ -1,12 +1,18 @@
 """The three maps against their equations, kornia and numpy; round trips; what is refused."""
 
+import itertools
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kornia.enhance import ZCAWhitening
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +35,11 @@ def image_set(images: Tensor) -> ImageSet:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
+    return correlated()
+
+
+@cache
+def correlated() -> Tensor:
     """Correlated uint8 [300, 3, 4, 4], as photographs are."""
     draws = np.random.default_rng(0).normal(size=(300, 48)) @ np.random.default_rng(1).normal(size=(48, 48))
     return torch.from_numpy(np.clip(draws * 12 + 120, 0, 255).astype(np.uint8)).view(300, 3, 4, 4)
@@ -66,6 +77,78 @@ def test_blocks_do_not_change_the_fit(images: Tensor, monkeypatch: pytest.Monkey
     blocks = fit_zca(images)
     assert torch.allclose(whole.whiten_DD, blocks.whiten_DD, rtol=0, atol=1e-6)
     assert torch.allclose(whole.forward(images), blocks.forward(images), rtol=0, atol=1e-5)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Images that are never in memory all at once, in blocks of several sizes, one of them empty."""
+
+    images: Tensor
+    sizes: list[int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, *shape = self.images.shape
+        return tuple(shape)  # type: ignore[return-value]
+
+    def __len__(self) -> int:  # noqa: D105
+        return len(self.images)
+
+    def blocks(self) -> Iterator[Tensor]:
+        start = 0
+        for size in itertools.chain([0], itertools.cycle(self.sizes)):
+            if start >= len(self):
+                return
+            yield self.images[start : start + size]
+            start += size
+
+
+def same_fit(images: Tensor, sizes: list[int], preprocess: str) -> None:
+    config = DataConfig(preprocess=preprocess)  # type: ignore[arg-type]
+    whole, read = fit(config, image_set(images)), fit(config, Read(images, sizes))
+    assert read.digest == whole.digest
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes=st.lists(st.integers(1, 320), min_size=1, max_size=5), at_once=st.integers(1, 400))
+def test_images_read_in_blocks_give_the_same_bits(sizes: list[int], at_once: int) -> None:
+    pixels = correlated()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(whitening, "_BLOCK_VALUES", 48 * at_once)
+        for preprocess in PREPROCESS:
+            same_fit(pixels, sizes, preprocess)
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(0, 30), max_size=20), size=st.integers(1, 20))
+def test_regrouped_blocks_have_one_size(sizes: list[int], size: int) -> None:
+    rows = torch.arange(sum(sizes))
+    found = list(whitening._regrouped(iter(rows.split(sizes) if sizes else []), size))
+    assert torch.equal(torch.cat([rows[:0], *found]), rows)
+    assert all(len(block) == size for block in found[:-1])
+    assert [len(block) for block in found if len(block)] == [len(block) for block in rows.split(size) if len(block)]
+
+
+def test_streaming_zca_agrees_with_kornia_and_with_the_one_in_memory(images: Tensor) -> None:
+    reference = ZCAWhitening(eps=0.1, compute_inv=True).fit(images.double() / 255)
+    read, whole = fit_zca(Read(images, [7, 64, 1])), fit_zca(images)
+    for name, tensor in whole.tensors().items():
+        assert (read.tensors()[name] - tensor).abs().max() < 1e-5
+    assert (read.forward(images) - reference(images.double() / 255)).abs().max() < 1e-5
+
+
+def test_a_fit_remains_the_one_of_stored_artefacts(images: Tensor) -> None:
+    """The order of operations that keys and cards were written by: two passes of one block, then eigenvectors."""
+    x = images.double().div(255).flatten(1)
+    mean = x.sum(0) / 300
+    centred = x - mean
+    values, vectors = torch.linalg.eigh(
+        torch.zeros(48, 48, dtype=torch.float64).addmm_(centred.T, centred, alpha=1 / 299)
+    )
+    scale = (values.clamp(min=0) + 0.1).sqrt()
+    wanted = mean.float(), ((vectors / scale) @ vectors.T).float(), ((vectors * scale) @ vectors.T).float()
+    zca = fit_zca(images)
+    assert all(torch.equal(*both) for both in zip((zca.mean_D, zca.whiten_DD, zca.colour_DD), wanted, strict=True))
 
 
 def test_standardise_computed(images: Tensor) -> None:

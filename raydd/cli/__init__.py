@@ -20,7 +20,7 @@ from raydd.bench.matching import MatchingBench
 from raydd.bench.recover import RecoverBench
 from raydd.bench.students import StudentsBench
 from raydd.bench.timing import Bench
-from raydd.cli import compare, export, importing, query, sweep, tables
+from raydd.cli import compare, export, importing, inspect, query, sweep, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
@@ -109,6 +109,11 @@ def _parser(compares_runs: bool) -> argparse.ArgumentParser:
     exporter = commands.add_parser("export", help="write a distilled set for use without raydd")
     export.arguments(exporter)
     exporter.set_defaults(handler=_export)
+    inspector = commands.add_parser(
+        "inspect", help="counts, duplicates and problems of a dataset", add_help=False
+    )
+    inspect.arguments(inspector)
+    inspector.set_defaults(handler=_inspect)
     verify = commands.add_parser("verify", help="check every sha256 and schema of a run")
     verify.add_argument("run", metavar="RUN")
     verify.set_defaults(handler=_verify)
@@ -205,7 +210,7 @@ def _show(known: argparse.Namespace, rest: list[str]) -> int:
     if known.rate is not None and not known.rate > 0:
         raise UserError(f"--rate: must be positive, is {known.rate:g}; give the FLOP/s of one process, such as 1.39e13")
     plan = pipeline.plan_of(chosen)
-    console.print(config.to_yaml(chosen), end="", soft_wrap=True, markup=False)
+    console.print(config.to_yaml(chosen.sized()), end="", soft_wrap=True, markup=False)
     console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
     if plan.facts.published:
         console.print(f"{chosen.data.source} is not here: planned with its published size")
@@ -230,6 +235,11 @@ def _export(known: argparse.Namespace, rest: list[str]) -> int:
 def _compare(known: argparse.Namespace, rest: list[str]) -> int:
     _refuse("compare", rest)
     return compare.compare(known, lambda: _executor(known.no_ray), console, errors)
+
+
+def _inspect(known: argparse.Namespace, rest: list[str]) -> int:
+    with _plain_errors():
+        return inspect.inspect(known, rest, console)
 
 
 def _verify(known: argparse.Namespace, rest: list[str]) -> int:

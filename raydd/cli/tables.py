@@ -15,6 +15,7 @@ from raydd.evaluation.summary import final_stages, summarise
 from raydd.pipeline.compare import Place
 from raydd.pipeline.run import Run
 from raydd.plan import Plan
+from raydd.residence import Residence
 from raydd.storage import Folder
 
 _NO_NUMBER = {"not run": "not run", "unfinished": "unfinished", "failed": "failed", "finished": "no student"}
@@ -109,7 +110,7 @@ def write_json(file: str, values: Any) -> None:
 
 def plan(made: Plan) -> Table:
     """What each kind of work takes, and the artefacts that it makes; the time of one process where a rate was given."""
-    table, timed = Table(title="plan"), made.total.seconds is not None
+    table, timed = Table(title="plan", caption=residence(made.residence)), made.total.seconds is not None
     table.add_column("work", no_wrap=True)
     table.add_column("makes", overflow="fold")
     for name in ("units", "steps", "FLOP", "disk", "work/", "memory", *["time"] * timed):
@@ -127,6 +128,13 @@ def plan(made: Plan) -> Table:
             *[_duration(step.seconds or 0.0)] * timed,
         )
     return table
+
+
+def residence(found: Residence) -> str:
+    """Where the pixels of the real images are."""
+    if found.streamed:
+        return "data: streamed from files"
+    return f"data: resident, {_scaled(found.pixel_bytes, 'B')} of {_scaled(found.memory_bytes, 'B')}"
 
 
 def _told_apart(rows: list[dict[str, Any]]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import ray
 
-from raydd.cluster import evaluate, experts, ranking, relabel, runtime, scoring, train
+from raydd.cluster import evaluate, experts, ranking, relabel, runtime, scoring, streaming, train
 from raydd.errors import RunError, UserError
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.pipeline import jobs
@@ -46,45 +47,45 @@ class RayExecutor:
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts on a pool of actors."""
         with self._at_work():
-            experts.train_experts(run, numbers, progress)
+            experts.train_experts(_reading(run), numbers, progress)
 
     def teacher(self, run: Run, progress: Progress) -> None:
         """Train the teacher as one Ray Train job; one that is taken over from a file needs none."""
         with self._at_work():
             if run.config.teacher.weights is None:
-                train.teach(run, progress)
+                train.teach(_reading(run), progress)
             else:
-                jobs.teach(run, progress)
+                jobs.teach(_reading(run), progress)
 
     def rank(self, run: Run, progress: Progress) -> None:
         """Rank the training images on a pool of actors, or by Ray Data."""
         with self._at_work():
-            ranking.rank(run, progress)
+            ranking.rank(_reading(run), progress)
 
     def score(self, run: Run, progress: Progress) -> None:
         """Score the training images in a task of its own."""
         with self._at_work():
-            scoring.score(run, progress)
+            scoring.score(_reading(run), progress)
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage as one Ray Train job."""
         with self._at_work():
-            train.distill(run, progress)
+            train.distill(_reading(run), progress)
 
     def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
         """Label the distilled set on a pool of actors."""
         with self._at_work():
-            relabel.relabel(run, store, progress)
+            relabel.relabel(_reading(run), store, progress)
 
     def select(self, run: Run, progress: Progress) -> None:
         """Choose real images to compare with in a task of its own."""
         with self._at_work():
-            scoring.select(run, progress)
+            scoring.select(_reading(run), progress)
 
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students as Ray Tune trials."""
         with self._at_work():
-            evaluate.evaluate(run, trials, progress)
+            evaluate.evaluate(_reading(run), trials, progress)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -99,3 +100,8 @@ class RayExecutor:
             if isinstance(cause, (UserError, RunError)):
                 raise cause from None
             raise RunError(f"a worker failed: {cause!r}") from error
+
+
+def _reading(run: Run) -> Run:
+    """The run, whose processes have Ray Data decode what is streamed."""
+    return replace(run, reader=streaming.read)

@@ -1,26 +1,19 @@
 """Ranking the real images, two ways with the same scores.
 
-Actors that hold the teacher score parts of the prepared data, which they map into memory; or, where those do not fit
-into it, Ray Data hands such actors what tasks decode from the images' files.
+Actors that hold the teacher score parts of the prepared data, which they map into memory; or, where images are streamed
+from their files, Ray Data hands such actors what tasks decode.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
-
-import pyarrow as pa
 import ray
 import ray.data
 
-from raydd import datasets, ranking
-from raydd.cluster import pool, runtime
-from raydd.datasets import Undecoded
-from raydd.errors import RunError
-from raydd.pipeline import choices, jobs
+from raydd import ranking
+from raydd.cluster import pool, runtime, streaming
+from raydd.pipeline import jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 from raydd.ranking import BATCH, Batch, Parts
+from raydd.streamed import Streamed
 
 
 def rank(run: Run, progress: Progress) -> None:
@@ -30,13 +23,13 @@ def rank(run: Run, progress: Progress) -> None:
         DataError: images cannot be decoded.
         RunError: the teacher fails, or an actor died more often than `cluster.max_failures` allows.
     """
-    images, parts = datasets.undecoded(run.config.data, run.key()), run.ranking_parts
+    images, parts = run.data.train.images, run.ranking_parts
     if parts.missing():
-        if choices.streams(run):
+        if isinstance(images, Streamed):
             _from_files(run, images, parts, progress)
         else:
             _from_memory(run, parts, progress)
-    ranking.merge(images, parts).save(run.ranking_folder, run.ranking_key)
+    ranking.merge(run.training_files, parts).save(run.ranking_folder, run.ranking_key)
 
 
 @ray.remote
@@ -71,21 +64,14 @@ class _Scorer:
         return ranking.score_batch(batch, self._run.teacher, self._run.data.preprocessing)
 
 
-def _from_files(run: Run, images: Undecoded, parts: Parts, progress: Progress) -> None:
-    batches = ranking.missing_batches(images, parts)
+def _from_files(run: Run, images: Streamed, parts: Parts, progress: Progress) -> None:
+    batches = ranking.missing_batches(images.files, parts)
     share = runtime.share_resources(run.config.cluster, len(batches))
     scorers, decoders = _divided(share, len(batches))
-    listing = ray.put(images)
-    dataset = ray.data.from_arrow([pa.table(dict(batch)) for batch in batches])
-    dataset.context.enable_progress_bars = False
-    dataset.context.raise_original_map_exception = True
-    scored = dataset.map_batches(
-        _decoded,
-        batch_format="numpy",
-        fn_kwargs={"listing": [listing], "channels": run.data.shape[0]},
-        compute=ray.data.TaskPoolStrategy(size=min(len(batches), scorers + max(1, decoders))),
-        num_cpus=min(1, decoders),
-    ).map_batches(
+    decoded = streaming.decoding(
+        images.files, images.image_shape[0], batches, tasks=scorers + max(1, decoders), num_cpus=min(1, decoders)
+    )
+    scored = decoded.map_batches(
         _Scorer,
         batch_size=BATCH,
         batch_format="numpy",
@@ -94,19 +80,8 @@ def _from_files(run: Run, images: Undecoded, parts: Parts, progress: Progress) -
         num_cpus=share["CPU"],
         num_gpus=share.get("GPU", 0),
     )
-    with _failing_quietly():
+    with streaming.failing_quietly("ranking"):
         ranking.collect(parts, scored.iter_batches(batch_size=None, batch_format="numpy"), progress)
-
-
-def _decoded(batch: Batch, listing: Sequence[ray.ObjectRef], channels: int) -> Batch:
-    return ranking.decode_batch(batch, _fetched(listing[0]), channels)
-
-
-@lru_cache(maxsize=1)
-def _fetched(listing: ray.ObjectRef) -> Undecoded:
-    """The listing of the images, once in each process."""
-    images: Undecoded = ray.get(listing)
-    return images
 
 
 def _divided(share: dict[str, float], count: int) -> tuple[int, int]:
@@ -117,19 +92,3 @@ def _divided(share: dict[str, float], count: int) -> tuple[int, int]:
     cpus = int(ray.cluster_resources()["CPU"])
     scorers = max(1, min(count, runtime.how_many_fit(share), int((cpus - 1) / share["CPU"])))
     return scorers, max(0, int(cpus - scorers * share["CPU"]))
-
-
-@contextmanager
-def _failing_quietly() -> Iterator[None]:
-    """Have Ray Data print nothing; errors of ours pass through, those of Ray end the run."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except ray.exceptions.RayTaskError:
-        raise
-    except ray.exceptions.RayError as error:
-        raise RunError(f"ranking failed: {error}") from error
-    finally:
-        logger.setLevel(level)

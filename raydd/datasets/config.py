@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from raydd.datasets.table import check_source
 from raydd.errors import ConfigError
+from raydd.switches import Switch
+
+_FOLDER_SIZE: Final = 32  # of photographs, which no two folders have of one size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,8 @@ class DataConfig:
     root: str | None = None
     """Folder or URI that holds the dataset; by default $RAYDD_DATA, or else the user's cache folder."""
     image_size: int | None = None
-    """Height and width in pixels to resize and crop to; needed where images differ in size."""
+    """Height and width in pixels to resize and crop to; needed where images differ in size. Of imagefolder 32, where it
+    is not given."""
     image_column: str | None = None
     """Of Parquet and Hugging Face sources: what holds the images; by default image or img."""
     label_column: str | None = None
@@ -34,7 +38,7 @@ class DataConfig:
     """How many times more training images the largest class has than the smallest: a long tail is cut out."""
     on_error: Literal["raise", "skip"] = "raise"
     """What becomes of images that cannot be decoded: nothing is loaded, or all others are. They are named anyway."""
-    streaming: Literal["auto", "on", "off"] = "auto"
+    streaming: Switch = "auto"
     """Whether images are decoded from their files whenever they are needed, and not kept in memory; auto: where memory
     does not hold them."""
 
@@ -50,5 +54,10 @@ class DataConfig:
                 raise ConfigError(f"data.{field}", f"must be at least 1, is {value}")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
             raise ConfigError("data.imbalance_factor", f"must be at least 1, is {self.imbalance_factor}")
-        if self.source == "imagenet" and self.image_size is None:
+        if self.source.partition(":")[0] == "imagenet" and self.image_size is None:
             raise ConfigError("data.image_size", "must be given, as the images differ in size; the papers take 224")
+
+    @property
+    def size(self) -> int | None:
+        """Height and width in pixels that images are brought to; None where they stay as they are."""
+        return self.image_size or (_FOLDER_SIZE if self.source == "imagefolder" else None)

@@ -9,11 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from raydd.datasets.listing import Item, Listing
+from raydd.datasets.place import Place
 from raydd.storage import Folder
 
 
-def digits(root: Folder) -> tuple[Listing, Listing]:
-    """The training and the test split; nothing is read from `root`.
+def digits(place: Place) -> tuple[Listing, Listing]:
+    """The training and the test split; nothing is read from the root.
 
     Pixel values 0..16 become round(255 v / 16), halves up, in integers. The split is fixed: the 6th, 12th, 18th, ...
     image of every digit, counted in the order of scikit-learn, is a test image, all others train; 1,501 and 296 images.
@@ -32,9 +33,9 @@ def digits(root: Folder) -> tuple[Listing, Listing]:
             for row in rows[kept].tolist():
                 yield Item(f"digits, image {row}", partial(Image.fromarray, pixels[row]))
 
-        def place(row: int) -> tuple[Folder, str]:
-            return root, f"digits#{int(rows[row])}"
+        def file(row: int) -> tuple[Folder, str]:
+            return place.root, f"digits#{int(rows[row])}"
 
-        return Listing("digits", f"digits, {split}", tuple("0123456789"), labels[rows], items, place)
+        return Listing("digits", f"digits, {split}", tuple("0123456789"), labels[rows], items, file)
 
     return listing("train", (~is_test).nonzero().flatten()), listing("test", is_test.nonzero().flatten())

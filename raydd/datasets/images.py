@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from raydd.datasets.problems import Problem
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -67,3 +69,8 @@ class Splits:
     """What accuracies are reported on."""
     validation: ImageSet | None
     """Taken out of the training images, for selecting; None when nothing is selected."""
+    skipped: tuple[int, ...] = ()
+    """Rows of the training listing that were to be loaded and cannot be decoded, ascending: what `undecoded` leaves out
+    with `data.on_error: skip`."""
+    problems: tuple[Problem, ...] = ()
+    """The images of all parts that are left out, or are not as they are stored."""

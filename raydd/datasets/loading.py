@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -11,20 +11,26 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from raydd.datasets import problems
 from raydd.datasets.config import DataConfig
+from raydd.datasets.decoding import Decoded, decode, decode_all, fitted, look_at
 from raydd.datasets.facts import PUBLISHED, DataFacts
 from raydd.datasets.images import ImageSet, Splits
-from raydd.datasets.listing import Listing, check_same_classes, decode, first_per_class, path_below
-from raydd.datasets.table import PLACES, listings
+from raydd.datasets.listing import Listing, check_same_classes, first_per_class, path_below, some
+from raydd.datasets.long_tail import long_tail_rows
+from raydd.datasets.place import Place
+from raydd.datasets.problems import Problem
+from raydd.datasets.stratified import drawn, drawn_of
+from raydd.datasets.table import PLACES, files, has_any, listings
 from raydd.errors import DataError
-from raydd.random import Key, permutation
+from raydd.random import Key
 from raydd.storage import Folder
 from raydd.storage.cache import cache_folder
 
 
 @dataclass(frozen=True)
 class Undecoded:
-    """The training images that `load` keeps for training, not decoded yet: labels and files are known."""
+    """Images of a split, not decoded yet: labels and files are known."""
 
     root: Folder
     listing: Listing
@@ -41,6 +47,10 @@ class Undecoded:
         """int64 [N]."""
         return self.listing.labels[self.rows]
 
+    def subset(self, index: Tensor) -> "Undecoded":
+        """Some of them, int64 ascending or bool [N]."""
+        return replace(self, rows=self.rows[index])
+
     def paths(self) -> list[str]:
         """For each the file below the root that it is in, with "#" and its number there where a file holds many."""
         below = cache(lambda folder: path_below(self.root, folder))
@@ -53,25 +63,51 @@ class Undecoded:
         Raises:
             DataError: images cannot be decoded, or differ in size although there is no `data.image_size`.
         """
-        return decode(self.listing.items(self.rows[index]), self.image_size, channels)
+        return decode(self.listing.items(self.rows[index]), len(index), self.image_size, channels)
+
+    def first_size(self) -> tuple[int, int]:
+        """Height and width of the first of them that can be decoded.
+
+        Raises:
+            DataError: none can.
+        """
+        for item in self.listing.items(self.rows):
+            size = look_at(lambda image, mode: fitted(image, self.image_size).size, item).value
+            if size is not None:
+                return size[1], size[0]
+        raise DataError(f"{self.listing.where}: no image can be decoded")
 
 
-def undecoded(config: DataConfig, key: Key) -> Undecoded:
+def undecoded(config: DataConfig, key: Key, skipped: Sequence[int] = ()) -> Undecoded:
     """List the images of `load(config, key).train`, in that order, without reading a pixel.
+
+    Args:
+        config: the dataset.
+        key: of the validation split.
+        skipped: rows that cannot be decoded, which nobody knows before all have been: `Splits.skipped`.
 
     Raises:
         DataError: as `load`.
     """
-    root, train, _ = _listings(config)
-    rows = first_per_class(train.labels, config.train_limit_per_class)
-    if config.validation_fraction:
-        rows = rows[~_held_out(train.labels[rows], train.class_names, config.validation_fraction, key)]
-    return Undecoded(root, train, rows, config.image_size)
+    train, _ = listed(config)
+    can_be = train.subset(~torch.isin(train.rows, torch.tensor(skipped, dtype=torch.int64)))
+    return hold_out_files(can_be, config.validation_fraction, key)[0]
 
 
-def paths(config: DataConfig, key: Key) -> list[str]:
+def listed(config: DataConfig) -> tuple[Undecoded, Undecoded]:
+    """The images that are trained on or held out, and those that are tested on; no pixel is read.
+
+    Raises:
+        DataError: as `load`.
+    """
+    root, train, test = checked_listings(config)
+    rows = training_rows(train.labels, config), torch.arange(len(test.labels))
+    return Undecoded(root, train, rows[0], config.size), Undecoded(root, test, rows[1], config.size)
+
+
+def paths(config: DataConfig, key: Key, skipped: Sequence[int] = ()) -> list[str]:
     """Where each image of `load(config, key).train` comes from: see `Undecoded.paths`."""
-    return undecoded(config, key).paths()
+    return undecoded(config, key, skipped).paths()
 
 
 def size_of(config: DataConfig) -> DataFacts | None:
@@ -86,17 +122,23 @@ def size_of(config: DataConfig) -> DataFacts | None:
     if known is None:
         return None
     root = Folder.at(config.root or default_root())
-    if any((root / place).exists() for place in PLACES[config.source]):
-        _, train, test = _listings(config)
-        counts = train.labels.bincount().tolist()
-        known = replace(known, num_test=len(test.labels), num_classes=len(counts), published=False)
+    if has_any(config.source, root):
+        _, train, test = checked_listings(config)
+        labels = train.labels
+        known = replace(known, num_test=len(test.labels), num_classes=len(train.class_names), published=False)
     else:
-        counts = torch.arange(known.num_train).remainder(known.num_classes).bincount().tolist()
-    kept = [min(count, config.train_limit_per_class or count) for count in counts]
+        labels = torch.arange(known.num_train).remainder(known.num_classes)
+    kept = labels[training_rows(labels, config)].bincount().tolist()
     held_out = sum(_held_out_size(count, config.validation_fraction) for count in kept)
     channels, height, width = known.shape
-    shape = (channels, config.image_size or height, config.image_size or width)
+    shape = (channels, config.size or height, config.size or width)
     return replace(known, num_train=sum(kept) - held_out, num_validation=held_out, shape=shape)
+
+
+def training_rows(labels: Tensor, config: DataConfig) -> Tensor:
+    """Which rows of a training listing are trained on or held out, by its labels alone; int64, ascending."""
+    rows = first_per_class(labels, config.train_limit_per_class)
+    return rows if config.imbalance_factor is None else rows[long_tail_rows(labels[rows], config.imbalance_factor)]
 
 
 def has_files(source: str) -> bool:
@@ -104,28 +146,70 @@ def has_files(source: str) -> bool:
     return PLACES.get(source) != ()
 
 
-def load(config: DataConfig, key: Key) -> Splits:
+def load(config: DataConfig, key: Key, report: Folder | None = None) -> Splits:
     """Read, check and decode a dataset.
 
     Labels are read first and only the images that are kept are decoded. `key` draws the validation images, out of
-    those that `train_limit_per_class` leaves.
+    those that `train_limit_per_class` leaves and that can be decoded.
+
+    Args:
+        config: the dataset.
+        key: of the validation split.
+        report: gets a file `problems.csv` with all images that cannot be decoded or are not as they are stored.
 
     Raises:
         DataError: the dataset is missing or is not what it says; names the file, the class or the field to set.
     """
-    _, train, test = _listings(config)
-    train_rows, test_rows = first_per_class(train.labels, config.train_limit_per_class), torch.arange(len(test.labels))
-    images = decode(chain(train.items(train_rows), test.items(test_rows)), config.image_size)
-    train_images, test_images = images[: len(train_rows)], images[len(train_rows) :]
-    whole = ImageSet(train_images, train.labels[train_rows], train.class_names, train.dataset)
+    train, test = listed(config)
+    items = chain.from_iterable(part.listing.items(part.rows) for part in (train, test))
+    found = decode_all(items, len(train) + len(test), config.size)
+    wrong = _problems(found, len(train))
+    tell_problems(wrong, config, report)
+    is_train, is_test = found.is_kept[: len(train)], found.is_kept[len(train) :]
+    num_train = int(is_train.sum())
+    whole = _image_set(train.subset(is_train), found.images[:num_train])
     kept, held_out = hold_out(whole, config.validation_fraction, key)
-    return Splits(kept, ImageSet(test_images, test.labels, test.class_names, test.dataset), held_out)
+    tested = _image_set(test.subset(is_test), found.images[num_train:])
+    return Splits(kept, tested, held_out, tuple(train.rows[~is_train].tolist()), wrong)
 
 
-def _listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
+def _problems(found: Decoded, num_train: int) -> tuple[Problem, ...]:
+    return tuple(
+        Problem("train" if number < num_train else "test", where, what, bool(found.is_kept[number]))
+        for number, where, what in found.problems
+    )
+
+
+def tell_problems(wrong: Sequence[Problem], config: DataConfig, report: Folder | None) -> None:
+    """List what is wrong, and raise a DataError where the config says so; see `load`."""
+    list_of_all = f"raydd inspect {config.source} lists them all"
+    if report is not None and wrong:
+        problems.write(wrong, report)
+        list_of_all = f"all are in {problems.uri(report)}"
+    elif report is not None:
+        report.delete(problems.FILE)
+    if config.on_error == "raise" and not all(one.kept for one in wrong):
+        raise problems.undecodable(wrong, list_of_all)
+
+
+def require_every_class(listing: Listing, rows: Tensor) -> None:
+    """Raise a DataError where a class has no image among these rows, which are all that can be decoded."""
+    counts = listing.labels[rows].bincount(minlength=len(listing.class_names)).tolist()
+    if empty := [name for name, count in zip(listing.class_names, counts, strict=True) if count == 0]:
+        raise DataError(f"{listing.where}: no image of class {some(empty)} can be decoded")
+
+
+def _image_set(decoded: Undecoded, images: Tensor) -> ImageSet:
+    """The images, none of whose classes may be empty."""
+    require_every_class(decoded.listing, decoded.rows)
+    return ImageSet(images, decoded.labels, decoded.listing.class_names, decoded.listing.dataset)
+
+
+def checked_listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     """The root, and both splits with their labels checked."""
     root = Folder.at(config.root or default_root())
-    train, test = listings(config.source, root)
+    place = Place(root=root, image_column=config.image_column, label_column=config.label_column)
+    train, test = listings(config.source, place)
     train.check()
     check_same_classes(train, test)
     test.check()
@@ -138,17 +222,8 @@ def signature(config: DataConfig) -> str:
     Sha256 over the files below the folders where the source looks; over the version of scikit-learn for `digits`.
     """
     root = Folder.at(config.root or default_root())
-    places = [root / name for name in PLACES[config.source]] if config.source in PLACES else [root]
-    found = sorted(line for place in places for line in _walk(place))
+    found = sorted(files(config.source, root))
     return hashlib.sha256("\n".join([version("scikit-learn"), *found]).encode()).hexdigest()
-
-
-def _walk(folder: Folder) -> Iterator[str]:
-    for info in folder.listing():
-        if info.is_file:
-            yield f"{folder.uri} {info.base_name} {info.size} {info.mtime_ns}"
-    for name in folder.folders():
-        yield from _walk(folder / name)
 
 
 def hold_out(train: ImageSet, fraction: float, key: Key) -> tuple[ImageSet, ImageSet | None]:
@@ -166,24 +241,29 @@ def hold_out(train: ImageSet, fraction: float, key: Key) -> tuple[ImageSet, Imag
     return train.subset(_rows(~is_held_out)), train.subset(_rows(is_held_out))
 
 
+def hold_out_files(train: Undecoded, fraction: float, key: Key) -> tuple[Undecoded, Undecoded | None]:
+    """`hold_out` of images that are not decoded."""
+    if fraction == 0:
+        return train, None
+    is_held_out = _held_out(train.labels, train.listing.class_names, fraction, key)
+    return train.subset(~is_held_out), train.subset(is_held_out)
+
+
 def _held_out(labels: Tensor, class_names: tuple[str, ...], fraction: float, key: Key) -> Tensor:
     """Which images `hold_out` takes, bool [N]."""
-    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     counts = labels.bincount(minlength=len(class_names)).tolist()
-    for label, (class_name, count) in enumerate(zip(class_names, counts, strict=True)):
+    for class_name, count in zip(class_names, counts, strict=True):
         if count < 2:
             raise DataError(
                 f"class {class_name} has a single training image, which cannot be on both sides: "
                 "set data.validation_fraction to 0 or add images"
             )
-        drawn = permutation(key.child("validation", label), count)[: _held_out_size(count, fraction)]
-        is_held_out[_rows(labels == label)[drawn]] = True
-    return is_held_out
+    return drawn(labels, len(class_names), fraction, key, "validation")
 
 
 def _held_out_size(count: int, fraction: float) -> int:
     """How many of a class's images are held out; see `hold_out`."""
-    return min(max(int(fraction * count + 0.5), 1), count - 1) if fraction else 0
+    return drawn_of(count, fraction) if fraction else 0
 
 
 def default_root() -> str:

@@ -1,8 +1,11 @@
 """Tiny-ImageNet (Le and Yang, 2015): 200 classes of ImageNet at 64x64, from Parquet files or as it is handed out."""
 
+from dataclasses import replace
+
 from raydd.datasets.imagefolder import File, image_files, listing_of
 from raydd.datasets.listing import Listing, some
 from raydd.datasets.parquet import parquet
+from raydd.datasets.place import Place
 from raydd.errors import DataError
 from raydd.storage import Folder
 
@@ -11,7 +14,7 @@ _NATIVE = "tiny-imagenet-200"
 _ANNOTATIONS = "val_annotations.txt"
 
 
-def tiny_imagenet(root: Folder) -> tuple[Listing, Listing]:
+def tiny_imagenet(place: Place) -> tuple[Listing, Listing]:
     """The training split (100,000) and, to test on as the papers do, the validation split (10,000).
 
     From the first of: `root/tiny-imagenet/{train,val}*.parquet` in the Hugging Face image layout;
@@ -23,9 +26,9 @@ def tiny_imagenet(root: Folder) -> tuple[Listing, Listing]:
     Raises:
         DataError: it is nowhere, or images and annotations do not belong together; says where it was looked for.
     """
-    folder = root / NAME
+    root, folder = place.root, place.root / NAME
     if any(file.endswith(".parquet") for file in folder.files()):
-        return parquet(folder)
+        return parquet(replace(place, root=folder))
     native = root / _NATIVE
     if not native.exists():
         raise DataError(

@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raydd.networks import Network
+from raydd.pixels import Images
 
 
 @torch.no_grad()
-def features(network: Network, images_MCHW: Tensor, batch_size: int = 256) -> Tensor:
+def features(network: Network, images_MCHW: Images | Tensor, batch_size: int = 256) -> Tensor:
     """What a network's last layer sees of images in network space, in evaluation mode: float32 [M, F] on the CPU."""
     device = next(network.parameters()).device
     network.eval()

@@ -5,6 +5,7 @@ Letters: N test images, K classes, B bins.
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -25,6 +26,25 @@ def accuracy_per_class(logits_NK: Tensor, labels_N: Tensor) -> list[float]:
 def worst_class_accuracy(class_accuracy: Sequence[float]) -> float:
     """The lowest of K accuracies, those of absent classes (nan) left out; nan where all are absent."""
     return min((accuracy for accuracy in class_accuracy if not math.isnan(accuracy)), default=math.nan)
+
+
+def class_size_accuracy(class_accuracy: Sequence[float], class_sizes: Sequence[int]) -> dict[str, float]:
+    """`head_accuracy`, `medium_accuracy` and `tail_accuracy`, where the largest class has twice the smallest or more.
+
+    Each is the mean of its classes' accuracies, those of absent classes (nan) left out; nan where all are absent. The
+    K // 3 largest classes are the head, the K // 3 smallest the tail; of equally large ones the lower label is larger.
+    Nothing for fewer than three classes.
+
+    Args:
+        class_accuracy: of K classes.
+        class_sizes: how many training images each has, K numbers.
+    """
+    third = len(class_sizes) // 3
+    if third == 0 or max(class_sizes) < 2 * min(class_sizes):
+        return {}
+    by_size = sorted(range(len(class_sizes)), key=lambda label: (-class_sizes[label], label))
+    groups = {"head": by_size[:third], "medium": by_size[third:-third], "tail": by_size[-third:]}
+    return {f"{name}_accuracy": _mean_present([class_accuracy[k] for k in labels]) for name, labels in groups.items()}
 
 
 def top_accuracy(logits_NK: Tensor, labels_N: Tensor, k: int) -> float:
@@ -60,3 +80,9 @@ def beside_accuracy(logits_NK: Tensor, labels_N: Tensor) -> dict[str, float]:
     if logits_NK.shape[1] > 10:
         measured["top5_accuracy"] = top_accuracy(logits_NK, labels_N, 5)
     return measured
+
+
+def _mean_present(accuracies: Sequence[float]) -> float:
+    """The mean of those that are not nan; nan where all are."""
+    present = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
+    return fmean(present) if present else math.nan

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from raydd.datasets.subsets import SUBSETS
 from raydd.networks import NetworkConfig
 from raydd.training import Recipe
 from raydd.views import ViewsConfig
@@ -40,7 +41,8 @@ class _Case:
             return "cifar"
         if self.dataset.startswith("tiny"):
             return "tiny"
-        return "imagenet" if self.dataset.startswith(("imagenet", "imagewoof")) else "other"
+        is_subset = self.dataset in SUBSETS or self.dataset.startswith(("imagenet", "imagewoof"))
+        return "imagenet" if is_subset else "other"
 
 
 def recipe(name: Protocol, images_per_class: int, num_classes: int, dataset: str, network: NetworkConfig) -> Recipe:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from raydd import __version__, process
-from raydd.evaluation.metrics import accuracy_per_class, beside_accuracy
+from raydd.evaluation.metrics import accuracy_per_class, beside_accuracy, class_size_accuracy
 from raydd.evaluation.records import Record
 from raydd.evaluation.trials import Trial
 from raydd.experts import build_seeded
+from raydd.pixels import Images
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
@@ -37,8 +38,8 @@ OnMeasured = Callable[[int, Sequence[float | None]], None]
 class TrainingSet:
     """What a student is trained on."""
 
-    images: Tensor
-    """float32 [M, C, H, W] in network space."""
+    images: Images | Tensor
+    """[M, C, H, W] in network space."""
     targets: Tensor
     """int64 [M] classes, or float32 [M, K] label logits."""
     classes: Tensor | None = None
@@ -230,6 +231,8 @@ def _train(
                 curve.append(_Measurement(epoch, accuracy(own, data.test.labels), validation))
             _tell(on_measured, [curve[-1] for curve in curves])
     forwards = 0 if training_set.views is None else training_set.views.teacher_forwards
+    classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in logits]
+    sizes = data.train.labels.bincount(minlength=data.num_classes).tolist()
     return [
         {
             "teacher_forwards": forwards,
@@ -237,14 +240,15 @@ def _train(
             "test_accuracy": curve[-1].test,
             "validation_accuracy": curve[-1].validation,
             "best_test_accuracy": None if every is None else max(measured.test for measured in curve),
-            "class_accuracy": tuple(accuracy_per_class(own, data.test.labels)),
+            "class_accuracy": per_class,
             "metrics": {
                 **training_set.metrics,
                 **beside_accuracy(own, data.test.labels),
+                **class_size_accuracy(per_class, sizes),
                 **({} if every is None else _selected(curve)),
             },
         }
-        for own, curve, result in zip(logits, curves, results, strict=True)
+        for own, per_class, curve, result in zip(logits, classes, curves, results, strict=True)
     ]
 
 

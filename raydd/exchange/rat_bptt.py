@@ -6,6 +6,7 @@ Letters: N images, K classes, C H W.
 """
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
         raise DataError(f"{file}: is not an HDF5 file, or is damaged ({error})") from error
     if "data" not in found:
         raise DataError(f"{file}: has no dataset `data`, as RaT-BPTT's files have")
-    flat, values = array(found["data"], f"{file}: data"), data.train.images[0].numel()
+    flat, values = array(found["data"], f"{file}: data"), math.prod(data.shape)
     if flat.ndim != 2 or flat.shape[1] != values:
         channels, height, width = data.shape
         raise DataError(

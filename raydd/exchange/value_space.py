@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raydd.errors import DataError
+from raydd.pixels import Images
 from raydd.prepared import PreparedData
 
 LARGEST_SCALE: Final = 5.0
@@ -20,6 +21,7 @@ LARGEST_SHIFT: Final = 1.5
 """Distance of the means of a channel in deviations of the real images."""
 OUTSIDE: Final = 0.25
 """Share of the values of plain pixels that may lie below -0.5 or above 1.5."""
+_AT_ONCE: Final = 256  # images
 
 
 def check(images_MCHW: Tensor, data: PreparedData, where: str) -> dict[str, Any]:
@@ -28,9 +30,8 @@ def check(images_MCHW: Tensor, data: PreparedData, where: str) -> dict[str, Any]
     Raises:
         DataError: they cannot lie there; names the place, and where they seem to lie.
     """
-    real = data.train.images
     own_mean, own_std = _moments(images_MCHW)
-    mean, std = _moments(real)
+    mean, std = _moments(data.train.images)
     shift = float(((own_mean - mean).abs() / std).max())
     scale = float((own_std / std).max())
     if data.preprocessing.name == "none":
@@ -46,11 +47,13 @@ def check(images_MCHW: Tensor, data: PreparedData, where: str) -> dict[str, Any]
     return {"mean": own_mean.tolist(), "std": own_std.tolist(), "data_mean": mean.tolist(), "data_std": std.tolist()}
 
 
-def _moments(images_MCHW: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(images_MCHW: Images | Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel, float64 [C]."""
-    count = images_MCHW.numel() // images_MCHW.shape[1]
-    mean = images_MCHW.sum((0, 2, 3), dtype=torch.float64) / count
-    square = torch.stack([channel.double().square().sum() for channel in images_MCHW.unbind(1)]) / count
+    size, channels, height, width = images_MCHW.shape
+    sums = torch.zeros(2, channels, dtype=torch.float64)
+    for batch in images_MCHW.split(_AT_ONCE):
+        sums += torch.stack([batch.double().sum((0, 2, 3)), batch.double().square().sum((0, 2, 3))])
+    mean, square = sums / (size * height * width)
     return mean, (square - mean.square()).clamp(min=0).sqrt()
 
 

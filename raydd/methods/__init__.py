@@ -57,5 +57,9 @@ __all__ = [
 
 
 def method_identity(method: MethodConfig) -> dict[str, Any]:
-    """What of a method determines its images, for content keys: not where an imported set lies."""
-    return {name: value for name, value in asdict(method).items() if name != "path"}
+    """What of a method determines its images, for content keys.
+
+    Not where an imported set lies, and `repeat_images` only where it is asked for.
+    """
+    unsaid = {"path"} if method.repeat_images else {"path", "repeat_images"}
+    return {name: value for name, value in asdict(method).items() if name not in unsaid}

@@ -127,7 +127,17 @@ class Method(Protocol):
         """Continue from what `state_dict` returned."""
 
 
-class KeepsClasses:
+@dataclass(frozen=True, kw_only=True)
+class RepeatsImages:
+    """What the configurations of all methods share."""
+
+    repeat_images: bool = False
+    """Whether a class with fewer real images than are to be started from, or compared with, has them taken again, from
+    the first on; for long tails. An error by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepsClasses(RepeatsImages):
     """What configurations share whose images keep their classes: no soft labels, no average, no trajectories."""
 
     @property
@@ -160,6 +170,10 @@ class BuildsMethod(Protocol):
     @property
     def images_per_class(self) -> int:
         """New images per class."""
+
+    @property
+    def repeat_images(self) -> bool:
+        """Whether real images are taken again where a class has too few."""
 
     @property
     def iterations(self) -> int:

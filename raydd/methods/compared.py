@@ -96,11 +96,11 @@ class Form(Protocol):
     def formation(self) -> Formation | None:
         """How students decode what is stored; None where there is nothing to decode."""
 
-    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key) -> Tensor:
+    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key, repeat: bool) -> Tensor:
         """Where images start, in network space, float32 [B, C, H, W], class-major: real ones, or noise.
 
         Raises:
-            ConfigError: they are to be real ones, and a class has too few.
+            ConfigError: they are to be real ones, and a class has too few, which are not to be repeated.
         """
 
     def held(self, images_BCHW: Tensor) -> Tensor:

@@ -95,10 +95,10 @@ class AsTheyAre:
 
     formation: Formation | None = None
 
-    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key) -> Tensor:
+    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key, repeat: bool) -> Tensor:
         """Random real images, or standard normal values."""
         if real:
-            return data.train.images[random_real(data, images_per_class, key)]
+            return data.train.images[random_real(data, images_per_class, key, repeat)]
         ids = torch.arange(data.num_classes * images_per_class)
         return random.normal(key, ids, math.prod(data.shape)).view(-1, *data.shape)
 
@@ -154,8 +154,8 @@ class Condensation:
         self._real = RealImages(task.data, task.device, task.dtype)
         classes = task.data.num_classes
         self._labels = class_labels(classes, config.images_per_class)
-        real = config.image_init == "random"
-        new = self._own(self._form.starting(task.data, config.images_per_class, real, key.child("init")))
+        count, real = config.images_per_class, config.image_init == "random"
+        new = self._own(self._form.starting(task.data, count, real, key.child("init"), config.repeat_images))
         earlier, labels = new[:0], self._labels[:0]
         if start.frozen is not None:
             earlier, labels = self._own(start.frozen.images), start.frozen.labels

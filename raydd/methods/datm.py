@@ -111,9 +111,10 @@ class DATMConfig(MatchingConfig):
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """A distiller at real images with the experts' logits as labels."""
         if self.image_init == "random":
-            rows = random_real(task.data, self.images_per_class, key.child("init"))
+            rows = random_real(task.data, self.images_per_class, key.child("init"), self.repeat_images)
         else:
-            rows = correctly_predicted(task, self.images_per_class, key.child("init"), self.label_epoch)
+            epoch, repeat = self.label_epoch, self.repeat_images
+            rows = correctly_predicted(task, self.images_per_class, key.child("init"), epoch, repeat)
         images, labels = task.data.train.images[rows], class_labels(task.data.num_classes, self.images_per_class)
         return TrajectoryMatching(
             self,

@@ -14,6 +14,7 @@ from torch import Tensor
 from raydd import networks
 from raydd.errors import RunError
 from raydd.methods.base import Pool, Task
+from raydd.pixels import Images
 from raydd.ranking import BATCH, score
 from raydd.training import predict
 
@@ -38,7 +39,7 @@ def teacher_probabilities(task: Task) -> Tensor:
     return torch.cat([score(teacher, images, labels) for images, labels in batches]).double()
 
 
-def student_probabilities(task: Task, pool: Pool, images_NCHW: Tensor, labels_N: Tensor) -> Tensor:
+def student_probabilities(task: Task, pool: Pool, images_NCHW: Images | Tensor, labels_N: Tensor) -> Tensor:
     """The mean over a pool's networks of the probability of each image's class, float64 [N] on the CPU.
 
     Args:

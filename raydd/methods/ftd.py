@@ -22,7 +22,7 @@ class FTDConfig(MatchingConfig):
     name: Literal["ftd"] = "ftd"
     iterations: int = 5_000
     synthetic_steps: int = 30
-    synthetic_lr_init: float = 0.001
+    synthetic_lr_init: float | Literal["auto"] = 0.001
     ema_decay: float = 0.9995
     """[ema_decay] d of the moving average d * average + (1 - d) * images, taken after every update from the starting
     images on."""

@@ -176,11 +176,11 @@ class Mosaics:
     """Of the images of a class that are seen together."""
     formation: Formation | None
 
-    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key) -> Tensor:
+    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key, repeat: bool) -> Tensor:
         """Mosaics of random real images, or standard normal values."""
         if not real:
-            return AsTheyAre().starting(data, images_per_class, real, key)
-        return mosaics(AsTheyAre().starting(data, images_per_class * self.factor**2, real, key), self.factor)
+            return AsTheyAre().starting(data, images_per_class, real, key, repeat)
+        return mosaics(AsTheyAre().starting(data, images_per_class * self.factor**2, real, key, repeat), self.factor)
 
     def held(self, images_BCHW: Tensor) -> Tensor:
         """Their pixels."""

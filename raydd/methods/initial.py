@@ -14,6 +14,7 @@ from raydd.functional import FlatNetwork
 from raydd.methods.base import Start, Task
 from raydd.prepared import PreparedData
 from raydd.random import Key
+from raydd.sampling import repeated
 from raydd.training import predict
 
 
@@ -22,33 +23,43 @@ def class_labels(num_classes: int, images_per_class: int) -> Tensor:
     return torch.arange(num_classes).repeat_interleave(images_per_class)
 
 
-def random_real(data: PreparedData, images_per_class: int, key: Key) -> Tensor:
+def random_real(data: PreparedData, images_per_class: int, key: Key, repeat: bool = False) -> Tensor:
     """Rows int64 [M] of real training images drawn without replacement, class-major.
 
+    Args:
+        data: the real data.
+        images_per_class: how many to draw.
+        key: of the draws.
+        repeat: whether a class with fewer images gives all of them, then the same again in their order.
+
     Raises:
-        ConfigError: a class has fewer images.
+        ConfigError: a class has fewer images, and they are not to be repeated.
     """
-    require_images(data, images_per_class)
-    return torch.cat([_shuffled(data, label, key)[:images_per_class] for label in range(data.num_classes)])
+    require_images(data, images_per_class, repeat)
+    classes = range(data.num_classes)
+    return torch.cat([repeated(_shuffled(data, label, key), images_per_class) for label in classes])
 
 
-def require_images(data: PreparedData, images_per_class: int) -> None:
-    """Raise ConfigError unless every class has that many training images."""
+def require_images(data: PreparedData, images_per_class: int, repeat: bool = False) -> None:
+    """Raise ConfigError unless every class has that many training images, or, where they are repeated, one."""
     for label, count in enumerate(data.train.labels.bincount(minlength=data.num_classes).tolist()):
-        _require(data, label, count, images_per_class, "images")
+        _require(data, label, count, images_per_class, repeat, "images")
 
 
-def correctly_predicted(task: Task, images_per_class: int, key: Key, epoch: int | None = None) -> Tensor:
+def correctly_predicted(
+    task: Task, images_per_class: int, key: Key, epoch: int | None = None, repeat: bool = False
+) -> Tensor:
     """Rows int64 [M] of random real images that an expert at an epoch (the last) classifies correctly, class-major.
 
     Expert 0 is asked first; where it knows too few images of a class, expert 1 adds those it knows, and so on
-    (DATM, Guo et al. 2024, section 3.3; image_init `samples_predicted_correctly` of the published code).
+    (DATM, Guo et al. 2024, section 3.3; image_init `samples_predicted_correctly` of the published code). Where `repeat`
+    allows it, all images that are known come first, then the same again.
 
     Raises:
-        ConfigError: all experts together know too few images of a class.
+        ConfigError: all experts together know too few images of a class, or none.
     """
-    data = task.data
-    return torch.cat([_known(task, label, images_per_class, key, epoch) for label in range(data.num_classes)])
+    classes = range(task.data.num_classes)
+    return torch.cat([_known(task, label, images_per_class, key, epoch, repeat) for label in classes])
 
 
 def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor, epoch: int | None = None) -> Tensor:
@@ -98,7 +109,7 @@ def earlier_images(task: Task, start: Start, soft: bool) -> tuple[Tensor, Tensor
     return frozen.images.to(*here), labels
 
 
-def _known(task: Task, label: int, images_per_class: int, key: Key, epoch: int | None) -> Tensor:
+def _known(task: Task, label: int, images_per_class: int, key: Key, epoch: int | None, repeat: bool) -> Tensor:
     rows = _shuffled(task.data, label, key)
     found = rows[:0]
     for network in _experts(task, epoch):
@@ -112,9 +123,10 @@ def _known(task: Task, label: int, images_per_class: int, key: Key, epoch: int |
         label,
         len(found),
         images_per_class,
+        repeat,
         "images that an expert classifies correctly; train the experts for longer",
     )
-    return found
+    return repeated(found, images_per_class)
 
 
 def _experts(task: Task, epoch: int | None) -> Iterator[torch.nn.Module]:
@@ -133,9 +145,10 @@ def _shuffled(data: PreparedData, label: int, key: Key) -> Tensor:
     return rows[random.permutation(key.child("class", label), len(rows))]
 
 
-def _require(data: PreparedData, label: int, found: int, images_per_class: int, what: str) -> None:
-    if found < images_per_class:
+def _require(data: PreparedData, label: int, found: int, images_per_class: int, repeat: bool, what: str) -> None:
+    if found < (1 if repeat else images_per_class):
+        remedy = "; set method.repeat_images to true to take them more than once" if found else ""
         raise ConfigError(
             "method.images_per_class",
-            f"{images_per_class} asked for, but class {data.class_names[label]!r} has only {found} {what}",
+            f"{images_per_class} asked for, but class {data.class_names[label]!r} has only {found} {what}{remedy}",
         )

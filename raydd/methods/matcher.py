@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raydd import networks, random
 from raydd.augment import Augmentation, Draw, augmentation
-from raydd.errors import RunError
+from raydd.errors import ConfigError, RunError
 from raydd.functional import (
     DifferentiatedSteps,
     FlatNetwork,
@@ -31,7 +31,14 @@ from raydd.functional import (
 )
 from raydd.methods.base import Start, State, Task
 from raydd.methods.initial import earlier_images
-from raydd.methods.matching import MatchingConfig, draw_batches, inner_gradient, matching_loss, moving_average
+from raydd.methods.matching import (
+    MatchingConfig,
+    draw_batches,
+    first_step_size,
+    inner_gradient,
+    matching_loss,
+    moving_average,
+)
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
 from raydd.workers import shard
@@ -114,7 +121,7 @@ class TrajectoryMatching:
         self._window = window
         self._augmentation: Augmentation = augmentation(config.augmentation)
         self._assigns_labels, self._ema_decay = assigns_labels, ema_decay
-        step_size = torch.tensor(config.synthetic_lr_init, dtype=task.dtype)
+        step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
         self._lr_name = "lr" if config.synthetic_lr_space == "linear" else "log_lr"
         self._values = {
             "images": self._own(images_MCHW),
@@ -302,7 +309,7 @@ class TrajectoryMatching:
             self._restore(self._good)
             raise RunError(
                 f"iteration {self.iteration}: {reason}, after {self.rollbacks} roll-backs; "
-                f"lower method.image_lr or method.synthetic_lr_lr"
+                "lower method.image_lr or method.synthetic_lr_lr, or method.synthetic_lr_init if it began like this"
             )
         self.rollbacks += 1
         self.consecutive_skips = 0
@@ -339,6 +346,18 @@ class TrajectoryMatching:
 
     def _own(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.task.device, self.task.dtype, copy=True)
+
+
+def _first_step_size(config: MatchingConfig, task: Task) -> float:
+    """Of the inner loop."""
+    if config.synthetic_lr_init != "auto":
+        return config.synthetic_lr_init
+    recipe = task.require_trajectories().card.recipe
+    if "lr" not in recipe or "batch_size" not in recipe:
+        problem = "auto goes by the experts' step size, of which nothing is known here: give a number"
+        raise ConfigError("method.synthetic_lr_init", problem)
+    steps = config.expert_epochs * math.ceil(len(task.data.train) / recipe["batch_size"])
+    return first_step_size(recipe["lr"], steps, config.synthetic_steps)
 
 
 def _exported(tensor: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from raydd import random
 from raydd.augment import augmentation
 from raydd.errors import ConfigError
-from raydd.methods.base import Task, WorksOn
+from raydd.methods.base import RepeatsImages, Task, WorksOn
 from raydd.methods.initial import masked_mean_logits
 from raydd.random import Key
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingConfig:
+class MatchingConfig(RepeatsImages):
     """What all trajectory-matching methods share; in brackets the names of the papers' flags."""
 
     images_per_class: int = 10
@@ -41,8 +41,9 @@ class MatchingConfig:
     which are drawn among them all the same."""
     image_lr: float = 100.0
     """[lr_img]"""
-    synthetic_lr_init: float = 0.01
-    """[lr_teacher] the learned step size at the start."""
+    synthetic_lr_init: float | Literal["auto"] = 0.01
+    """[lr_teacher] the learned step size at the start. auto: the experts' own, or, where a segment has fewer steps of
+    theirs than there are inner steps (a few hundred images), so much less that both go equally far."""
     synthetic_lr_lr: float = 1e-5
     """[lr_lr] the rate at which the step size itself is learned, in the space that synthetic_lr_space names."""
     synthetic_lr_space: Literal["linear", "log"] = "linear"
@@ -77,7 +78,7 @@ class MatchingConfig:
                 "method.max_start_epoch",
                 f"must be larger than min_start_epoch ({self.min_start_epoch}), is {self.max_start_epoch}",
             )
-        if not self.synthetic_lr_init > 0:
+        if self.synthetic_lr_init != "auto" and not self.synthetic_lr_init > 0:
             raise ConfigError("method.synthetic_lr_init", f"must be positive, is {self.synthetic_lr_init}")
         if not 0 < self.matched_fraction <= 1:
             raise ConfigError("method.matched_fraction", f"must be above 0 and at most 1, is {self.matched_fraction}")
@@ -176,6 +177,11 @@ def draw_batches(key: Key, num_images: int, batch_size: int, steps: int) -> list
             break
         batches.extend(reversed(random.permutation(key.child("order", cycle), num_images).split(batch_size)))
     return batches[:steps]
+
+
+def first_step_size(expert_lr: float, expert_steps: int, synthetic_steps: int) -> float:
+    """What `auto` means: the experts' step size, less where fewer of their steps make a segment than inner steps."""
+    return expert_lr * min(1.0, expert_steps / synthetic_steps)
 
 
 def matching_loss(

@@ -27,7 +27,7 @@ def at_random_images(
 
     The arguments are those of `TrajectoryMatching`.
     """
-    rows = random_real(task.data, config.images_per_class, key.child("init"))
+    rows = random_real(task.data, config.images_per_class, key.child("init"), config.repeat_images)
     return TrajectoryMatching(
         config,
         task,

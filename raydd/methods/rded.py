@@ -28,6 +28,7 @@ from raydd.methods.decoupled import (
 from raydd.methods.disagreement import student_probabilities, true_class
 from raydd.methods.selection import cell_size, grid, mosaic_rows, random_rows, resized
 from raydd.random import Key
+from raydd.sampling import repeated
 from raydd.synthetic import SyntheticSet
 
 _AT_ONCE = 64
@@ -153,16 +154,19 @@ def chosen_images(config: RDEDConfig, task: Task, label: int, key: Key, pool: Po
     data = task.data
     factor = config.factor or (2 if min(data.shape[1:]) >= 128 else 1)
     size, needed = cell_size(data, factor, "method.factor"), config.images_per_class * factor**2
-    candidates = min(config.candidates, int((data.train.labels == label).sum()))
-    if candidates < needed:
+    members = int((data.train.labels == label).sum())
+    candidates = min(config.candidates, members)
+    if candidates < needed and not (config.repeat_images and candidates == members):
         problem = (
-            f"{needed} are needed for method.images_per_class of {factor} x {factor} crops, there are {candidates}"
+            f"{needed} are needed for method.images_per_class of {factor} x {factor} crops, there are {candidates} "
+            f"of class {data.class_names[label]!r}"
         )
-        raise ConfigError("method.candidates", f"{problem} of class {data.class_names[label]!r}")
+        remedy = "; set method.repeat_images to true to take crops more than once" if candidates == members else ""
+        raise ConfigError("method.candidates", problem + remedy)
     rows = random_rows(data, label, candidates, key.child("candidates"), "method.candidates")
     scored = [_best_crops(config, task, label, part, size, key.child("crops"), pool) for part in rows.split(_AT_ONCE)]
     crops, losses = (torch.cat(parts) for parts in zip(*scored, strict=True))
-    best = losses.argsort(stable=True)[:needed]
+    best = repeated(losses.argsort(stable=True), needed)
     return grid(crops[mosaic_rows(best, factor)])
 
 

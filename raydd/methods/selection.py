@@ -14,6 +14,7 @@ from raydd.methods.decoupled import RecoverConfig
 from raydd.methods.rows import Rows
 from raydd.prepared import PreparedData
 from raydd.random import Key
+from raydd.sampling import repeated
 
 
 def initial_images(
@@ -81,43 +82,45 @@ def cell_size(data: PreparedData, side: int, field: str) -> tuple[int, int]:
     return height // side, width // side
 
 
-def random_rows(data: PreparedData, label: int, count: int, key: Key, field: str) -> Tensor:
+def random_rows(data: PreparedData, label: int, count: int, key: Key, field: str, repeat: bool = False) -> Tensor:
     """So many training images of a class, drawn without replacement: int64 [count].
 
     Raises:
-        ConfigError: naming the field, where the class has fewer.
+        ConfigError: naming the field, where the class has fewer, and they are not to be repeated.
     """
-    rows = _members(data, label, count, field)
-    return rows[random.permutation(key.child("class", label), len(rows))[:count]]
+    rows = _members(data, label, count, field, repeat)
+    return repeated(rows[random.permutation(key.child("class", label), len(rows))], count)
 
 
-def highest_rows(data: PreparedData, label: int, count: int, scores_N: Tensor, field: str) -> Tensor:
+def highest_rows(
+    data: PreparedData, label: int, count: int, scores_N: Tensor, field: str, repeat: bool = False
+) -> Tensor:
     """So many training images of a class, the highest score first, equal ones by their rows: int64 [count].
 
     Raises:
-        ConfigError: naming the field, where the class has fewer.
+        ConfigError: naming the field, where the class has fewer, and they are not to be repeated.
     """
-    rows = _members(data, label, count, field)
-    return rows[scores_N[rows].argsort(descending=True, stable=True)[:count]]
+    rows = _members(data, label, count, field, repeat)
+    return repeated(rows[scores_N[rows].argsort(descending=True, stable=True)], count)
 
 
-def _members(data: PreparedData, label: int, count: int, field: str) -> Tensor:
-    """The training images of a class, int64; a ConfigError where there are fewer than `count`."""
+def _members(data: PreparedData, label: int, count: int, field: str, repeat: bool) -> Tensor:
+    """The training images of a class, int64; a ConfigError where there are fewer than `count` and none comes twice."""
     rows = (data.train.labels == label).nonzero().squeeze(1)
-    if len(rows) < count:
-        name = data.class_names[label]
-        raise ConfigError(field, f"takes {count} real images of a class, but {name!r} has only {len(rows)}")
+    if len(rows) < (1 if repeat else count):
+        problem = f"takes {count} real images of a class, but {data.class_names[label]!r} has only {len(rows)}"
+        raise ConfigError(field, f"{problem}; set method.repeat_images to true to take them more than once")
     return rows
 
 
 def _best(config: RecoverConfig, task: Task, label: int, key: Key, disagreement_N: Tensor | None) -> Tensor:
     """The real images of a class for all its mosaics, int64 [Q IPC]."""
-    count, key = config.mosaic**2 * config.images_per_class, key.child("real")
+    count, key, repeat = config.mosaic**2 * config.images_per_class, key.child("real"), config.repeat_images
     if disagreement_N is not None:
-        return highest_rows(task.data, label, count, disagreement_N, "method.images_per_class")
+        return highest_rows(task.data, label, count, disagreement_N, "method.images_per_class", repeat)
     if config.init in ("medium", "easy", "hard"):
-        return task.require_ranking().first(label, count, config.init, key)
-    return random_rows(task.data, label, count, key, "method.images_per_class")
+        return task.require_ranking().first(label, count, config.init, key, repeat)
+    return random_rows(task.data, label, count, key, "method.images_per_class", repeat)
 
 
 def _noise(shape: tuple[int, int, int], rows: Rows, key: Key) -> Tensor:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from raydd import config as configs
 from raydd import datasets, networks, prepared
 from raydd.config import RunConfig
+from raydd.datasets import problems
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
 from raydd.evaluation.trials import LabelStore, Trial
@@ -24,6 +25,7 @@ from raydd.plan import DataFacts, Plan, make_plan
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.storage import Artefact, Folder
+from raydd.streamed_splits import expected, streams
 
 
 class Executor(Protocol):
@@ -74,9 +76,12 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         UserError: something is wrong with config, data, resources or the run's folder; nothing was written.
         RunError: the work broke off; the same call resumes it.
     """
+    config = config.sized()
     run = Run.of(config)
     steps = _steps(config, last_step)
     _check(run)
+    if count := problems.count(run.work):
+        progress.update("images left out or changed", count, count, f"listed in {problems.uri(run.work)}")
     if not _is_finished(run):
         executor.check(run, progress)
     makers: dict[str, Callable[[Run, Executor, Progress], None]] = {
@@ -102,12 +107,15 @@ def write_report(config: RunConfig) -> Run:
 
 
 def plan_of(config: RunConfig) -> Plan:
-    """What the run will take, from the size of its dataset; writes nothing. One that has a name need not be there.
+    """What the run will take, from the size of its dataset. One that has a name need not be there.
+
+    Writes nothing, but for a list of images that cannot be decoded.
 
     Raises:
         UserError: the data cannot be read, or are smaller than a network can pool.
     """
-    return make_plan(config, datasets.size_of(config.data) or _size_of(Run.of(config).data))
+    config = config.sized()
+    return make_plan(config, datasets.size_of(config.data) or _counted(config))
 
 
 def verify(folder: Folder) -> list[str]:
@@ -128,6 +136,11 @@ def _write_report(run: Run) -> None:
     from raydd import report
 
     report.write(run.folder)
+
+
+def _counted(config: RunConfig) -> DataFacts:
+    """The size of a dataset that no publication tells."""
+    return expected(config.data) if streams(config.data) else _size_of(Run.of(config).data)
 
 
 def _size_of(data: PreparedData) -> DataFacts:
@@ -157,7 +170,7 @@ def _check(run: Run) -> None:
     """Everything that can be wrong before the work begins."""
     run.folder.check_writable()
     _check_networks(run)
-    require_images(run.data, run.config.images_per_class)
+    require_images(run.data, run.config.images_per_class, run.config.method.repeat_images)
     require_same(run)
     for number, method in enumerate(run.config.methods):
         if isinstance(method, ImportedConfig):

@@ -18,7 +18,7 @@ from raydd.networks import NetworkConfig
 from raydd.packing import MEASURED_STEPS
 from raydd.pipeline.run import Run
 from raydd.pipeline.stage import Stage
-from raydd.plan import DataFacts, data_bytes, make_plan
+from raydd.plan import DataFacts, make_plan
 from raydd.plan.cost import matching_step, training
 from raydd.progressive import StagesConfig
 from raydd.random import Key
@@ -114,12 +114,6 @@ def rows_at_once(stage: Stage) -> int:
     while rows > 1 and matching_step(run.config.network, facts, rows, method.has_soft_labels).memory_bytes > budget:
         rows = math.ceil(rows / 2)
     return rows
-
-
-def streams(run: Run) -> bool:
-    """Whether images are ranked as they are read from their files, because memory does not hold them."""
-    data, config = data_bytes(run.config, _facts(run)), run.config
-    return config.ranking.streams(config.data.source, data, process.memory_bytes(torch.device("cpu")))
 
 
 def _facts(run: Run) -> DataFacts:

@@ -1,5 +1,6 @@
 """Students: what each is trained on, and the records of packs of them, by whoever trains these."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from raydd.methods.initial import random_real
 from raydd.pipeline import choices, teaching
 from raydd.pipeline.diversity import diversity_of
 from raydd.pipeline.run import Run
+from raydd.pixels import Images
 from raydd.pool import without_momenta
 from raydd.progress import Progress
 from raydd.storage import Folder, stored_bytes
@@ -123,20 +125,21 @@ def _chosen(run: Run, trial: Trial) -> TrainingSet:
             earlier_steps=sum(leg.recipe.steps(_num_images(run, leg)) for leg in trial.legs()[:-1]),
         )
     synthetic = run.last_stage.union()
-    images, classes = run.data.train.images, run.data.train.labels
+    images: Images | Tensor = run.data.train.images
+    classes = run.data.train.labels
     if trial.selects_real:
         rows = _rows(run, trial)
         images, classes = images[rows], classes[rows]
     targets = classes
     if trial.uses_experts:
-        targets = run.config.matching.expert_labels(run.stages[0].task(), images, classes)
+        targets = run.config.matching.expert_labels(run.stages[0].task(), images[:], classes)
     return TrainingSet(
         images=images,
         targets=targets,
         classes=classes if trial.uses_experts else None,
         learned_lr=synthetic.learned_lr[-1],
         images_per_class=len(images) // run.data.num_classes,
-        bytes_total=images.numel() + targets.numel() * targets.element_size(),
+        bytes_total=math.prod(images.shape) + targets.numel() * targets.element_size(),
     )
 
 
@@ -144,7 +147,8 @@ def _rows(run: Run, trial: Trial) -> Tensor:
     """Rows of the real images that a student is trained on, class-major."""
     if trial.coreset is not None:
         return run.selection.rows[trial.coreset]
-    return random_real(run.data, run.config.images_per_class, run.key().child("random", trial.draw))
+    config, key = run.config, run.key().child("random", trial.draw)
+    return random_real(run.data, config.images_per_class, key, config.method.repeat_images)
 
 
 def _num_images(run: Run, leg: Trial) -> int:

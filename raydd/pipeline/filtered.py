@@ -60,14 +60,20 @@ class FilteredData:
             run.key(),
             run.device,
         )
-        real_filter.restricted(run.data, mask, stage.method.images_per_class, stage.number)
+        real_filter.restricted(run.data, mask, self._least, stage.number)
         self._folder.write(self._file, save_tensors({_MASK: mask}))
 
     def data(self) -> PreparedData:
         """What is left."""
         mask = load_tensors(self._folder.read(self._file))[_MASK]
-        kept = real_filter.restricted(self.stage.run.data, mask, self.stage.method.images_per_class, self.stage.number)
+        kept = real_filter.restricted(self.stage.run.data, mask, self._least, self.stage.number)
         return replace(kept, fingerprint=self.named.fingerprint)
+
+    @property
+    def _least(self) -> int:
+        """Real images that every class has to keep."""
+        method = self.stage.method
+        return 1 if method.repeat_images else method.images_per_class
 
     @property
     def _folder(self) -> Folder:

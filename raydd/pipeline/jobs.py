@@ -6,7 +6,7 @@ Each is idempotent: it finds what is finished, picks up what is not, and writes 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raydd import coreset, datasets, experts, forgetting, process, teacher
+from raydd import coreset, experts, forgetting, process, teacher
 from raydd.checkpoints import Checkpoints, is_first_worker
 from raydd.evaluation import diversity
 from raydd.pipeline import choices
@@ -60,8 +60,7 @@ def teach(run: Run, progress: Progress) -> None:
 
 def rank(run: Run, progress: Progress) -> None:
     """Rank the training images by the teacher, all in this process."""
-    images = datasets.undecoded(run.config.data, run.key())
-    found = rank_here(run.teacher, run.data.train, images, run.ranking_parts, progress)
+    found = rank_here(run.teacher, run.data.train, run.training_files, run.ranking_parts, progress)
     found.save(run.ranking_folder, run.ranking_key)
 
 

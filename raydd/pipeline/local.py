@@ -19,8 +19,6 @@ class LocalExecutor:
         workers = run.config.cluster.num_workers
         if workers not in ("auto", 1):
             raise ResourceError(f"cluster.num_workers: {workers} workers need Ray; leave out --no-ray or ask for 1")
-        if run.config.method.uses_ranking and run.config.ranking.streaming == "on":
-            raise ResourceError("ranking.streaming: Ray Data needs Ray; leave out --no-ray or set it to auto or off")
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts, pack by pack."""

@@ -69,7 +69,7 @@ class Sweep:
 
     def run(self, config: RunConfig) -> "PointRun":
         """The run of a point's config."""
-        return PointRun(config, Folder.at(config.out), self.base, self.folder / "work")
+        return PointRun(config, Folder.at(config.out), self.base, self.folder / "work", reader=self.base.reader)
 
     def distils(self, point: Point) -> bool:
         """Whether a point has a set of its own, other than the run's."""
@@ -144,7 +144,7 @@ class PointRun(Run):
     @cached_property
     def data(self) -> PreparedData:
         """The prepared data, which points have in common as a rule."""
-        return _data(self.data_folder, self.data_key, self.config.data, self.key())
+        return _data(self.data_folder, self.data_key, self.config.data, self.key()).read_by(self.reader)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -195,7 +195,7 @@ def _check(run: PointRun) -> None:
     with torch.device("meta"):
         for network in (run.config.network, *run.config.evaluate.networks):
             networks.build(network, shape, num_classes)
-    require_images(run.data, run.config.images_per_class)
+    require_images(run.data, run.config.images_per_class, run.config.method.repeat_images)
     run.trials()
 
 

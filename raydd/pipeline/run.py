@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from raydd import datasets, prepared
 from raydd.config import RunConfig
 from raydd.coreset import KIND as SELECTION
 from raydd.coreset import Selection, selection_identity
+from raydd.datasets import Undecoded
 from raydd.evaluation.lineup import plan_trials
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.experts import trajectory_card
@@ -25,6 +26,7 @@ from raydd.random import Key
 from raydd.ranking import KIND as RANKING
 from raydd.ranking import Parts
 from raydd.storage import Artefact, Folder, content_key
+from raydd.streamed import Reader, Streamed, read_here
 from raydd.teacher import KIND as TEACHER
 from raydd.teacher import Teacher, teacher_identity
 from raydd.teacher_epochs import teacher_epochs
@@ -40,15 +42,17 @@ class Run:
 
     config: RunConfig
     folder: Folder
+    reader: Reader = field(default=read_here, kw_only=True)
+    """Decodes images that are streamed."""
 
     @classmethod
     def of(cls, config: RunConfig) -> "Run":
         """The run of a config, in whose process paths count from the working folder."""
-        return cls(config.located(), Folder.at(config.out))
+        return cls(config.located().sized(), Folder.at(config.out))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened here: the data do not travel."""
-        return {"config": self.config, "folder": self.folder}
+        return {"config": self.config, "folder": self.folder, "reader": self.reader}
 
     @property
     def work(self) -> Folder:
@@ -111,7 +115,15 @@ class Run:
     def data(self) -> PreparedData:
         """The prepared data: mapped from `work/` where it lies there, else made anew."""
         saved = prepared.open_saved(self.work / "data", self.data_key)
-        return saved or prepared.prepare(self.config.data, self.key())
+        return (saved or prepared.prepare(self.config.data, self.key(), self.work)).read_by(self.reader)
+
+    @property
+    def training_files(self) -> Undecoded:
+        """The training images by their files."""
+        images = self.data.train.images
+        if isinstance(images, Streamed):
+            return images.files
+        return datasets.undecoded(self.config.data, self.key(), self.data.skipped)
 
     @cached_property
     def trajectories(self) -> TrajectoryStore:

@@ -150,7 +150,7 @@ def sweep(config: RunConfig, executor: Executor, workers: Workers, progress: Pro
         problem = f"asha stops students, not distilling: {distilling[0].title} has a set of its own; take fifo"
         raise ConfigError("sweep.scheduler", problem)
     with made.folder.lock(LOCK):
-        made.folder.write(CONFIG, configs.to_yaml(config).encode())
+        made.folder.write(CONFIG, configs.to_yaml(config.sized()).encode())
         before = known(made)
         if config.sweep.search == "optuna":
             tried, timing = before, _search(made, before, executor, workers, progress)

@@ -41,7 +41,7 @@ def with_teacher(run: Run, trial: Trial, chosen: TrainingSet) -> TrainingSet:
     `bytes_total` counts the labels or the teacher as well; the parts are among the `metrics`, as `bytes.images`, ...
     """
     assert trial.recipe.views is not None
-    views = ImageViews(chosen.images.to(run.device), run.data.preprocessing, trial.recipe.views)
+    views = ImageViews(chosen.images[:].to(run.device), run.data.preprocessing, trial.recipe.views)
     sizes = {"bytes.images": chosen.bytes_total}
     labels: Labels
     if trial.labels == "hard":

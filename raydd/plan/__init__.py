@@ -17,6 +17,7 @@ from raydd.plan.stages import distill_stage
 from raydd.plan.step import Plan, Step
 from raydd.plan.students import evaluate
 from raydd.plan.trajectories import checkpoint_bytes
+from raydd.residence import Residence
 
 __all__ = [
     "DataFacts",
@@ -39,7 +40,8 @@ def make_plan(config: RunConfig, facts: DataFacts, flops_per_second: Mapping[str
 
     Memory of one process on a CPU is the sum of
 
-    - the prepared data, in full, though processes of one node share the pages that they map;
+    - the prepared data, in full, though processes of one node share the pages that they map; without pixels where
+      images are streamed;
     - what is resident: networks and momenta; when distilling by trajectories, T + 1 parameter vectors, five times the
       synthetic set (images and labels, their momenta, both of the last good state, and the gradient), seven with an
       average, and the images of earlier stages; when recovering, the images of a pack of class groups, Adam's moments,
@@ -64,7 +66,7 @@ def make_plan(config: RunConfig, facts: DataFacts, flops_per_second: Mapping[str
     rates = flops_per_second or {}
     steps = [make(config, facts) for make in _makers(config)]
     timed = (replace(step, seconds=step.flops / rates[step.work]) if step.work in rates else step for step in steps)
-    return Plan(tuple(timed), facts)
+    return Plan(tuple(timed), facts, Residence.of(config.data, facts))
 
 
 def _makers(config: RunConfig) -> list[Callable[[RunConfig, DataFacts], Step]]:
@@ -89,7 +91,7 @@ def _makers(config: RunConfig) -> list[Callable[[RunConfig, DataFacts], Step]]:
 def _data(config: RunConfig, facts: DataFacts) -> Step:
     """Whitening takes the covariance, its eigenvectors (9 D^3, Golub and Van Loan, section 8.3) and three products."""
     size, whitens = facts.values, config.data.preprocess == "zca"
-    stored = data_bytes(config, facts)
+    stored, streamed = data_bytes(config, facts), Residence.of(config.data, facts).streamed
     return Step(
         work="data",
         makes=f"prepared images ({config.data.source}, {config.data.preprocess})",
@@ -98,5 +100,5 @@ def _data(config: RunConfig, facts: DataFacts) -> Step:
         disk_bytes=0,
         working_disk_bytes=stored,
         peak_tensor_bytes=0,
-        peak_memory_bytes=stored + facts.num_images * size + whitens * EIGEN_FACTOR * 8 * size**2,
+        peak_memory_bytes=stored + (not streamed) * facts.num_images * size + whitens * EIGEN_FACTOR * 8 * size**2,
     )

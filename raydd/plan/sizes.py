@@ -5,11 +5,14 @@ Letters: N real images, M synthetic images, K classes, C H W, D = C * H * W, P p
 
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
+from raydd.residence import Residence
 
 SAVE_FACTOR = 4
 """State, its copy, and the two serialised forms that safetensors holds at once (measured 4.0)."""
 TENSOR_HEADER_BYTES = 85
 """Of one tensor in a safetensors file."""
+DATA_HEADER_BYTES = 1_250
+"""Of the prepared data: the header of their tensors, card without the names of the classes, and manifest."""
 EPOCH_HEADER_BYTES = 432
 """Of one epoch in a trajectory file: two Arrow messages and their place in the footer."""
 TRAJECTORY_HEADER_BYTES = 3_000
@@ -34,8 +37,10 @@ SHOWN_CLASSES = 100
 
 
 def data_bytes(config: RunConfig, facts: DataFacts) -> int:
-    """The prepared data: float32 images and int64 labels of all splits, and the whitening."""
-    return facts.num_images * (4 * facts.values + 8) + whitening_bytes(config, facts)
+    """The prepared data: labels of all splits, pixels or the rows of images that are streamed, and the whitening."""
+    found = Residence.of(config.data, facts)
+    images = 8 * facts.num_images if found.streamed else found.pixel_bytes
+    return images + 8 * facts.num_images + whitening_bytes(config, facts) + DATA_HEADER_BYTES
 
 
 def whitening_bytes(config: RunConfig, facts: DataFacts) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from raydd.datasets import DataFacts
+from raydd.residence import Residence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class Plan:
     steps: tuple[Step, ...]
     facts: DataFacts
     """Of the dataset."""
+    residence: Residence
+    """Where the pixels are."""
 
     @property
     def total(self) -> Step:

@@ -1,0 +1,55 @@
+"""Named subsets of ImageNet-1K: their classes by wnid, in the order of the labels.
+
+- imagenette, imagewoof, imagefruit, imageyellow, imagemeow, imagesquawk: the subsets of trajectory matching
+  (Cazenavette et al., CVPR 2022, https://arxiv.org/abs/2203.11932), in the order of the class indices in its published
+  code, which labels them in that order. The classes of the first two are those of https://github.com/fastai/imagenette.
+- imagenet-100: Contrastive Multiview Coding (Tian et al., ECCV 2020, https://arxiv.org/abs/1906.05849), in the order of
+  `imagenet100.txt` in https://github.com/HobbitLong/CMC. Condensation has it from IDC (Kim et al., ICML 2022,
+  https://arxiv.org/abs/2205.14959), which labels classes in the order of its list.
+- imagenet-10: the first ten of imagenet-100, as IDC has it.
+"""
+
+from typing import Final
+
+_IMAGENETTE = """
+n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257
+"""
+_IMAGEWOOF = """
+n02096294 n02093754 n02111889 n02088364 n02086240 n02089973 n02087394 n02115641 n02099601 n02105641
+"""
+_IMAGEFRUIT = """
+n07753275 n07753592 n07745940 n07747607 n07749582 n07768694 n07753113 n07720875 n07718472 n07742313
+"""
+_IMAGEYELLOW = """
+n02206856 n12057211 n07753592 n07749582 n12144580 n04146614 n03530642 n02129165 n01773157 n01531178
+"""
+_IMAGEMEOW = """
+n02123045 n02123159 n02123394 n02123597 n02124075 n02129165 n02129604 n02128925 n02128757 n02127052
+"""
+_IMAGESQUAWK = """
+n01806143 n02007558 n01818515 n02051845 n02056570 n01614925 n01843383 n01518878 n01860187 n01819313
+"""
+_IMAGENET_100 = """
+n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797
+n01735189 n07831146 n07753275 n03085013 n04485082 n02105505 n01983481 n02788148 n03530642 n04435653
+n02086910 n02859443 n13040303 n03594734 n02085620 n02099849 n01558993 n04493381 n02109047 n04111531
+n02877765 n04429376 n02009229 n01978455 n02106550 n01820546 n01692333 n07714571 n02974003 n02114855
+n03785016 n03764736 n03775546 n02087046 n07836838 n04099969 n04592741 n03891251 n02701002 n03379051
+n02259212 n07715103 n03947888 n04026417 n02326432 n03637318 n01980166 n02113799 n02086240 n03903868
+n02483362 n04127249 n02089973 n03017168 n02093428 n02804414 n02396427 n04418357 n02172182 n01729322
+n02113978 n03787032 n02089867 n02119022 n03777754 n04238763 n02231487 n03032252 n02138441 n02104029
+n03837869 n03494278 n04136333 n03794056 n03492542 n02018207 n04067472 n03930630 n03584829 n02123045
+n04229816 n02100583 n03642806 n04336792 n03259280 n02116738 n02108089 n03424325 n01855672 n02090622
+"""
+
+SUBSETS: Final = {
+    "imagenette": tuple(_IMAGENETTE.split()),
+    "imagewoof": tuple(_IMAGEWOOF.split()),
+    "imagefruit": tuple(_IMAGEFRUIT.split()),
+    "imageyellow": tuple(_IMAGEYELLOW.split()),
+    "imagemeow": tuple(_IMAGEMEOW.split()),
+    "imagesquawk": tuple(_IMAGESQUAWK.split()),
+    "imagenet-10": tuple(_IMAGENET_100.split()[:10]),
+    "imagenet-100": tuple(_IMAGENET_100.split()),
+}
+"""By the name that follows `imagenet:` in `data.source`."""
