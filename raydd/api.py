@@ -16,7 +16,8 @@ from raydd import config as configs
 from raydd import optimizers, pipeline
 from raydd.config import RunConfig
 from raydd.datasets import DataConfig
-from raydd.datasets.listing import Item, decode
+from raydd.datasets.decoding import decode
+from raydd.datasets.listing import Item
 from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
@@ -86,7 +87,7 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
         else:
             channels, height, width = shape
             seen = image.convert("L") if channels == 1 and image.mode in ("RGB", "RGBA", "P") else image.copy()
-            pixels = decode([Item("the image", lambda: seen)], height if height == width else None, channels)
+            pixels = decode([Item("the image", lambda: seen)], 1, height if height == width else None, channels)
         if tuple(pixels.shape[1:]) != shape:
             raise DataError(
                 f"the image is of {tuple(pixels.shape[1:])}, but those of the set are of {shape}; resize it"

@@ -89,10 +89,10 @@ def streams(config: DataConfig) -> bool:
 
 
 def expected(config: DataConfig) -> DataFacts:
-    """The size of a dataset by its labels and, where nobody knows their shape, its first image, which may be grey.
+    """The size of a dataset by its labels and, where nobody knows their shape, its first good image, which may be grey.
 
     Raises:
-        DataError: the dataset is not there or not what it says, or its first image cannot be decoded.
+        DataError: the dataset is not there or not what it says, or none of its images can be decoded.
     """
     train, test = listed(config)
     published = PUBLISHED.get(config.source)
@@ -101,8 +101,7 @@ def expected(config: DataConfig) -> DataFacts:
     elif config.size is not None:
         shape = 3, config.size, config.size
     else:
-        _, *shape_BCHW = train.decode(torch.tensor([0]), channels=3).shape
-        shape = shape_BCHW[0], shape_BCHW[1], shape_BCHW[2]
+        shape = 3, *train.first_size()
     return DataFacts(len(train), len(test), shape, len(train.listing.class_names))
 
 

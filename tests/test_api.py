@@ -322,7 +322,7 @@ def test_evaluate_refuses_other_images_and_other_classes(digits: SmallRun, tmp_p
     for split in ("train", "test"):
         (root / split / "rows").rename(root / split / "ranks")
     with pytest.raises(DataError, match="has the classes .*'ranks'.* but the set was distilled for .*'rows'"):
-        raydd.evaluate(raydd.load(pictures().out), DataConfig(source="imagefolder", root=str(root)))
+        raydd.evaluate(raydd.load(pictures().out), DataConfig(source="imagefolder", root=str(root), image_size=16))
 
 
 def test_results_of_one_run_of_several_and_of_none(digits: SmallRun, tmp_path: Path) -> None:

@@ -186,8 +186,14 @@ def test_an_unreadable_image_among_good_ones(fresh: SmallRun, tmp_path: Path, ca
     root = image_folder(tmp_path / "data", 3, 1)
     bad = root / "train" / "rows" / "001.png"
     truncate(bad)
-    words = "cannot decode 1 image(s), replace or remove them", str(bad)
-    require_refusal(tmp_path, capsys, lambda: fresh.does("run", *images(fresh, root)), *words)
+    assert fresh.does("run", *images(fresh, root)) == 2
+    listed, said = fresh.out / "work" / "problems.csv", capsys.readouterr().err
+    for words in ("cannot decode 1 image(s), replace or remove them", str(bad), f"all are in {listed}"):
+        assert words in said
+    assert [path for path in fresh.out.rglob("*") if path.is_file()] == [listed]
+    skipping = (*images(fresh, root), "--data.on-error", "skip")
+    assert raydd("experts", fresh.file, "--no-ray", *skipping) == 0
+    assert f"images left out or changed: 1/1, listed in {listed}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("labels", [[1, 2, 3], [0, 2, 2], [-1, 0, 1]])

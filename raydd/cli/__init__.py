@@ -109,9 +109,7 @@ def _parser(compares_runs: bool) -> argparse.ArgumentParser:
     exporter = commands.add_parser("export", help="write a distilled set for use without raydd")
     export.arguments(exporter)
     exporter.set_defaults(handler=_export)
-    inspector = commands.add_parser(
-        "inspect", help="counts, duplicates and problems of a dataset", add_help=False
-    )
+    inspector = commands.add_parser("inspect", help="counts, duplicates and problems of a dataset", add_help=False)
     inspect.arguments(inspector)
     inspector.set_defaults(handler=_inspect)
     verify = commands.add_parser("verify", help="check every sha256 and schema of a run")

@@ -105,14 +105,6 @@ def open_encoded(encoded: bytes | None) -> Image.Image:
     return Image.open(io.BytesIO(encoded))
 
 
-def decode(items: Iterable[Item], image_size: int | None, channels: int | None = None) -> Tensor:
-    """Moved to `decoding`; here until all callers are."""
-    from raydd.datasets import decoding
-
-    listed = list(items)
-    return decoding.decode(listed, len(listed), image_size, channels)
-
-
 def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

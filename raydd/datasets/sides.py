@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import torch
-
 from raydd.datasets.config import DataConfig
 from raydd.datasets.facts import PUBLISHED
 from raydd.datasets.loading import undecoded
@@ -11,14 +9,14 @@ from raydd.random import Key
 
 
 def shorter_side(config: DataConfig) -> int:
-    """Of the images as they are loaded, in pixels: what the config says, as published, or that of the first image.
+    """Of the images as they are loaded, in pixels: what the config says, as published, or that of the first good image.
 
     Raises:
-        DataError: the dataset is not there, or its first image cannot be decoded.
+        DataError: the dataset is not there, or none of its images can be decoded.
     """
     if config.size is not None:
         return config.size
     if config.source in PUBLISHED:
         return min(PUBLISHED[config.source].shape[1:])
     images = undecoded(replace(config, validation_fraction=0), Key.root(0))
-    return min(images.decode(torch.tensor([0]), channels=3).shape[2:])
+    return min(images.first_size())

@@ -12,8 +12,8 @@ from typing import Final
 
 import torch
 
+from raydd.datasets.decoding import decode
 from raydd.datasets.imagefolder import image_files, listing_of
-from raydd.datasets.listing import decode
 from raydd.errors import DataError
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
@@ -42,7 +42,7 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
     if not files:
         raise DataError(f"{source}: there are no image files in its folders")
     listing = listing_of(source.name, str(source), data.class_names, files)
-    pixels = decode(listing.items(torch.arange(len(files))), None, data.shape[0])
+    pixels = decode(listing.items(torch.arange(len(files))), len(files), None, data.shape[0])
     part = Foreign(
         where=str(source),
         images=data.preprocessing.forward(pixels),

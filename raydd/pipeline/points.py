@@ -202,7 +202,7 @@ def _check(run: PointRun) -> None:
 @lru_cache(maxsize=2)
 def _data(folder: Folder, name: str, config: DataConfig, key: Key) -> PreparedData:
     """The data in a folder, or made anew."""
-    return prepared.open_saved(folder, name) or prepared.prepare(config, key)
+    return prepared.open_saved(folder, name) or prepared.prepare(config, key, folder)
 
 
 _TEACHERS: dict[tuple[Folder, str], Teacher] = {}
