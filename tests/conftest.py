@@ -21,3 +21,20 @@ def endpoint() -> Iterator[str]:
     """HOST:PORT of an S3 server, which the environment names too: one for all, as open file systems keep it."""
     with served() as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def two_cpus() -> Iterator[None]:
+    """A Ray of this module's own, with a small object store."""
+    import ray  # here, because importing Ray takes seconds
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from image_files import noise, write_folders
 from runs import find
@@ -27,24 +26,12 @@ from raydd.random import Key
 from raydd.ranking import PART, Ranking
 from raydd.storage import Folder
 
+pytestmark = pytest.mark.usefixtures("two_cpus")
+
 KEY = Key.root(0)
 MARK = 0.25
 PATIENCE = 120.0
 """Seconds until an actor has to be seen at work; the machine may be busy with other things."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_cpus() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=150_000_000,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
 
 
 def run_of(folder: Path, streaming: str = "auto", **data: Any) -> Run:

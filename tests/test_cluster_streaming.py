@@ -1,7 +1,6 @@
 """Images that Ray Data decodes, on a real Ray: the same as those that stay in memory, wherever they are asked for."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,7 @@ from raydd.random import permutation
 from raydd.storage import Folder
 from raydd.streamed import Streamed
 
-
-@pytest.fixture(scope="module", autouse=True)
-def two_cpus() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=150_000_000,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("two_cpus")
 
 
 @pytest.fixture(scope="module")
