@@ -34,7 +34,7 @@ def facts(config: RunConfig) -> DataFacts:
 
 @cache
 def planned(config: RunConfig) -> Plan:
-    return make_plan(config, facts(config))
+    return make_plan(config.sized(), facts(config))
 
 
 def header_of(name: str) -> str:

@@ -42,7 +42,7 @@ def build(config: RecoverConfig, *groups: int, start: Start = BOTH, dtype: torch
 def unknown() -> list[float]:
     """How much surer the teacher is of every real image than the students are, image by image."""
     teacher, students = taught.teacher(torch.float64).module, exact_students()
-    pictures = zip(TRAIN.images.double(), LABELS, strict=True)
+    pictures = zip(TRAIN.images[:].double(), LABELS, strict=True)
     return [reference.unknown(teacher, students, image, label) for image, label in pictures]
 
 
