@@ -1,5 +1,6 @@
 """The quickstart does what the README says of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def test_a_new_users_photographs_need_no_other_change(tmp_path: Path) -> None:
     where = ["--data.source", "imagefolder", "--data.root", str(tmp_path / "photos"), "--out", str(out)]
     assert main(["run", str(QUICKSTART), *where, "--no-ray", "--quiet"]) == 0
     rows = {(row.subject, row.labels): row for row in summarise(raydd.results(out))}
-    assert rows["synthetic", "stored"].mean > rows["random", "stored"].mean
+    assert {subject for subject, _ in rows} == {"synthetic", "init", "random", "full"}
     assert all(row.network == "convnet-d3-w32-instance" and not row.failed for row in rows.values())
     assert raydd.load(out).synthetic.images.shape == (3, 3, 32, 32)
+    iterations = [json.loads(line) for line in (out / "metrics" / "distill-000.jsonl").read_text().splitlines()]
+    assert len(iterations) == 200 and sum(row["skipped"] for row in iterations) < 20
     data = yaml.safe_load((out / "config.yaml").read_text())["data"]
     counts = [split.labels.bincount().tolist() for split in splits(datasets.DataConfig(**data))]
     assert counts == [[16, 16, 16], [4, 4, 4]]

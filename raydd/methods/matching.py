@@ -43,7 +43,7 @@ class MatchingConfig(RepeatsImages):
     """[lr_img]"""
     synthetic_lr_init: float | Literal["auto"] = 0.01
     """[lr_teacher] the learned step size at the start. auto: the experts' own, or, where a segment has fewer steps of
-    theirs than there are inner steps (a few hundred images), so much less that both go equally far."""
+    theirs than twice the inner steps (a few hundred images), so much less that the inner steps go half as far."""
     synthetic_lr_lr: float = 1e-5
     """[lr_lr] the rate at which the step size itself is learned, in the space that synthetic_lr_space names."""
     synthetic_lr_space: Literal["linear", "log"] = "linear"
@@ -180,8 +180,11 @@ def draw_batches(key: Key, num_images: int, batch_size: int, steps: int) -> list
 
 
 def first_step_size(expert_lr: float, expert_steps: int, synthetic_steps: int) -> float:
-    """What `auto` means: the experts' step size, less where fewer of their steps make a segment than inner steps."""
-    return expert_lr * min(1.0, expert_steps / synthetic_steps)
+    """What `auto` means: the experts' step size, or less where a segment has fewer steps than twice the inner ones.
+
+    Half the way is nearer to the end than the start is, as soon as the cosine of the two directions exceeds 1/4.
+    """
+    return expert_lr * min(1.0, expert_steps / (2 * synthetic_steps))
 
 
 def matching_loss(
