@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from image_files import noise, write_folders
+from PIL import Image
 from planned import facts_of, fresh_processes, memory, sizes
 from safetensors.torch import load_file, save_file
 
 from raydd import prepared
 from raydd.config import from_mapping
-from raydd.datasets import DataConfig, load
+from raydd.datasets import DataConfig, load, problems
 from raydd.networks import NetworkConfig, build
+from raydd.pipeline.run import Run
 from raydd.pixels import Resident
 from raydd.plan import data_bytes
 from raydd.prepared import LabelledImages, PreparedData, open_saved, prepare, save
@@ -80,6 +82,24 @@ def test_opening_maps_the_file(tmp_path: Path) -> None:
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("data.safetensors")]
     spans = [[int(bound, 16) for bound in line.split()[0].split("-")] for line in mapped]
     assert any(start <= address < end for start, end in spans)
+
+
+@pytest.mark.parametrize("streaming", ["off", "on"])
+def test_files_are_those_of_the_images_that_could_be_decoded(tmp_path: Path, streaming: str) -> None:
+    names = [f"{split}/{name}/{number}.png" for split in ("train", "test") for name in "ab" for number in range(4)]
+    images: dict[str, Image.Image | bytes] = {name: noise(seed) for seed, name in enumerate(names)}
+    images |= {"train/a/1.png": b"no image", "train/b/3.png": b"", "test/a/0.png": b"nor this"}
+    write_folders(tmp_path / "set", images)
+    place = {"source": "imagefolder", "root": str(tmp_path / "set"), "image_size": 6, "on_error": "skip"}
+    run = Run.of(from_mapping({"out": str(tmp_path / "run"), "data": {**place, "streaming": streaming}}))
+    save(run.data, run.work / "data", run.data_key)
+    run = Run.of(run.config)
+    kept = [f"train/{name}" for name in ("a/0.png", "a/2.png", "a/3.png", "b/0.png", "b/1.png", "b/2.png")]
+    assert run.training_files.paths() == kept
+    pixels = run.training_files.decode(torch.arange(6), channels=3)
+    assert torch.equal(run.data.train.images[:], run.data.preprocessing.forward(pixels))
+    assert run.data.train.labels.tolist() == [0, 0, 0, 1, 1, 1] and len(run.data.test) == 7
+    assert problems.count(run.work) == 3
 
 
 def test_another_key_is_not_opened(tmp_path: Path) -> None:
