@@ -67,4 +67,4 @@ def run_stage(
         rows.append({"iteration": iteration, **numbers, "seconds": time.perf_counter() - began})
         if method.iteration % checkpoint_iterations == 0 or method.iteration == iterations:
             save()
-        progress.update(task, method.iteration, iterations, f"loss {numbers['loss']:.3f}")
+        progress.update(task, method.iteration, iterations, f"loss {numbers['loss']:.3f}", numbers)

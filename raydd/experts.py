@@ -128,7 +128,8 @@ class Experts:
             ]
             self._keep(measured)
             for number, result in zip(self.numbers, results, strict=True):
-                progress.update(f"expert {number}", self.epoch, total, f"train accuracy {result.accuracy:.3f}")
+                numbers = {"train_loss": result.loss, "train_accuracy": result.accuracy}
+                progress.update(f"expert {number}", self.epoch, total, f"train accuracy {result.accuracy:.3f}", numbers)
 
     def snapshots(self, member: int, epochs: Sequence[int]) -> Iterator[Snapshot]:
         """These epochs of one of the experts, read back one at a time."""

@@ -75,10 +75,11 @@ class RealTraining:
         for epoch in range(len(rows), self.recipe.epochs):
             (result,) = training.run_epoch(epoch)
             said = f"accuracy {result.accuracy:.3f}" if watcher is None else watcher.look(module, training.images)
-            rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
+            numbers = {"train_loss": result.loss, "train_accuracy": result.accuracy}
+            rows.append(numbers)
             (state,) = training.state_dicts()
             self.checkpoints.save({**state, **({} if watcher is None else watcher.state_dict())}, rows)
-            progress.update(work, epoch + 1, self.recipe.epochs, said)
+            progress.update(work, epoch + 1, self.recipe.epochs, said, numbers)
         return module
 
 

@@ -252,7 +252,8 @@ def train_teacher(
             early[epoch + 1] = _copied(module)
         if is_first_worker():
             checkpoints.save(state | packed(early), rows)
-        progress.update("teacher", epoch + 1, recipe.epochs, f"train accuracy {result.accuracy:.3f}")
+        numbers = {"train_loss": result.loss, "train_accuracy": result.accuracy}
+        progress.update("teacher", epoch + 1, recipe.epochs, f"train accuracy {result.accuracy:.3f}", numbers)
     made = _finished(module, network, data, recipe.identity(), config.seed, rows[-1]["train_accuracy"])
     return replace(made, early=early)
 

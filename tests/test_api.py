@@ -28,6 +28,7 @@ from raydd.evaluation.records import SCHEMA
 from raydd.experts import build_seeded
 from raydd.networks import NetworkConfig
 from raydd.prepared import prepare
+from raydd.progress import Numbers
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet
 from raydd.training import Recipe, accuracy, predict
@@ -50,7 +51,7 @@ class Counting:
     def __init__(self) -> None:
         self.updates = 0
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.updates += 1
 
 

@@ -38,7 +38,7 @@ import raydd as package
 from raydd import config as configs
 from raydd import pipeline
 from raydd.cli import progress as shown
-from raydd.progress import Progress
+from raydd.progress import Numbers, Progress
 from raydd.storage import Folder
 
 Captured = pytest.CaptureFixture[str]
@@ -614,7 +614,7 @@ class Interrupted:
     def __init__(self, updates: int) -> None:
         self.left = updates
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1

@@ -21,7 +21,7 @@ from raydd.cli import tables
 from raydd.evaluation import records
 from raydd.evaluation.comparison import SCHEMA, compare
 from raydd.evaluation.records import Record
-from raydd.progress import Progress
+from raydd.progress import Numbers, Progress
 from raydd.storage import Folder
 
 SEEDS = (0, 7)
@@ -391,7 +391,7 @@ def test_a_run_that_fails_leaves_the_others(kind: str, tmp_path: Path, capsys: C
 class Broken(Interrupted):
     """A progress in which something goes wrong, once, after some updates."""
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.left -= 1
         if self.left == 0:
             raise ZeroDivisionError("out of [luck]")

@@ -17,7 +17,7 @@ from raydd.datasets import DataFacts
 from raydd.methods import Start, Task
 from raydd.pipeline.local import LocalExecutor
 from raydd.plan import make_plan
-from raydd.progress import NoProgress
+from raydd.progress import NoProgress, Numbers
 from raydd.random import Key
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
@@ -57,7 +57,7 @@ def test_from_images_to_students(name: str, tmp_path: Path) -> None:
 class Interrupts(NoProgress):
     """Presses Ctrl-C in the middle."""
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if task == "distil" and done == 4:
             raise KeyboardInterrupt
 

@@ -24,7 +24,7 @@ from raydd.errors import ArtefactError, RunError
 from raydd.pipeline.evaluating import training_set
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
-from raydd.progress import NoProgress, Progress
+from raydd.progress import NoProgress, Numbers, Progress
 from raydd.random import Key, seeded
 from raydd.storage import Folder, content_key
 from raydd.training import Recipe, Training
@@ -155,7 +155,7 @@ def test_the_network_is_trained_on_all_real_images(tmp_path: Path) -> None:
 
 
 class Stop(NoProgress):
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         assert (task, total) == (KIND, RECIPE.epochs) and note.startswith("accuracy ")
         if done == 2:
             raise InterruptedError
@@ -168,7 +168,7 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_bits(tmp_path: Path)
     told: list[float] = []
 
     class Told(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             told.append(done)
 
     tiny.assert_equal(trained(tmp_path / "broken", progress=Told()).state_dict(), whole)

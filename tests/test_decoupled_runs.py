@@ -22,7 +22,7 @@ from raydd.errors import ConfigError
 from raydd.networks import NetworkConfig
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
-from raydd.progress import NoProgress
+from raydd.progress import NoProgress, Numbers
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
 
@@ -168,7 +168,7 @@ def test_only_unfinished_groups_are_made_again(finished: SmallRun, tmp_path: Pat
 class Interrupts(NoProgress):
     """Presses Ctrl-C when the second class group has come to its middle."""
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if task == "recover 2-2 of 4 groups" and done == 5:
             raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ from raydd import experts, packing
 from raydd.errors import ArtefactError, ConfigError
 from raydd.experts import Experts, ExpertsConfig, fastest_pack, packs, train_experts, trajectory_card
 from raydd.methods import DATMConfig, MTTConfig
-from raydd.progress import NoProgress
+from raydd.progress import NoProgress, Numbers
 from raydd.storage import Folder, content_key
 from raydd.training import Recipe
 from raydd.trajectories import TrajectoryStore
@@ -148,7 +148,7 @@ def test_a_pack_goes_on_exactly_from_the_epoch_that_all_have_reached(tmp_path: P
     arguments = EXPERTS, tiny.NETWORK, tiny.data(), 0, Folder.at(broken / "work"), tiny.CPU
 
     class Stop(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             if done == 4:
                 raise InterruptedError
 

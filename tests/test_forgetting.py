@@ -22,7 +22,7 @@ from raydd.errors import ArtefactError, ConfigError, RunError
 from raydd.forgetting import Counter, Scores, score, scores_identity
 from raydd.networks import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData, prepare
-from raydd.progress import NoProgress, Progress
+from raydd.progress import NoProgress, Numbers, Progress
 from raydd.random import Key, permutation, seeded, uniform
 from raydd.real_filter import (
     FilterConfig,
@@ -148,7 +148,7 @@ class Stop(NoProgress):
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if done == self.after:
             raise InterruptedError
 
@@ -157,7 +157,7 @@ class Told(NoProgress):
     def __init__(self) -> None:
         self.epochs: list[float] = []
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         assert (task, total) == ("forgetting", RECIPE.epochs) and note.endswith("times an image was forgotten")
         self.epochs.append(done)
 

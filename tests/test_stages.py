@@ -26,7 +26,7 @@ from raydd.experts import build_seeded
 from raydd.pipeline.evaluating import training_set
 from raydd.pipeline.run import Run
 from raydd.pool import network_state, without_momenta
-from raydd.progress import NoProgress
+from raydd.progress import NoProgress, Numbers
 from raydd.random import Key
 from raydd.storage import Folder
 
@@ -185,7 +185,7 @@ class StopAfter(NoProgress):
     def __init__(self, updates: int) -> None:
         self.left = updates
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.left -= 1
         if self.left < 0:
             raise Stop

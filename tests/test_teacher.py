@@ -19,7 +19,7 @@ from raydd.checkpoints import Checkpoints
 from raydd.errors import ArtefactError, ConfigError, DataError, RunError
 from raydd.networks import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
-from raydd.progress import NoProgress, Progress
+from raydd.progress import NoProgress, Numbers, Progress
 from raydd.random import Key, seeded
 from raydd.storage import Folder, content_key
 from raydd.teacher import Teacher, TeacherConfig, from_weights, teacher_identity, train_teacher
@@ -87,7 +87,7 @@ class Stop(NoProgress):
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if done == self.after:
             raise InterruptedError
 
@@ -103,7 +103,7 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_bits(after: int, opt
     told: list[float] = []
 
     class Told(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             assert (task, total) == ("teacher", 6) and note.startswith("train accuracy 0.")
             told.append(done)
 
@@ -381,7 +381,7 @@ def states(folder: Path) -> dict[int, dict[str, torch.Tensor]]:
     found = {}
 
     class Copied(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             saved = Checkpoints(Folder.at(folder), "teacher").load()
             assert saved is not None and len(saved[1]) == done
             own = {name.removeprefix("module."): t for name, t in saved[0].items() if name.startswith("module.")}
@@ -461,7 +461,7 @@ def test_a_checkpoint_without_what_is_wanted_is_not_gone_on_from(
     told: list[float] = []
 
     class Told(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "") -> None:
+        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             told.append(done)
 
     resumed = trained(tmp_path / "broken", progress=Told(), kept=kept)

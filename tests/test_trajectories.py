@@ -14,7 +14,7 @@ from tiny import EXPERTS, randn
 
 from raydd.errors import ArtefactError
 from raydd.experts import Experts
-from raydd.progress import NoProgress
+from raydd.progress import NoProgress, Numbers
 from raydd.storage import Folder
 from raydd.trajectories import Snapshot, Trajectory, TrajectoryCard, TrajectoryStore, open_published
 
@@ -218,7 +218,7 @@ class StopAfter(NoProgress):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if done == self.epoch:
             raise Stop
 

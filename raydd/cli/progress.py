@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from raydd.progress import NoProgress, Progress
+from raydd.progress import NoProgress, Numbers, Progress
 
 _SECONDS = 10.0
 
@@ -31,7 +31,7 @@ class BarProgress:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Move one bar."""
         if task not in self._tasks:
             self._tasks[task] = self._bars.add_task(task, total=total, note=note)
@@ -50,7 +50,7 @@ class LineProgress:
         self._began: dict[str, tuple[float, float]] = {}
         self._last: dict[str, float] = {}
 
-    def update(self, task: str, done: float, total: float, note: str = "") -> None:
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Print if it is time to."""
         now = time.monotonic()
         began, first = self._began.setdefault(task, (now, done))

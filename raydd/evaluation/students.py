@@ -223,7 +223,7 @@ def _train(
     for epoch in range(1, epochs + 1):
         results = training.run_epoch(epoch - 1)
         for trial, result in zip(trials, results, strict=True):
-            progress.update(trial.title, epoch, epochs, f"loss {result.loss:.3f}")
+            progress.update(trial.title, epoch, epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
         if epoch == epochs or (every is not None and epoch % every == 0):
             logits = [predict(module, data.test.images) for module in training.modules]
             for curve, module, own in zip(curves, training.modules, logits, strict=True):

@@ -41,7 +41,7 @@ def pass_on(stage: Stage, numbers: Sequence[int], progress: Progress) -> None:
         results = training.run_epoch(epoch)
         for number, result in zip(missing, results, strict=True):
             task = f"network {number} through stage {earlier.number}"
-            progress.update(task, epoch + 1, recipe.epochs, f"loss {result.loss:.3f}")
+            progress.update(task, epoch + 1, recipe.epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
     for number, state in zip(missing, training.state_dicts(), strict=True):
         stage.pool.write(number, state)
 
