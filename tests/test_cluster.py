@@ -214,6 +214,7 @@ def test_two_workers_agree_with_one(undisturbed: Path, tmp_path: Path) -> None:
         assert found_row == pytest.approx(wanted_row, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_failed_student_stays_as_a_row_and_is_tried_again(undisturbed: Path, tmp_path: Path) -> None:
     """At this step size a ConvNet with normalisation overflows; without it all units die at once, which is finite."""
     out = tmp_path / "run"

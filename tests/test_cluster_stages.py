@@ -41,7 +41,7 @@ def walked(file: str) -> Results:
     return {"images": union.images, "networks": torch.stack(networks)}
 
 
-@pytest.mark.parametrize("method", ["mtt", "dm"])
+@pytest.mark.parametrize("method", [pytest.param("mtt", marks=pytest.mark.slow), "dm"])
 def test_two_workers_share_stages_and_transitions(method: str, tmp_path: Path) -> None:
     """They make what one makes, to rounding, and hold the same; networks of the pool are dealt by their numbers."""
     alone = staged(tmp_path / "alone", METHODS[method], {**STAGES, "count": 2})

@@ -109,6 +109,7 @@ def run_of(root: Path, out: Path, way: str) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_worker_of_ray_train_learns_the_same_teacher(pictures: Path, tmp_path: Path) -> None:
     """And the ranking by it is the same, whose images Ray Data decodes for actors."""
     runs = run_of(pictures, tmp_path / "ray", "on"), run_of(pictures, tmp_path / "here", "off")
