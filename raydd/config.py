@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from raydd.datasets import DataConfig
 from raydd.datasets.sides import shorter_side
 from raydd.errors import ConfigError, UserError
-from raydd.evaluation.trials import EvaluateConfig
+from raydd.evaluation.config import EvaluateConfig
 from raydd.experts import ExpertsConfig
 from raydd.methods import CDAConfig, DATMConfig, DELTConfig, MethodConfig, RDEDConfig, SRe2LConfig
 from raydd.methods.matching import MatchingConfig

@@ -12,7 +12,7 @@ from small import SmallRun, raydd, small_run
 from raydd import config as configs
 from raydd.config import RunConfig, first_difference, from_mapping, parse, to_mapping, to_yaml
 from raydd.errors import ConfigError
-from raydd.evaluation.trials import EvaluateConfig
+from raydd.evaluation.config import EvaluateConfig
 from raydd.methods import DATMConfig, FTDConfig, MTTConfig
 from raydd.networks import NetworkConfig
 

@@ -226,6 +226,7 @@ def test_students_learn_from_selections_and_a_second_run_makes_nothing(small: Sm
 def test_the_images_are_those_that_the_network_tells_apart(small: SmallRun, tmp_path: Path) -> None:
     config = configs.load(str(small.file))
     run = Run(config, Folder.at(tmp_path))
+    LocalExecutor().observe(run, NoProgress())
     LocalExecutor().select(run, NoProgress())
     train, key = run.data.train, Key.root(config.experts_seed).child("selection")
     training = tiny.real_training(tmp_path / "again", Recipe(**SELECTOR), key, run.data, config.network)

@@ -110,7 +110,7 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
         ("labls=hard", r"there is no column labls; did you mean labels"),
         ("metrics.ec>0", r"did you mean metrics\.ece"),
         ("recipe.lr=1", r"did you mean .*param\.evaluate\.recipe\.lr"),
-        ("zzz=1", r"there are record_id, run, .*metrics\.ece"),
+        ("zzz=1", r"there are record_id, probe, variant, run, .*metrics\.ece"),
         ("images_per_class>ten", r"images_per_class holds whole numbers, not 'ten'"),
         ("images_per_class=1.5", r"images_per_class holds whole numbers, not '1.5'"),
         ("images_per_class<99999999999999999999", r"images_per_class holds whole numbers"),

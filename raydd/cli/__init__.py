@@ -45,6 +45,7 @@ _STEPS = {
     "rank": ("rank", "rank the real images by the teacher"),
     "distill": ("distill", "make the distilled set, and the experts or the teacher that it needs"),
     "evaluate": ("evaluate", "train the students, and make what they need"),
+    "probe": ("probe", "ask what evaluate.probes names, and make what that needs"),
 }
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import ray
 
-from raydd.cluster import evaluate, experts, ranking, relabel, runtime, scoring, streaming, train
+from raydd.cluster import evaluate, experts, probing, ranking, relabel, runtime, scoring, streaming, train
 from raydd.errors import RunError, UserError
+from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.pipeline import jobs
 from raydd.pipeline.run import Run
@@ -77,6 +78,11 @@ class RayExecutor:
         with self._at_work():
             relabel.relabel(_reading(run), store, progress)
 
+    def observe(self, run: Run, progress: Progress) -> None:
+        """Train the network that looks at images in a task of its own."""
+        with self._at_work():
+            scoring.observe(_reading(run), progress)
+
     def select(self, run: Run, progress: Progress) -> None:
         """Choose real images to compare with in a task of its own."""
         with self._at_work():
@@ -86,6 +92,11 @@ class RayExecutor:
         """Train these students as Ray Tune trials."""
         with self._at_work():
             evaluate.evaluate(_reading(run), trials, progress)
+
+    def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
+        """Answer these questions on a pool of actors."""
+        with self._at_work():
+            probing.answer(_reading(run), questions, progress)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Trainings on the real images alone, for forgetting scores and selections: one task, as epochs follow each other."""
+"""What one training on the real images alone is for, and what is read off it: a task, as epochs follow each other."""
 
 from collections.abc import Callable
 
@@ -17,6 +17,11 @@ Job = Callable[[Run, Progress], None]
 def score(run: Run, progress: Progress) -> None:
     """Score the training images; see `_as_task`."""
     _as_task(jobs.score, run, progress)
+
+
+def observe(run: Run, progress: Progress) -> None:
+    """Train the network that looks at images; see `_as_task`."""
+    _as_task(jobs.observe, run, progress)
 
 
 def select(run: Run, progress: Progress) -> None:

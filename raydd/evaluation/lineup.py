@@ -13,8 +13,9 @@ from itertools import accumulate
 from typing import get_args
 
 from raydd.coreset import Coreset
+from raydd.evaluation.config import EvaluateConfig
 from raydd.evaluation.records import Budget, Labels, Mode, Subject
-from raydd.evaluation.trials import SETS, EvaluateConfig, Trial
+from raydd.evaluation.trials import SETS, Trial
 from raydd.methods import MethodConfig
 from raydd.networks import NetworkConfig
 from raydd.progressive import StagesConfig, matched_epochs

@@ -1,4 +1,4 @@
-"""Records: what one student was trained on and how well it did, one small Parquet file each.
+"""Records: what one student was trained on and how well it did, or what a probe found, one small Parquet file each.
 
 A record's identity covers everything that determines the student and nothing else, so that the same student is never
 trained twice: whoever is about to train one looks it up by `find` first.
@@ -7,12 +7,13 @@ Letters: K classes.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydd.errors import ArtefactError
@@ -23,10 +24,14 @@ Subject = Literal["synthetic", "ema", "init", "random", "k_center", "herding", "
 Labels = Literal["hard", "stored", "replayed", "online"]
 Mode = Literal["single_shot", "chain", "new_only"]
 Budget = Literal["reference", "matched"]
+Probe = Literal["copies", "membership", "robustness", "continual", "search", "realism"]
+"""What is asked of a set beside the accuracy of its students; see `raydd.evaluation.probing`."""
 
 SCHEMA = pa.schema(
     {
         "record_id": pa.string(),
+        "probe": pa.string(),
+        "variant": pa.string(),
         "run": pa.string(),
         "status": pa.string(),
         "error": pa.string(),
@@ -66,7 +71,18 @@ SCHEMA = pa.schema(
 )
 """The columns of every part file; a sweep adds `param.<dotted.path>`, float64 or utf8."""
 
-_ORDER = ("stage", "method", "images_per_class", "network", "recipe", "distill_seed", "student_seed", "record_id")
+_ORDER = (
+    "probe",
+    "variant",
+    "stage",
+    "method",
+    "images_per_class",
+    "network",
+    "recipe",
+    "distill_seed",
+    "student_seed",
+    "record_id",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +90,10 @@ class Record:
     """One student. Accuracies are fractions; those of a failed student are None, and its `error` says why."""
 
     record_id: str
+    probe: Probe | None = None
+    """What was asked, where the record is not of a student; the answer is in `metrics`."""
+    variant: str | None = None
+    """Which of a probe's questions this is: the order of classes, the architecture."""
     run: str
     status: Status = "ok"
     error: str | None = None
@@ -120,8 +140,9 @@ class Record:
     def __post_init__(self) -> None:
         """Refuse a record that says both that the student finished and that it did not."""
         measured = (self.train_accuracy, self.validation_accuracy, self.test_accuracy, self.best_test_accuracy)
-        if self.status == "ok" and (self.error is not None or self.test_accuracy is None):
-            raise ValueError("a record that is ok has a test accuracy and no error")
+        answered = self.test_accuracy is not None or (self.probe is not None and self.metrics)
+        if self.status == "ok" and (self.error is not None or not answered):
+            raise ValueError("a record that is ok has a test accuracy, or a probe's metrics, and no error")
         if self.status == "failed" and (
             self.error is None or self.class_accuracy or any(a is not None for a in measured)
         ):
@@ -171,13 +192,29 @@ def find(folder: Folder, record_id: str) -> Record | None:
 
 
 def read(*folders: Folder) -> pa.Table:
-    """Read all records of all folders as one table, in an order that depends on the records alone.
+    """Read the records of all students in all folders as one table, in an order that depends on the records alone.
 
     Columns that a part lacks are null there. Of records of one id, a finished one is kept, and of those the latest.
 
     Raises:
         ArtefactError: a part file is damaged.
     """
+    table = _read(folders)
+    return table.filter(pc.is_null(table["probe"]))
+
+
+def read_probes(*folders: Folder) -> pa.Table:
+    """Read what probes found, as `read` reads students.
+
+    Raises:
+        ArtefactError: a part file is damaged.
+    """
+    table = _read(folders)
+    return table.filter(pc.is_valid(table["probe"]))
+
+
+def _read(folders: Sequence[Folder]) -> pa.Table:
+    """All records."""
     parts = [_read_part(folder, name) for folder in folders for name in folder.files() if _is_part(name)]
     table = pa.concat_tables([SCHEMA.empty_table(), *_agreeing(parts)], promote_options="permissive")
     table = table.sort_by([("record_id", "ascending"), ("status", "descending"), ("time", "descending")])

@@ -114,7 +114,8 @@ def train_students(
     """
     began = time.perf_counter()
     commons = [
-        _common(trial, training_set, provenance, record_id) for trial, record_id in zip(trials, record_ids, strict=True)
+        described(trial, training_set, provenance, record_id)
+        for trial, record_id in zip(trials, record_ids, strict=True)
     ]
     try:
         training = student_training(trials, data, training_set, device, compiled, before)
@@ -125,7 +126,7 @@ def train_students(
         if len(trials) == 1:
             text = f"{type(error).__name__}: {error}"
             ended: dict[str, Any] = {"status": "failed", "error": text, "metrics": training_set.metrics}
-            return [Student(Record(**commons[0], **ended, **_circumstances(began, device, 1)), None)]
+            return [Student(Record(**commons[0], **ended, **circumstances(began, device)), None)]
         arguments = (data, training_set, provenance)
         return [
             student
@@ -135,7 +136,7 @@ def train_students(
             )
         ]
     return [
-        Student(Record(**common, **numbers, **_circumstances(began, device, len(trials))), state)
+        Student(Record(**common, **numbers, **circumstances(began, device, len(trials))), state)
         for common, numbers, state in zip(commons, measured, training.state_dicts(), strict=True)
     ]
 
@@ -274,7 +275,8 @@ def _selected(curve: Sequence[_Measurement]) -> dict[str, float]:
     return {"validation_epoch": best.epoch, "test_accuracy_at_validation_epoch": best.test}
 
 
-def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, record_id: str) -> dict[str, Any]:
+def described(trial: Trial, training_set: TrainingSet, provenance: Provenance, record_id: str) -> dict[str, Any]:
+    """What a record says of a student before it is trained."""
     recipe = trial.recipe
     return {
         "record_id": record_id,
@@ -303,7 +305,8 @@ def _common(trial: Trial, training_set: TrainingSet, provenance: Provenance, rec
     }
 
 
-def _circumstances(began: float, device: torch.device, students: int) -> dict[str, Any]:
+def circumstances(began: float, device: torch.device, students: int = 1) -> dict[str, Any]:
+    """What a record says of its making, by one of several students that began together."""
     return {
         "seconds": (time.perf_counter() - began) / students,
         "peak_memory_bytes": peak_memory_bytes(device),

@@ -15,10 +15,11 @@ from raydd.config import RunConfig
 from raydd.datasets import problems
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
+from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.methods.imported import ImportedConfig
 from raydd.methods.initial import require_images
-from raydd.pipeline import distilling
+from raydd.pipeline import distilling, probing
 from raydd.pipeline.conflicts import require_same
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
 from raydd.plan import DataFacts, Plan, make_plan
@@ -55,11 +56,17 @@ class Executor(Protocol):
     def select(self, run: Run, progress: Progress) -> None:
         """Choose real images to compare with by what a network sees in them."""
 
+    def observe(self, run: Run, progress: Progress) -> None:
+        """Train the network that looks at real and distilled images."""
+
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students."""
 
+    def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
+        """Answer these questions about training sets."""
 
-STEPS = ("experts", "teacher", "rank", "distill", "evaluate", "report")
+
+STEPS = ("experts", "teacher", "rank", "distill", "evaluate", "probe", "report")
 """In the order in which one needs the other; which a method has, `_steps` says."""
 
 
@@ -90,6 +97,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         "rank": _make_ranking,
         "distill": _make_synthetic,
         "evaluate": _make_records,
+        "probe": _make_answers,
         "report": lambda run, executor, progress: _write_report(run),
     }
     with run.folder.lock(LOCK):
@@ -204,8 +212,11 @@ def _check_inputs(run: Run) -> None:
         folders.append(run.trajectories.folder)
     if works_on == "teacher":
         folders += [run.teacher_folder, run.ranking_folder]
-    if _uses_selection(missing):
+    asked = [question.trial for question in probing.unanswered(run)]
+    if _uses_selection([*missing, *asked]):
         folders.append(run.selection_folder)
+    if asked:
+        folders.append(run.observer_folder)
     for folder in folders:
         _intact(folder)
     if uses_experts and not run.has_experts():
@@ -214,7 +225,7 @@ def _check_inputs(run: Run) -> None:
 
 
 def _is_finished(run: Run) -> bool:
-    return run.has_synthetic() and not _missing_trials(run)
+    return run.has_synthetic() and not _missing_trials(run) and not probing.unanswered(run)
 
 
 def _missing_trials(run: Run) -> list[Trial]:
@@ -267,12 +278,31 @@ def _make_records(run: Run, executor: Executor, progress: Progress) -> None:
     missing = _missing_trials(run)
     if missing:
         _share_data(run)
-        for store in LabelStore.needed(missing, run.config.evaluate):
+        for store in LabelStore.needed(missing, run.config.evaluate.label_epochs):
             if Artefact.find(run.labels(store)) is None:
                 executor.relabel(run, store, progress)
-        if _uses_selection(missing) and not run.has_selection():
-            executor.select(run, progress)
+        _make_selection(run, missing, executor, progress)
         executor.evaluate(run, missing, progress)
+
+
+def _make_selection(run: Run, trials: Sequence[Trial], executor: Executor, progress: Progress) -> None:
+    if _uses_selection(trials) and not run.has_selection():
+        _make_observer(run, executor, progress)
+        executor.select(run, progress)
+
+
+def _make_observer(run: Run, executor: Executor, progress: Progress) -> None:
+    if not run.has_observer():
+        executor.observe(run, progress)
+
+
+def _make_answers(run: Run, executor: Executor, progress: Progress) -> None:
+    missing = probing.unanswered(run)
+    if missing:
+        _share_data(run)
+        _make_observer(run, executor, progress)
+        _make_selection(run, [question.trial for question in missing], executor, progress)
+        executor.probe(run, missing, progress)
 
 
 def _share_data(run: Run) -> None:

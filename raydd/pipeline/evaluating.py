@@ -60,18 +60,12 @@ def _train_leg(
 ) -> tuple[list[State], list[list[Trial]]]:
     """Train students on one set and write their records; returns the states, and the legs, of those that go on."""
     config, first = run.config, trials[0]
-    provenance = Provenance(
-        run=config.name,
-        method=config.method.name,
-        dataset=run.data.name,
-        recipe_name=config.evaluate.protocol or config.evaluate.recipe_name,
-        distill_seed=config.seed,
-        config_key=run.stages[first.stage].union_key,
-    )
     learned = training_set(run, first)
     compiles = choices.compiles_training(run, first.network, first.recipe, len(learned.images))
     names = [run.record_id(trial) for trial in trials]
-    made = train_students(trials, run.data, learned, provenance, names, run.device, progress, compiles, before)
+    made = train_students(
+        trials, run.data, learned, provenance(run, first), names, run.device, progress, compiles, before
+    )
     going_on: list[State] = []
     their_legs: list[list[Trial]] = []
     for student, trial, own in zip(made, trials, legs, strict=True):
@@ -84,6 +78,19 @@ def _train_leg(
             if keeps:
                 _chains(run).write(_state_file(run, trial), save_tensors(_on_cpu(going_on[-1])))
     return going_on, their_legs
+
+
+def provenance(run: Run, trial: Trial) -> Provenance:
+    """What records say about the run."""
+    config = run.config
+    return Provenance(
+        run=config.name,
+        method=config.method.name,
+        dataset=run.data.name,
+        recipe_name=config.evaluate.protocol or config.evaluate.recipe_name,
+        distill_seed=config.seed,
+        config_key=run.stages[trial.stage].union_key,
+    )
 
 
 def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:

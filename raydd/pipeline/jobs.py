@@ -6,7 +6,7 @@ Each is idempotent: it finds what is finished, picks up what is not, and writes 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raydd import coreset, experts, forgetting, process, teacher
+from raydd import coreset, experts, forgetting, observer, process, teacher
 from raydd.checkpoints import Checkpoints, is_first_worker
 from raydd.evaluation import diversity
 from raydd.pipeline import choices
@@ -73,20 +73,25 @@ def score(run: Run, progress: Progress) -> None:
     training.checkpoints.delete()
 
 
+def observe(run: Run, progress: Progress) -> None:
+    """Train the network that looks at real and distilled images."""
+    key = Key.root(run.config.experts_seed).child("selection")
+    training = _real_training(run, run.config.evaluate.selector, key, f"observer-{run.observer_key}")
+    observer.save(training.run(observer.KIND, progress), run.observer_folder, run.observer_key)
+    training.checkpoints.delete()
+
+
 def select(run: Run, progress: Progress) -> None:
-    """Choose the real images that the distilled ones are compared with, by what a network sees in them."""
-    config, train = run.config, run.data.train
-    key = Key.root(config.experts_seed).child("selection")
-    training = _real_training(run, config.evaluate.selector, key, f"selection-{run.selection_key}")
-    network = training.run(coreset.KIND, progress)
+    """Choose the real images that the distilled ones are compared with, by what that network sees in them."""
+    train = run.data.train
     made = coreset.Selection.of(
-        lambda rows: diversity.features(network, train.images[rows]),
+        lambda rows: diversity.features(run.observer, train.images[rows]),
         train.labels,
         run.data.num_classes,
-        config.images_per_class,
+        run.config.images_per_class,
     )
     made.save(run.selection_folder, run.selection_key)
-    training.checkpoints.delete()
+    progress.update("selection", 1, 1)
 
 
 def _real_training(run: Run, recipe: Recipe, key: Key, name: str) -> RealTraining:

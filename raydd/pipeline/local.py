@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from raydd import experts
 from raydd.errors import ResourceError
+from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
-from raydd.pipeline import choices, distilling, evaluating, jobs
+from raydd.pipeline import choices, distilling, evaluating, jobs, probing
 from raydd.pipeline.run import Run
 from raydd.pipeline.teaching import Relabelling
 from raydd.progress import Progress
@@ -51,6 +52,11 @@ class LocalExecutor:
         jobs.set_up(run)
         Relabelling(run, store).finish(progress)
 
+    def observe(self, run: Run, progress: Progress) -> None:
+        """Train the network that looks at images."""
+        jobs.set_up(run)
+        jobs.observe(run, progress)
+
     def select(self, run: Run, progress: Progress) -> None:
         """Choose real images to compare with by what a network sees in them."""
         jobs.set_up(run)
@@ -61,3 +67,9 @@ class LocalExecutor:
         jobs.set_up(run)
         for pack in choices.student_packs(run, trials):
             evaluating.evaluate(run, pack, progress)
+
+    def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
+        """Answer these questions, one after the other."""
+        jobs.set_up(run)
+        for question in questions:
+            probing.answer(run, question, progress)

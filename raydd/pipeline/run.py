@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from raydd import datasets, prepared
+from raydd import datasets, observer, prepared
 from raydd.config import RunConfig
 from raydd.coreset import KIND as SELECTION
 from raydd.coreset import Selection, selection_identity
@@ -20,6 +20,7 @@ from raydd.experts import trajectory_card
 from raydd.forgetting import KIND as SCORES
 from raydd.forgetting import Scores, scores_identity
 from raydd.methods.matching import MatchingConfig
+from raydd.networks import Network
 from raydd.pipeline.stage import Stage, has_set
 from raydd.prepared import PreparedData
 from raydd.random import Key
@@ -202,6 +203,23 @@ class Run:
         return Scores.load(self.scores_folder)
 
     @cached_property
+    def observer_key(self) -> str:
+        """Content key of the network that looks at real and distilled images."""
+        config = self.config
+        identity = observer.observer_identity(config.evaluate.selector, config.network, self.data, config.experts_seed)
+        return content_key(identity)
+
+    @property
+    def observer_folder(self) -> Folder:
+        """Where that network is, or will be."""
+        return self.folder / "observer" / self.observer_key
+
+    @cached_property
+    def observer(self) -> Network:
+        """That network, on this process's device."""
+        return observer.load(self.observer_folder, self.config.network, self.data, self.device)
+
+    @cached_property
     def selection_key(self) -> str:
         """Content key of the real images that are chosen to be compared with."""
         config = self.config
@@ -294,6 +312,10 @@ class Run:
             return True
         artefact = Artefact.find(self.scores_folder, SCORES)
         return artefact is not None and artefact.manifest.key == self.scores_key
+
+    def has_observer(self) -> bool:
+        """Whether the network that looks at images is trained."""
+        return Artefact.find(self.observer_folder, observer.KIND) is not None
 
     def has_selection(self) -> bool:
         """Whether the real images that are compared with are chosen."""

@@ -247,7 +247,7 @@ def prepare(sweep: Sweep, jobs: Sequence[Job], executor: Executor, progress: Pro
             (run.work / "data").delete_all()
     for job in evaluated:
         run = sweep.run(job.point.config)
-        for store in LabelStore.needed(job.trials(run), run.config.evaluate):
+        for store in LabelStore.needed(job.trials(run), run.config.evaluate.label_epochs):
             if Artefact.find(run.labels(store)) is None:
                 executor.relabel(run, store, progress)
     for job in jobs:

@@ -49,7 +49,7 @@ def with_teacher(run: Run, trial: Trial, chosen: TrainingSet) -> TrainingSet:
     elif trial.labels == "online":
         labels, sizes["bytes.teacher"] = OnlineLabels(views, run.teacher.module), stored_bytes(run.teacher_folder)
     else:
-        folder = run.labels(LabelStore.of(trial, run.config.evaluate))
+        folder = run.labels(LabelStore.of(trial, run.config.evaluate.label_epochs))
         labels = StoredLabels(Artefact.require(folder, relabel.KIND), views)
         sizes["bytes.labels"] = stored_bytes(folder)
     metrics = {**diversity_of(run, trial, chosen), **sizes}

@@ -125,7 +125,7 @@ def _make_inputs(sweep: Sweep, point: Point, run: PointRun, trials: Sequence[Tri
     if sweep.distils(point) and not run.has_synthetic():
         with _alone(run.folder):
             _distil(run, sweep.attempt)
-    for store in LabelStore.needed(trials, run.config.evaluate):
+    for store in LabelStore.needed(trials, run.config.evaluate.label_epochs):
         if Artefact.find(run.labels(store)) is None:
             with _alone(run.folder):
                 executor.relabel(run, store, silent)

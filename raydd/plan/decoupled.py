@@ -116,7 +116,7 @@ def distill(config: RunConfig, facts: DataFacts) -> Step:
 
 def relabel(config: RunConfig, facts: DataFacts) -> Step:
     """The teacher's labels of all views that students replay."""
-    stores = LabelStore.needed(trials_of(config, facts), config.evaluate)
+    stores = LabelStore.needed(trials_of(config, facts), config.evaluate.label_epochs)
     num_images, floats = whole_set(config, facts)
     epochs = sum(store.epochs for store in stores)
     one = _tested(config, facts, epochs * num_images)

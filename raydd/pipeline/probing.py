@@ -1,0 +1,134 @@
+"""Probes of a run's training sets: which questions have no answer, and answering one of them in this process."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from raydd import networks
+from raydd.evaluation import probing, records
+from raydd.evaluation.probing import Question
+from raydd.evaluation.records import Record
+from raydd.evaluation.students import TrainingSet, circumstances, described, student_training
+from raydd.evaluation.trials import Trial
+from raydd.networks import Network
+from raydd.pipeline import choices, evaluating
+from raydd.pipeline.run import Run
+from raydd.prepared import PreparedData
+from raydd.progress import Progress
+from raydd.random import Key
+from raydd.storage import Folder
+
+
+def questions(run: Run) -> list[Question]:
+    """All that the config asks, in a fixed order."""
+    trials = run.trials()
+    return [question for asker in run.config.evaluate.askers().values() for question in asker.questions(trials)]
+
+
+def record_id(run: Run, question: Question) -> str:
+    """The name of an answer's record, which depends on nothing but what determines the answer."""
+    asker = run.config.evaluate.askers()[question.probe]
+    identity = {
+        "probe": question.probe,
+        "settings": probing.settings(asker),
+        "variant": question.variant,
+        "student": run.record_id(question.trial),
+        "data": run.data.fingerprint,
+        "observer": run.observer_key,
+        "seed": run.config.seed,
+    }
+    return records.record_id(identity)
+
+
+def unanswered(run: Run) -> list[Question]:
+    """Questions without a record of success."""
+    if not run.config.evaluate.probes:
+        return []
+    found = ((question, records.find(run.results, record_id(run, question))) for question in questions(run))
+    return [question for question, record in found if record is None or record.status != "ok"]
+
+
+def answer(run: Run, question: Question, progress: Progress) -> None:
+    """Answer a question, unless it has an answer, and write its record, and its pictures before that."""
+    name, began = record_id(run, question), time.perf_counter()
+    found = records.find(run.results, name)
+    if found is not None and found.status == "ok":
+        return
+    view, asker = _Opened(run), run.config.evaluate.askers()[question.probe]
+    about = described(
+        question.trial, view.training_set(question.trial), evaluating.provenance(run, question.trial), name
+    )
+    try:
+        made = asker.answer(question, view, progress)
+    except Exception as error:  # a failed answer stays as a row; the others go on
+        ended: dict[str, Any] = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    else:
+        ended = {"metrics": made.metrics, "test_accuracy": made.test_accuracy}
+        for picture, png in made.pictures.items():
+            pictures(run).write(f"{picture}-{name}.png", png)
+    asked: dict[str, Any] = {"probe": question.probe, "variant": question.variant}
+    records.write(run.results, Record(**about, **asked, **ended, **circumstances(began, run.device)))
+
+
+def pictures(run: Run) -> Folder:
+    """Where the pictures of answers lie, each under its name and that of the record."""
+    return run.folder / "probes"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A run as probes look at it."""
+
+    run: Run
+
+    @property
+    def data(self) -> PreparedData:
+        """The real data."""
+        return self.run.data
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return self.run.device
+
+    @property
+    def key(self) -> Key:
+        """Of the probes' draws."""
+        return self.run.key().child("probes")
+
+    def training_set(self, trial: Trial) -> TrainingSet:
+        """What a trial's student is trained on."""
+        return evaluating.training_set(self.run, trial)
+
+    def student(self, trial: Trial, progress: Progress) -> Network:
+        """A trial's student: as it was kept, or trained anew, with the same bits, and kept.
+
+        Raises:
+            RunError: its training breaks off.
+        """
+        run = self.run
+        kept, file = run.work / "students", f"{run.record_id(trial)}.safetensors"
+        student = networks.build(trial.network, run.data.shape, run.data.num_classes)
+        if not kept.has(file):
+            state = self._trained(trial, progress).state_dict()
+            kept.write(file, save_tensors({name: tensor.cpu().contiguous() for name, tensor in state.items()}))
+        student.load_state_dict(load_tensors(kept.read(file)))
+        return student.to(run.device).eval()
+
+    def observer(self) -> Network:
+        """The network that was trained on all the real training images."""
+        return self.run.observer
+
+    def _trained(self, trial: Trial, progress: Progress) -> nn.Module:
+        learned = self.training_set(trial)
+        compiles = choices.compiles_training(self.run, trial.network, trial.recipe, len(learned.images))
+        training = student_training([trial], self.data, learned, self.device, compiles)
+        for epoch in range(trial.recipe.epochs):
+            (result,) = training.run_epoch(epoch)
+            progress.update(trial.title, epoch + 1, trial.recipe.epochs, f"loss {result.loss:.3f}")
+        return training.modules[0]
