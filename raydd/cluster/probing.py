@@ -18,9 +18,12 @@ def answer(run: Run, questions: Sequence[Question], progress: Progress) -> None:
     Raises:
         RunError: an actor died more often than `cluster.max_failures` allows.
     """
-    with relayed(progress) as posted, pool.actors(Prober, "an actor that probes", run, len(questions)) as probers:
-        for done in pool.work_off(probers, "answer", [(question, posted) for question in questions]):
-            progress.update("probes", done, len(questions))
+    preparations = probing.unprepared(run, questions)
+    count = max(len(preparations), len(questions))
+    with relayed(progress) as posted, pool.actors(Prober, "an actor that probes", run, count) as probers:
+        for asked, work in ((preparations, "prepare"), (questions, "answer")):
+            for done in pool.work_off(probers, work, [(question, posted) for question in asked]):
+                progress.update(f"probes: {work}", done, len(asked))
 
 
 @ray.remote
@@ -31,6 +34,10 @@ class Prober:
         """Set up the process."""
         jobs.set_up(run)
         self._run = run
+
+    def prepare(self, preparation: Question, progress: BoardProgress) -> None:
+        """Make what several answers need, unless it is there."""
+        probing.prepare(self._run, preparation, progress)
 
     def answer(self, question: Question, progress: BoardProgress) -> None:
         """Answer one question, unless it has an answer."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from raydd.errors import ConfigError
 from raydd.evaluation.diversity import features
-from raydd.evaluation.probing import Answer, Question, View, each_set
+from raydd.evaluation.probing import Answer, Asker, Question, View, each_set
 from raydd.evaluation.trials import Trial
 from raydd.networks import Network
 from raydd.pixels import Images, as_images
@@ -31,7 +31,7 @@ _BLOCK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopiesConfig:
+class CopiesConfig(Asker):
     """The copy check."""
 
     quantile: float = 0.01

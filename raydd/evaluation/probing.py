@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from raydd.evaluation.records import Probe
 from raydd.evaluation.students import TrainingSet
@@ -71,9 +72,20 @@ class View(Protocol):
     def observer(self) -> Network:
         """A network that was trained on all the real training images: the fixed feature space, in evaluation mode."""
 
+    def prepared(self, question: Question) -> Mapping[str, Tensor]:
+        """What was made of one of the probe's preparations."""
+
 
 class Asker(Protocol):
-    """A probe's config; a frozen dataclass."""
+    """A probe's config; a frozen dataclass that subclasses this."""
+
+    def preparations(self, trials: Sequence[Trial]) -> list[Question]:
+        """What several answers need, each made once and by itself before the questions are asked; nothing, mostly."""
+        return []
+
+    def prepare(self, question: Question, view: View, progress: Progress) -> Mapping[str, Tensor]:
+        """Make one of the preparations: tensors by name."""
+        raise NotImplementedError
 
     def questions(self, trials: Sequence[Trial]) -> list[Question]:
         """All questions about the training sets of these trials, in a fixed order."""

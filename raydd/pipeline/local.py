@@ -71,5 +71,7 @@ class LocalExecutor:
     def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
         """Answer these questions, one after the other."""
         jobs.set_up(run)
+        for preparation in probing.unprepared(run, questions):
+            probing.prepare(run, preparation, progress)
         for question in questions:
             probing.answer(run, question, progress)

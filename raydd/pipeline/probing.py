@@ -1,13 +1,14 @@
 """Probes of a run's training sets: which questions have no answer, and answering one of them in this process."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from raydd import networks
 from raydd.evaluation import probing, records
@@ -53,6 +54,25 @@ def unanswered(run: Run) -> list[Question]:
     return [question for question, record in found if record is None or record.status != "ok"]
 
 
+def unprepared(run: Run, asked: Sequence[Question]) -> list[Question]:
+    """What has to be made before some questions can be answered."""
+    askers, trials, kept = run.config.evaluate.askers(), run.trials(), _prepared(run)
+    needed = [
+        preparation
+        for name in dict.fromkeys(question.probe for question in asked)
+        for preparation in askers[name].preparations(trials)
+    ]
+    return [preparation for preparation in needed if not kept.has(_file(run, preparation))]
+
+
+def prepare(run: Run, preparation: Question, progress: Progress) -> None:
+    """Make what several answers need, unless it is there."""
+    if not _prepared(run).has(_file(run, preparation)):
+        asker = run.config.evaluate.askers()[preparation.probe]
+        made = asker.prepare(preparation, _Opened(run), progress)
+        _prepared(run).write(_file(run, preparation), save_tensors(dict(made)))
+
+
 def answer(run: Run, question: Question, progress: Progress) -> None:
     """Answer a question, unless it has an answer, and write its record, and its pictures before that."""
     name, began = record_id(run, question), time.perf_counter()
@@ -78,6 +98,14 @@ def answer(run: Run, question: Question, progress: Progress) -> None:
 def pictures(run: Run) -> Folder:
     """Where the pictures of answers lie, each under its name and that of the record."""
     return run.folder / "probes"
+
+
+def _prepared(run: Run) -> Folder:
+    return run.work / "probes"
+
+
+def _file(run: Run, question: Question) -> str:
+    return f"{record_id(run, question)}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -119,6 +147,10 @@ class _Opened:
             kept.write(file, save_tensors({name: tensor.cpu().contiguous() for name, tensor in state.items()}))
         student.load_state_dict(load_tensors(kept.read(file)))
         return student.to(run.device).eval()
+
+    def prepared(self, question: Question) -> dict[str, Tensor]:
+        """What was made of a preparation."""
+        return load_tensors(_prepared(self.run).read(_file(self.run, question)))
 
     def observer(self) -> Network:
         """The network that was trained on all the real training images."""
