@@ -96,7 +96,7 @@ class Derivative(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvNetSteps:
-    """A ConvNet with instance norm on images of one shape, under a weighted cross entropy."""
+    """A ConvNet with instance norm, ReLU and average pooling on images of one shape, under a weighted cross entropy."""
 
     network: FlatNetwork
     depth: int
@@ -108,7 +108,7 @@ class ConvNetSteps:
     @classmethod
     def of(cls, network: FlatNetwork, config: NetworkConfig, shape: Shape) -> "ConvNetSteps | None":
         """The steps of a network; None where its equations are not the ones here, or a pooling leaves a row over."""
-        if config.name != "convnet" or config.norm != "instance":
+        if not config.is_usual:
             return None
         first: torch.nn.Conv2d = next(m for m in network.module.modules() if isinstance(m, torch.nn.Conv2d))
         padding = int(first.padding[0])

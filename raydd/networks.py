@@ -1,8 +1,9 @@
 """The networks of the dataset-distillation literature, in one table.
 
 ConvNet is that of DC, MTT and DATM (Gidaris and Komodakis, CVPR 2018): blocks of convolution, norm, ReLU and average
-pooling. The others are the small-image forms in which the same papers report transfer across architectures. All start
-from torch's default initialisation, drawn from the global generator (see `raydd.random.seeded`).
+pooling; what else can stand in their place is what DC searches 720 ConvNets for (Zhao et al., ICLR 2021, section 4.3).
+The others are the small-image forms in which the same papers report transfer across architectures. All start from
+torch's default initialisation, drawn from the global generator (see `raydd.random.seeded`).
 
 Two habits of the literature: the first convolution pads greyscale 28x28 images to 32x32 (not in ResNet-18); and images
 of 64 pixels or more are halved once more (not in ConvNet), by the first convolution or, in VGG-11, at the end. The
@@ -16,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Final, Literal
 
 import torch
@@ -25,6 +26,9 @@ from torch import Tensor, nn
 from raydd.errors import ArtefactError, ConfigError
 
 Shape = tuple[int, int, int]
+Norm = Literal["instance", "batch", "layer", "group", "none"]
+Activation = Literal["relu", "leaky_relu", "sigmoid"]
+Pooling = Literal["avg", "max", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,27 +39,48 @@ class NetworkConfig:
     width: int = 128
     """Channels of every block (convnet)."""
     depth: int | Literal["auto"] = 3
-    """Number of blocks, each of which halves the image (convnet). auto is the literature's choice by the size of the
-    images: 3 at 32 pixels, 4 at 64, 5 at 128, 6 at 224; 2 at the least."""
-    norm: Literal["instance", "batch", "none"] = "instance"
-    """Normalisation after each convolution (convnet, resnet18, vgg11)."""
+    """Number of blocks, each of which halves the image where it pools (convnet). auto is the literature's choice by the
+    size of the images: 3 at 32 pixels, 4 at 64, 5 at 128, 6 at 224; 2 at the least."""
+    norm: Norm = "instance"
+    """Normalisation after each convolution (convnet, resnet18, vgg11). Only convnet has layer, over a whole map with a
+    scale and a shift for each of its values, and group, over a fourth of the channels."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
     """How an image is taken in (resnet18). small: a 3x3 convolution, at full size; imagenet: a 7x7 convolution and a
     pooling, which leave a quarter of each side; auto: by the image's size."""
+    activation: Activation = "relu"
+    """What follows the norm (convnet); the slope of leaky_relu is 0.01 below 0."""
+    pooling: Pooling = "avg"
+    """What ends a block (convnet); none leaves the image at its size."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1, and a stem that no network has, with a ConfigError."""
+        """Refuse sizes below 1, and what the network does not have, with a ConfigError."""
         for field in ("width", "depth"):
             if (value := getattr(self, field)) != "auto" and value < 1:
                 raise ConfigError(f"network.{field}", f"must be at least 1, not {value}")
         if self.stem != "auto" and self.name != "resnet18":
             raise ConfigError("network.stem", f"only resnet18 has a choice of stems, {self.name} takes auto")
+        if self.name != "convnet":
+            self._check_blocks()
+        if self.norm == "group" and self.width % _GROUPS:
+            raise ConfigError("network.width", f"must be a multiple of {_GROUPS} for norm: group, not {self.width}")
+
+    def _check_blocks(self) -> None:
+        """See that what only the blocks of a ConvNet can be made of is left as it is."""
+        if self.norm in ("layer", "group"):
+            raise ConfigError(
+                "network.norm", f"only convnet has {self.norm}, {self.name} takes instance, batch or none"
+            )
+        for field, usual in _USUAL_BLOCK.items():
+            if getattr(self, field) != usual:
+                raise ConfigError(f"network.{field}", f"only convnet has a choice, {self.name} takes {usual}")
 
     @property
     def label(self) -> str:
         """The name in tables and records, such as `convnet-d3-w128-instance`, `resnet18-batch` or `alexnet`."""
         if self.name == "convnet":
-            return f"convnet-d{self.depth}-w{self.width}-{self.norm}"
+            unusual = [value for name, value in self._blocks.items() if value != _USUAL_BLOCK[name]]
+            parts = ["unpooled" if value == "none" else value for value in unusual]
+            return "-".join([f"convnet-d{self.depth}-w{self.width}-{self.norm}", *parts])
         stem = "" if self.stem == "auto" else f"-{self.stem}"
         return f"{self.name}-{self.norm}{stem}" if self.name in ("resnet18", "vgg11") else self.name
 
@@ -70,14 +95,28 @@ class NetworkConfig:
         return self.depth
 
     @property
+    def is_usual(self) -> bool:
+        """Whether it is a ConvNet as the papers distil with: instance norm, ReLU and average pooling."""
+        return self.name == "convnet" and self.norm == "instance" and self._blocks == _USUAL_BLOCK
+
+    @property
     def has_batch_norm(self) -> bool:
         """Whether the network keeps running statistics of what its layers see."""
         return self.norm == "batch" and self.name in ("convnet", "resnet18", "vgg11")
 
     def identity(self) -> dict[str, str | int]:
-        """What determines the network, for content keys; a stem only where one was chosen."""
-        values = asdict(self)
-        return {name: value for name, value in values.items() if (name, value) != ("stem", "auto")}
+        """What determines the network, for content keys; a stem, activation or pooling only where one was chosen."""
+        unsaid = {"stem": "auto", **_USUAL_BLOCK}
+        return {name: value for name, value in asdict(self).items() if unsaid.get(name) != value}
+
+    @property
+    def _blocks(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in _USUAL_BLOCK}
+
+
+_USUAL_BLOCK: Final = {"activation": "relu", "pooling": "avg"}
+_GROUPS: Final = 4
+"""Of channels, under norm: group."""
 
 
 class Network(nn.Module):
@@ -156,7 +195,7 @@ def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
 
 
 def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
-    return _blocks(config, shape, ((config.width, nn.AvgPool2d(2)) for _ in range(config.num_blocks)))
+    return _blocks(config, shape, ((config.width, _POOLINGS[config.pooling]()) for _ in range(config.num_blocks)))
 
 
 def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
@@ -170,7 +209,7 @@ def _resnet18(config: NetworkConfig, shape: Shape) -> nn.Module:
     channels = shape[0]
     from torchvision.models import resnet18  # here, because importing torchvision takes seconds
 
-    net: nn.Module = resnet18(norm_layer=_NORMS[config.norm])
+    net: nn.Module = resnet18(norm_layer=partial(_norm, config))
     if _has_large_stem(config, shape):
         net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     else:
@@ -243,6 +282,27 @@ _VGG11: Final = (
 """Width of each block, and whether it ends in a pooling."""
 
 
+_ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+_POOLINGS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "avg": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),
+    "none": nn.Identity,
+}
+
+
+def _norm(config: NetworkConfig, channels: int, size: tuple[int, int] | None = None) -> nn.Module:
+    """The norm of maps [C, H, W]; its H and W where that is `layer`."""
+    if config.norm == "layer":
+        assert size is not None
+        return nn.LayerNorm((channels, *size))
+    return _NORMS[config.norm](channels)
+
+
 def _instance_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(channels, channels)
 
@@ -250,6 +310,7 @@ def _instance_norm(channels: int) -> nn.Module:
 _NORMS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
     "instance": _instance_norm,
     "batch": nn.BatchNorm2d,
+    "group": partial(nn.GroupNorm, _GROUPS),
     "none": nn.Identity,
 }
 
@@ -259,13 +320,20 @@ _SMALLEST_IMAGENET_SIDE: Final = 33
 
 
 def _blocks(config: NetworkConfig, shape: Shape, plan: Iterable[tuple[int, nn.Module]]) -> nn.Sequential:
-    """3x3 convolution, norm, ReLU and a pooling, once for every (width, pooling) of the plan."""
+    """3x3 convolution, norm, activation and a pooling, once for every (width, pooling) of the plan."""
     blocks = nn.Sequential()
     channels, padding = shape[0], 1 + _extra_padding(shape)
-    for width, pool in plan:
-        conv = nn.Conv2d(channels, width, 3, padding=padding)
-        blocks.append(nn.Sequential(OrderedDict(conv=conv, norm=_NORMS[config.norm](width), relu=nn.ReLU(), pool=pool)))
-        channels, padding = width, 1
+    height, width = (side + 2 * _extra_padding(shape) for side in shape[1:])
+    for num_maps, pool in plan:
+        parts = {
+            "conv": nn.Conv2d(channels, num_maps, 3, padding=padding),
+            "norm": _norm(config, num_maps, (height, width)),
+            config.activation: _ACTIVATIONS[config.activation](),
+            "pool": pool,
+        }
+        blocks.append(nn.Sequential(OrderedDict(parts)))
+        channels, padding = num_maps, 1
+        height, width = (side if isinstance(pool, nn.Identity) else side // 2 for side in (height, width))
     return blocks
 
 
@@ -288,7 +356,7 @@ def _num_features(body: nn.Module, shape: Shape) -> int:
 def _check_size(config: NetworkConfig, shape: Shape) -> None:
     side, size = min(shape[1:]) + 2 * _extra_padding(shape), f"{shape[1]}x{shape[2]}"
     if config.name == "convnet":
-        if side < 2**config.num_blocks:
+        if config.pooling != "none" and side < 2**config.num_blocks:
             most = side.bit_length() - 1
             problem = f"{config.num_blocks} blocks pool an image of {size} to nothing; take at most {most}"
             raise ConfigError("network.depth", problem)

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
 
+from raydd.convnet_steps import ConvNetSteps
 from raydd.errors import ArtefactError, ConfigError
+from raydd.functional import Batch, DifferentiatedSteps, FlatNetwork, hard_cross_entropy
 from raydd.networks import Network, NetworkConfig, build, load_torchvision
+from raydd.packing import Pack
 from raydd.random import Key, seeded
 
 KEY = Key.root(0)
@@ -22,8 +25,8 @@ NO_NORM = [NetworkConfig(name=name, norm="none") for name in ("convnet", "resnet
 label = NetworkConfig.label.fget
 
 
-def keyed(config: NetworkConfig, shape: tuple[int, int, int], num_classes: int = 10) -> Network:
-    with seeded(KEY):
+def keyed(config: NetworkConfig, shape: tuple[int, int, int], num_classes: int = 10, key: Key = KEY) -> Network:
+    with seeded(key):
         return build(config, shape, num_classes)
 
 
@@ -87,6 +90,79 @@ def test_convnet_equals_its_equations(shape: tuple[int, int, int]) -> None:
         p.data += 0.1
     torch.testing.assert_close(net.features(images), features)
     torch.testing.assert_close(net(images), logits)
+
+
+def normalised(norm: str, x: Tensor, groups: int) -> Tensor:
+    """By the equations, without scale and shift."""
+    if norm == "none":
+        return x
+    shaped = x.unflatten(1, (groups, -1))
+    axes = (0, 2, 3, 4) if norm == "batch" else (2, 3, 4)
+    mean, variance = shaped.mean(axes, keepdim=True), shaped.var(axes, correction=0, keepdim=True)
+    return ((shaped - mean) / (variance + 1e-5).sqrt()).flatten(1, 2)
+
+
+def pooled(pooling: str, x: Tensor) -> Tensor:
+    if pooling == "none":
+        return x
+    height, width = (side // 2 * 2 for side in x.shape[2:])
+    corners = torch.stack([x[..., i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)])
+    return corners.amax(0) if pooling == "max" else corners.mean(0)
+
+
+ACTIVATIONS = {
+    "relu": lambda x: x.clamp(min=0),
+    "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+}
+SEARCHED = [
+    NetworkConfig(depth=2, width=8, norm=norm, activation=activation, pooling=pooling)
+    for norm, activation, pooling in [
+        ("layer", "relu", "avg"),
+        ("group", "relu", "avg"),
+        ("instance", "leaky_relu", "max"),
+        ("none", "sigmoid", "none"),
+        ("batch", "sigmoid", "max"),
+        ("layer", "leaky_relu", "none"),
+    ]
+]
+
+
+@pytest.mark.parametrize("config", SEARCHED, ids=label)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 13)])
+def test_searched_convnets_equal_their_equations(config: NetworkConfig, shape: tuple[int, int, int]) -> None:
+    net = keyed(config, shape).double()
+    for number, p in enumerate(net.parameters()):
+        p.data += 0.1 * batch(*p.shape) + 0.01 * number
+    parameters = iter([p.detach() for p in net.parameters()])
+    x = images = batch(4, *shape)
+    groups = {"instance": 8, "batch": 8, "layer": 1, "group": 4, "none": 1}[config.norm]
+    for i in range(2):
+        x = F.conv2d(x, next(parameters), next(parameters), padding=3 if i == 0 and shape == (1, 28, 28) else 1)
+        x = normalised(config.norm, x, groups)
+        if config.norm != "none":
+            scale, shift = next(parameters), next(parameters)
+            assert scale.shape == (x.shape[1:] if config.norm == "layer" else (8,))
+            x = x * scale.view(-1, *scale.shape[1:] or (1, 1)) + shift.view(-1, *shift.shape[1:] or (1, 1))
+        x = pooled(config.pooling, ACTIVATIONS[config.activation](x))
+    logits = x.flatten(1) @ next(parameters).T + next(parameters)
+    torch.testing.assert_close(net(images), logits)
+
+
+@pytest.mark.parametrize("config", [c for c in SEARCHED if c.norm != "batch"], ids=label)
+def test_searched_convnets_train_side_by_side_and_backwards(config: NetworkConfig) -> None:
+    """In a pack as alone; and gradients of gradients, as trajectory matching takes them."""
+    nets = [keyed(config, (3, 8, 8)).double(), keyed(config, (3, 8, 8), key=Key.root(1)).double()]
+    images = batch(6, 3, 8, 8).view(2, 3, 3, 8, 8)
+    alone = torch.stack([net(own) for net, own in zip(nets, images, strict=True)])
+    torch.testing.assert_close(Pack(nets)(images), alone)
+    flat = FlatNetwork(nets[0])
+    assert ConvNetSteps.of(flat, config, (3, 8, 8)) is None
+    steps, rows = DifferentiatedSteps(flat, hard_cross_entropy), Batch(images[0], torch.tensor([0, 5, 9]), 3)
+    params, direction = flat.flat(), batch(flat.size)
+    pulled = steps.pull_back(params, rows, direction, True, None)
+    ahead, behind = (steps.gradient(params + step * direction, rows)[0] for step in (1e-6, -1e-6))
+    torch.testing.assert_close(pulled.by_params[:-1], (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", ALL + BATCH_NORM + NO_NORM, ids=label)
@@ -320,6 +396,39 @@ def test_labels() -> None:
     assert NetworkConfig(name="resnet18", norm="batch").label == "resnet18-batch"
     assert NetworkConfig(name="resnet18", norm="batch", stem="small").label == "resnet18-batch-small"
     assert NetworkConfig(width=32, depth=2, norm="none").label == "convnet-d2-w32-none"
+
+    assert [config.label for config in SEARCHED[1:4]] == [
+        "convnet-d2-w8-group",
+        "convnet-d2-w8-instance-leaky_relu-max",
+        "convnet-d2-w8-none-sigmoid-unpooled",
+    ]
+
+
+def test_keys_of_networks_know_an_activation_and_a_pooling_where_they_were_chosen() -> None:
+    assert NetworkConfig().identity() == {"name": "convnet", "width": 128, "depth": 3, "norm": "instance"}
+    chosen = NetworkConfig(activation="sigmoid", pooling="none").identity()
+    assert chosen == {**NetworkConfig().identity(), "activation": "sigmoid", "pooling": "none"}
+
+
+def test_convnets_that_do_not_pool_keep_the_size_of_the_images() -> None:
+    net = build(NetworkConfig(depth=5, width=4, pooling="none"), (1, 8, 8), 3)
+    assert net.head.in_features == 4 * 8 * 8
+    assert not NetworkConfig(pooling="max").is_usual and NetworkConfig(depth=1).is_usual
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "vgg11", "norm": "layer"}, "network.norm: only convnet has layer, vgg11 takes"),
+        ({"name": "resnet18", "norm": "group"}, "network.norm: only convnet has group, resnet18 takes"),
+        ({"name": "mlp", "activation": "sigmoid"}, "network.activation: only convnet has a choice, mlp takes relu"),
+        ({"name": "lenet", "pooling": "none"}, "network.pooling: only convnet has a choice, lenet takes avg"),
+        ({"width": 6, "norm": "group"}, "network.width: must be a multiple of 4 for norm: group, not 6"),
+    ],
+)
+def test_blocks_that_only_a_convnet_has_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        NetworkConfig(**changes)
 
 
 def test_keys_of_networks_with_the_usual_stem_do_not_know_it() -> None:

@@ -10,6 +10,7 @@ from raydd.evaluation.copies import CopiesConfig
 from raydd.evaluation.probing import Asker
 from raydd.evaluation.protocols import Protocol
 from raydd.evaluation.records import Budget, Labels, Mode, Probe
+from raydd.evaluation.search import SearchConfig
 from raydd.methods import MethodConfig
 from raydd.networks import NetworkConfig
 from raydd.training import Recipe
@@ -64,6 +65,7 @@ class EvaluateConfig:
     probes: tuple[Probe, ...] = ()
     """What is asked of the training sets besides; each has a config of its own here."""
     copies: CopiesConfig = field(default_factory=CopiesConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     budgets: tuple[Budget, ...] = ("matched",)
     """Epochs that chain and new_only spend on each stage. matched: so many that they take as many optimiser steps in
     all as single_shot. reference: stages.epochs."""
@@ -80,6 +82,8 @@ class EvaluateConfig:
             named = getattr(self, name) or ()
             if twice := [value for value in named if named.count(value) > 1]:
                 raise ConfigError(f"evaluate.{name}", f"names {twice[0]} twice")
+        if "search" in self.probes and "full" not in self.baselines:
+            raise ConfigError("evaluate.baselines", "evaluate.search needs the truth: name full as well")
         if self.selector.lr is None:
             raise ConfigError("evaluate.selector.lr", "must be given")
         if self.selector.views is not None:
