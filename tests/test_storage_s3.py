@@ -73,7 +73,7 @@ def test_any_plain_name_is_one_key(folder: Folder, name: str) -> None:
     assert (folder / name).files() == folder.folders() == [name]
     assert Folder.at((folder / name).uri) == folder / name
     assert (folder / name).local(name).read_bytes() == b"x"
-    assert f"{name}/{name}" in keys("")[0]
+    assert any(key.endswith(f"{name}/{name}") for key in keys(""))
     (folder / name).delete_all()
 
 
