@@ -3,22 +3,25 @@
 Where `torch.distributed` is initialised all workers hold the same state, and rank 0 writes it.
 """
 
-import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from raydd import sealed
 from raydd.errors import RunError
 from raydd.storage import Folder
 
 Row = dict[str, float]
 """What was measured in one iteration or epoch."""
+
+SHARE: Final = 0.02
+"""The most of the time that goes into saving."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,57 @@ class Checkpoints:
 
     def save(self, state: Mapping[str, Any], rows: list[Row]) -> None:
         """Replace the checkpoint by this state, tensors and JSON scalars under flat names, and these metrics."""
-        tensors = {name: value.contiguous().cpu() for name, value in state.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         scalars = {name: value for name, value in state.items() if name not in tensors}
-        metadata = {"scalars": json.dumps(scalars), "rows": json.dumps(rows)}
-        self.folder.write(self.file, save_tensors(tensors, metadata))
+        self.folder.write(self.file, sealed.pack(tensors, {"scalars": scalars, "rows": rows}))
 
     def load(self) -> tuple[dict[str, Any], list[Row]] | None:
-        """The newest state and its metrics, or None at the beginning."""
+        """The newest state and its metrics, or None at the beginning.
+
+        Raises:
+            ArtefactError: it is not as it was saved.
+        """
         if not self.folder.has(self.file):
             return None
-        raw = self.folder.read(self.file)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        state: dict[str, Any] = {**load_tensors(raw), **json.loads(header["scalars"])}
-        return state, json.loads(header["rows"])
+        tensors, facts = sealed.unpack(self.folder.read(self.file), (self.folder / self.file).uri)
+        return {**tensors, **facts["scalars"]}, facts["rows"]
 
     def delete(self) -> None:
         """Forget the state: the work is finished."""
         if self.folder.has(self.file):
             self.folder.delete(self.file)
+
+
+class Rhythm:
+    """When to save: some seconds after the last time, and no more than `SHARE` of the time, as the last one took it.
+
+    What the first one takes is not known before.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with work that is as saved as can be."""
+        self._seconds, self._clock = seconds, clock
+        self._began = self._last = clock()
+        self._spent = self._cost = 0.0
+
+    @property
+    def age(self) -> float:
+        """Seconds since the state was saved, or the work began."""
+        return self._clock() - self._last
+
+    def is_due(self) -> bool:
+        """Whether to save now."""
+        affordable = self._spent + self._cost <= SHARE * (self._clock() - self._began)
+        return affordable and self.age >= self._seconds
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Saving, in the block; it is to be finished on leaving."""
+        began = self._clock()
+        yield
+        self._last = self._clock()
+        self._cost = self._last - began
+        self._spent += self._cost
 
 
 def is_first_worker() -> bool:
@@ -69,7 +105,7 @@ def require_same_state(state: Mapping[str, Any], when: str) -> None:
     """
     if not dist.is_initialized():
         return
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    device = _device()
     tensors = (state[name] for name in sorted(state) if isinstance(state[name], Tensor))
     sums = [tensor.double().sum().to(device) for tensor in tensors]
     low, high = torch.stack(sums), torch.stack(sums)
@@ -77,3 +113,17 @@ def require_same_state(state: Mapping[str, Any], when: str) -> None:
     dist.all_reduce(high, dist.ReduceOp.MAX)
     if not torch.equal(low, high):
         raise RunError(f"{when}: the workers hold different states")
+
+
+def first_says(number: int) -> int:
+    """The first worker's number, on every worker; all have to ask."""
+    if not dist.is_initialized():
+        return number
+    said = torch.tensor(number, device=_device())
+    dist.broadcast(said, 0)
+    return int(said)
+
+
+def _device() -> str:
+    """Where tensors are that workers exchange."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

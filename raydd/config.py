@@ -4,15 +4,17 @@ Every part sits with its owner; this file joins them, checks what goes across, a
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from raydd import yaml_files
 from raydd.datasets import DataConfig
 from raydd.datasets.sides import shorter_side
 from raydd.errors import ConfigError, UserError
@@ -29,6 +31,8 @@ from raydd.sweep import SweepConfig
 from raydd.switches import Switch
 from raydd.teacher import TeacherConfig, require_batch_norm
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
@@ -36,6 +40,9 @@ class ClusterConfig:
 
     num_workers: int | Literal["auto"] = "auto"
     """Workers that share one synthetic batch; auto is one per visible GPU, one on CPU."""
+    min_workers: int | None = None
+    """Where set, the work goes on with this many workers at least when nodes die, and with up to num_workers again when
+    they come back (elastic Ray Train): then results agree to rounding. Without, it waits for num_workers."""
     threads_per_worker: int = 1
     """CPU threads of every actor, worker and trial, and of the run without Ray."""
     experts_per_gpu: int = 4
@@ -55,28 +62,37 @@ class ClusterConfig:
     groups_at_once: int = 1
     """Class groups of the decoupled family that a worker recovers side by side, in one forward pass. Results agree to
     rounding."""
-    checkpoint_iterations: int = 50
-    """Outer iterations from one checkpoint to the next."""
+    checkpoint_seconds: float = 60.0
+    """Seconds of distilling from one checkpoint to the next; more where saving would take over 2 % of the time."""
     max_failures: int = 3
     """How often lost workers are replaced before the run stops."""
     wait_seconds: int = 600
     """How long to wait for resources that an autoscaling cluster may still add."""
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Who draws curves of what is measured: tensorboard in `<out>/tensorboard`; mlflow and wandb of the students and of
+    the points of a sweep, through Ray Tune."""
 
     def __post_init__(self) -> None:
-        """Refuse counts below one."""
+        """Refuse counts below one, and more workers at least than at most."""
         counts = (
             "num_workers",
+            "min_workers",
             "threads_per_worker",
             "experts_per_gpu",
             "pack",
             "rows_at_once",
             "groups_at_once",
-            "checkpoint_iterations",
         )
         for name in counts:
             value = getattr(self, name)
-            if value != "auto" and value < 1:
+            if value not in ("auto", None) and value < 1:
                 raise ConfigError(f"cluster.{name}", f"must be at least 1, is {value}")
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            problem = f"must be a number of seconds from 0 on, is {self.checkpoint_seconds}"
+            raise ConfigError("cluster.checkpoint_seconds", problem)
+        if self.min_workers is not None and self.num_workers != "auto" and self.min_workers > self.num_workers:
+            problem = f"must be at most cluster.num_workers ({self.num_workers}), is {self.min_workers}"
+            raise ConfigError("cluster.min_workers", problem)
 
 
 _PATHS = {
@@ -88,6 +104,8 @@ _PATHS = {
     "method": ("path",),
 }
 """The fields that name a file or a folder, where they are set; beside `out`."""
+_MOST_CHARACTERS: Final = 200
+"""That a message quotes of a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,8 +277,8 @@ def load(path: str) -> RunConfig:
         UserError: there is no such file, it is not YAML, or its content does not fit.
     """
     if "://" in path:
-        folder, _, name = path.rpartition("/")
-        return parse(Folder.at(folder).read(name), path)
+        folder, name = Folder.of_file(path)
+        return parse(folder.read(name), path)
     if not Path(path).is_file():
         raise UserError(f"{path}: there is no such configuration file")
     return parse(Path(path).read_bytes(), path)
@@ -268,10 +286,7 @@ def load(path: str) -> RunConfig:
 
 def parse(text: bytes, where: str) -> RunConfig:
     """Read YAML; `where` names it in messages."""
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: not readable as YAML: {error}") from error
+    values = yaml_files.read(text, where)
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected `key: value` lines such as `method: ...`")
     return from_mapping(values)
@@ -323,7 +338,13 @@ def _explain(error: ValidationError) -> ConfigError:
     parent, is_union_member = ".".join(path[:-1]), path[:1] != ["sweep"] and not path[-1].isdigit()
     if is_union_member and parent in field_names(RunConfig()):
         where, message = parent, ", or: ".join(e["msg"] for e in error.errors() if e["loc"][:-1] == first["loc"][:-1])
-    return ConfigError(where, f"{message}, got {first.get('input')!r}")
+    return ConfigError(where, f"{message}, got {_short(first.get('input'))}")
+
+
+def _short(value: object) -> str:
+    """A value as Python writes it, as far as it fits into a line."""
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
 def _nearest(path: list[str]) -> str:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from raydd.legible import legible
 from raydd.networks import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.real_training import real_training_identity
@@ -104,8 +105,9 @@ class Selection:
         Raises:
             ArtefactError: there is nothing, or it was altered.
         """
-        table = pq.read_table(pa.BufferReader(Artefact.require(folder, KIND).read(_FILE)))
-        return cls({name: torch.tensor(table[name].to_numpy()) for name in _CHOOSE})
+        with legible(folder.uri):
+            table = pq.read_table(pa.BufferReader(Artefact.require(folder, KIND).read(_FILE)), schema=_SCHEMA)
+            return cls({name: torch.tensor(table[name].to_numpy()) for name in _CHOOSE})
 
 
 def selection_identity(

@@ -6,22 +6,28 @@ part and writes that.
 
 import json
 import time
+from typing import Final
 
-from raydd.checkpoints import Checkpoints, Row, is_first_worker, require_same_state
+from raydd.checkpoints import Checkpoints, Rhythm, Row, first_says, is_first_worker, require_same_state
 from raydd.errors import RunError
+from raydd.interruption import Interrupted, Interruption
 from raydd.methods import Method
 from raydd.progress import Progress
 from raydd.storage import Folder
+
+_GO_ON: Final = 0
+_SAVE: Final = -1
 
 
 def run_stage(
     method: Method,
     iterations: int,
     checkpoints: Checkpoints,
-    checkpoint_iterations: int,
+    rhythm: Rhythm,
     metrics: Folder,
     metrics_file: str,
     progress: Progress,
+    interruption: Interruption,
     *,
     task: str,
     shared: bool,
@@ -32,14 +38,16 @@ def run_stage(
         method: at its starting state.
         iterations: outer updates in all.
         checkpoints: where the state is kept.
-        checkpoint_iterations: how often.
+        rhythm: when it is saved, beside the last time; where workers share a stage, the first one's counts.
         metrics: the folder of the metrics file, which is rewritten with every checkpoint.
         metrics_file: its name; one JSON object an iteration.
-        progress: is told after every iteration.
+        progress: is told after every iteration, with the age of the checkpoint among the numbers.
+        interruption: who may break it off; the state is saved then.
         task: what progress calls it.
         shared: whether all workers of `torch.distributed` take part, each with the same state, or this one alone.
 
     Raises:
+        Interrupted: it was broken off.
         RunError: a worker has drifted from the others, or the method cannot go on; its last good state is saved.
     """
     saved = checkpoints.load()
@@ -49,22 +57,30 @@ def run_stage(
         method.load_state_dict(state)
 
     def save() -> None:
-        state = method.state_dict()
-        if shared:
-            require_same_state(state, f"iteration {method.iteration}")
-        if is_first_worker() or not shared:
-            checkpoints.save(state, rows)
-            metrics.write(metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        with rhythm.saving():
+            state = method.state_dict()
+            if shared:
+                require_same_state(state, f"iteration {method.iteration}")
+            if is_first_worker() or not shared:
+                checkpoints.save(state, rows)
+                metrics.write(metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
-    while method.iteration < iterations:
-        began = time.perf_counter()
-        iteration = method.iteration
-        try:
-            numbers = method.step()
-        except RunError:
-            save()
-            raise
-        rows.append({"iteration": iteration, **numbers, "seconds": time.perf_counter() - began})
-        if method.iteration % checkpoint_iterations == 0 or method.iteration == iterations:
-            save()
-        progress.update(task, method.iteration, iterations, f"loss {numbers['loss']:.3f}", numbers)
+    with interruption.awaited(task) as asked:
+        while method.iteration < iterations:
+            began = time.perf_counter()
+            iteration = method.iteration
+            try:
+                numbers = method.step()
+            except RunError:
+                save()
+                raise
+            rows.append({"iteration": iteration, **numbers, "seconds": time.perf_counter() - began})
+            word = asked() or (_SAVE if rhythm.is_due() else _GO_ON)
+            if shared:
+                word = first_says(word)
+            if word != _GO_ON or method.iteration == iterations:
+                save()
+            measured = {**numbers, "checkpoint_age": rhythm.age}
+            progress.update(task, method.iteration, iterations, f"loss {numbers['loss']:.3f}", measured)
+            if word > 0:
+                raise Interrupted(word)

@@ -4,18 +4,15 @@ Source: MTT (Cazenavette et al. 2022, section 3.1); plain SGD without momentum o
 synthetic images can imitate the path.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final, Literal
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from raydd import networks, packing, random
+from raydd import networks, packing, random, sealed
 from raydd.errors import ConfigError
 from raydd.functional import FlatNetwork
 from raydd.methods.base import Start
@@ -113,8 +110,7 @@ class Experts:
         self._keep([{} for _ in numbers], only_new=True)
         self.epoch = min(_last_epoch(folder) for folder in self.works)
         if self.epoch:
-            states = [load_tensors(folder.read(_epoch_file(self.epoch))) for folder in self.works]
-            self.training.load_state_dicts(states)
+            self.training.load_state_dicts([_kept(folder, self.epoch)[0] for folder in self.works])
 
     def train(self, progress: Progress) -> None:
         """Run the epochs that are left."""
@@ -134,17 +130,15 @@ class Experts:
     def snapshots(self, member: int, epochs: Sequence[int]) -> Iterator[Snapshot]:
         """These epochs of one of the experts, read back one at a time."""
         for epoch in epochs:
-            raw = self.works[member].read(_epoch_file(epoch))
-            state = load_tensors(raw)
+            state, metrics = _kept(self.works[member], epoch)
             names = (name for name, _ in self.training.modules[member].named_parameters())
             params = torch.cat([state[f"module.{name}"].flatten() for name in names])
-            yield Snapshot(epoch, params, **_metadata(raw))
+            yield Snapshot(epoch, params, **metrics)
 
     def _keep(self, metrics: Sequence[Mapping[str, float]], only_new: bool = False) -> None:
         for folder, state, measured in zip(self.works, self.training.state_dicts(), metrics, strict=True):
             if not (only_new and folder.files()):
-                metadata = {name: repr(value) for name, value in measured.items()}
-                folder.write(_epoch_file(self.epoch), save_tensors(state, metadata))
+                folder.write(_epoch_file(self.epoch), sealed.pack(state, measured))
 
 
 def expert_key(seed: int, number: int) -> Key:
@@ -190,6 +184,7 @@ def train_experts(
     new = [number for number in numbers if not store.has(number)]
     for number in numbers:
         if number not in new and store.lacks(number, wanted):
+            store.require_intact(number)
             store.write(number, _completed(number, wanted, config, network, data, store, device, compiled, start))
     if not new:
         return
@@ -298,8 +293,7 @@ def _epoch_file(epoch: int) -> str:
     return f"epoch-{epoch:05d}.safetensors"
 
 
-def _metadata(raw: bytes) -> dict[str, float]:
-    """The metrics in the header of a safetensors file: 8 bytes of length, then JSON."""
-    length = int.from_bytes(raw[:8], "little")
-    metadata = json.loads(raw[8 : 8 + length]).get("__metadata__") or {}
-    return {name: float(value) for name, value in metadata.items()}
+def _kept(folder: Folder, epoch: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The state of an expert in training after an epoch, and what was measured of it."""
+    name = _epoch_file(epoch)
+    return sealed.unpack(folder.read(name), (folder / name).uri)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from raydd.legible import legible
 from raydd.networks import Network, NetworkConfig
 from raydd.pixels import Images
 from raydd.prepared import PreparedData
@@ -95,8 +96,9 @@ class Scores:
         Raises:
             ArtefactError: there is nothing, or it was altered.
         """
-        table = pq.read_table(pa.BufferReader(Artefact.require(folder, KIND).read(_FILE)))
-        return cls(*(torch.tensor(table[name].to_numpy()) for name in _SCHEMA.names))
+        with legible(folder.uri):
+            table = pq.read_table(pa.BufferReader(Artefact.require(folder, KIND).read(_FILE)), schema=_SCHEMA)
+            return cls(*(torch.tensor(table[name].to_numpy()) for name in _SCHEMA.names))
 
 
 def scores_identity(recipe: Recipe, network: NetworkConfig, data: PreparedData, seed: int) -> dict[str, Any]:

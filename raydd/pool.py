@@ -12,7 +12,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from raydd import sealed
 from raydd.errors import ArtefactError
+from raydd.legible import legible
 from raydd.storage import Artefact, Folder, new_artefact
 
 KIND = "pool"
@@ -50,14 +52,16 @@ class NetworkPool(Sequence[Mapping[str, Tensor]]):
         """
         name, artefact = _member(number), self._artefact()
         if artefact is not None and self.folder.has(name):
-            return load_tensors(artefact.read(name))
+            with legible(self.folder.uri):
+                return load_tensors(artefact.read(name))
         if not self.work.has(name):
             raise ArtefactError(f"{self.work.uri}: network {number} of the pool is not trained")
-        return load_tensors(self.work.read(name))
+        tensors, _ = sealed.unpack(self.work.read(name), (self.work / name).uri)
+        return tensors
 
     def write(self, number: int, state: Mapping[str, Tensor]) -> None:
         """Keep a network that is trained."""
-        self.work.write(_member(number), save_tensors({name: t.cpu().contiguous() for name, t in state.items()}))
+        self.work.write(_member(number), sealed.pack(state))
 
     def missing(self) -> list[int]:
         """The networks that are not trained yet, or not there any more."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from raydd import datasets, streamed_splits, whitening
 from raydd.datasets import DataConfig, ImageSet, Splits, Undecoded
 from raydd.errors import DataError
+from raydd.legible import legible
 from raydd.pixels import Images, Resident, as_images
 from raydd.random import Key
 from raydd.storage import Artefact, Folder, content_key, new_artefact
@@ -212,6 +213,12 @@ def open_saved(folder: Folder, key: str) -> PreparedData | None:
     artefact = Artefact.find(folder, KIND)
     if artefact is None or artefact.manifest.key != _stored_key(key):
         return None
+    with legible(folder.uri):
+        return _read(artefact)
+
+
+def _read(artefact: Artefact) -> PreparedData:
+    """The data in an artefact."""
     card = json.loads(artefact.read(_CARD))
     tensors = load_file(artefact.local(_TENSORS))
     prefix = "preprocessing."

@@ -1,10 +1,17 @@
 """How long work tells what it has done."""
 
+import logging
+import threading
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 Numbers = Mapping[str, float]
 """Measured values by name."""
+
+WAITING: Final = "waiting for resources"
+"""The piece of work that is none: until a cluster holds what was asked for."""
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -27,3 +34,32 @@ class NoProgress:
 
     def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Ignore the news."""
+
+
+class ObservedProgress:
+    """Deals what one progress is told to observers too. Threads may tell it at the same time.
+
+    An observer that fails hears nothing any more, and a warning says why: work does not stop for who looks on.
+    """
+
+    def __init__(self, shown: Progress, *observers: Progress) -> None:
+        """Tell all of these, in this order."""
+        self._shown = shown
+        self._observers = list(observers)
+        self._lock = threading.Lock()
+
+    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        """Pass the news on."""
+        with self._lock:
+            self._shown.update(task, done, total, note, numbers)
+            for observer in list(self._observers):
+                try:
+                    observer.update(task, done, total, note, numbers)
+                except Exception as error:
+                    self._observers.remove(observer)
+                    _log.warning("%s goes on without news: %s", type(observer).__name__, error)
+
+
+def kind_of(task: str) -> str:
+    """The sort of work that a task is, such as `expert` of `expert 3`: its first word."""
+    return task.partition(" ")[0]

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from raydd import sealed
 from raydd.datasets import Undecoded
 from raydd.errors import ArtefactError, ConfigError, RunError
+from raydd.legible import legible
 from raydd.prepared import LabelledImages
 from raydd.progress import Progress
 from raydd.random import Key, permutation
@@ -83,12 +83,10 @@ class Ranking:
         artefact = Artefact.find(folder, KIND)
         if artefact is None:
             raise ArtefactError(f"{folder.uri}: there is no finished ranking here")
-        table = pq.read_table(pa.BufferReader(artefact.read(_FILE)))
-
-        def column(name: str) -> Tensor:
-            return torch.from_numpy(table[name].to_numpy().copy())
-
-        return cls(column("class"), column("index"), table["path"].to_pylist(), column("p_true"))
+        with legible(folder.uri):
+            table = pq.read_table(pa.BufferReader(artefact.read(_FILE)), schema=_SCHEMA)
+            class_, index, p_true = (torch.tensor(table[name].to_numpy()) for name in ("class", "index", "p_true"))
+            return cls(class_, index, table["path"].to_pylist(), p_true)
 
     def order(self, label: int, by: Order, key: Key) -> Tensor:
         """Rows int64 [n] of the training split, all n of a class, best first.
@@ -170,7 +168,7 @@ class Parts:
 
     def write(self, number: int, p_true: Tensor) -> None:
         """Finish a part: float32 [its rows]."""
-        self.folder.write(self._name(number), save({"p_true": p_true}))
+        self.folder.write(self._name(number), sealed.pack({"p_true": p_true}))
 
     def merged(self) -> Tensor:
         """The scores of all images, float32 [N].
@@ -181,11 +179,9 @@ class Parts:
         return torch.cat([self._read(number) for number in range(len(self))])
 
     def _read(self, number: int) -> Tensor:
-        try:
-            return load(self.folder.read(self._name(number)))["p_true"]
-        except SafetensorError as error:
-            where = (self.folder / self._name(number)).uri
-            raise ArtefactError(f"{where}: damaged ({error}); delete it and run again") from error
+        name = self._name(number)
+        tensors, _ = sealed.unpack(self.folder.read(name), (self.folder / name).uri)
+        return tensors["p_true"]
 
     def _name(self, number: int) -> str:
         rows = self.rows(number)

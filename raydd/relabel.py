@@ -11,14 +11,14 @@ Letters: M images, B batch, K classes, C H W.
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from raydd import sealed
 from raydd.errors import ArtefactError
 from raydd.progress import Progress
 from raydd.random import Key
@@ -194,12 +194,11 @@ def label_epoch(
     See `make`; the images go through the teacher in batches of `batch_size`.
     """
     name = _name(epoch)
-    if folder.has(name) and _key_of(folder.local(name)) == key:
+    if folder.has(name) and _key_of(folder, name) == key:
         return
     ask = OnlineLabels(views, teacher)
     logits = [ask(views_key, epoch, rows)[1].half().cpu() for rows in torch.arange(len(views)).split(batch_size)]
-    with folder.writing(name) as path:
-        save_file({_LOGITS: torch.cat(logits)}, path, {"key": key})
+    folder.write(name, sealed.pack({_LOGITS: torch.cat(logits)}, key))
 
 
 def _publish(folder: Folder, key: str, views: ImageViews, views_key: Key, epochs: int) -> Artefact:
@@ -226,10 +225,9 @@ def _name(epoch: int) -> str:
     return f"epoch-{epoch:05d}.safetensors"
 
 
-def _key_of(path: Path) -> str | None:
+def _key_of(folder: Folder, name: str) -> object:
     """The key under which a file's labels were made; None where it is damaged."""
     try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("key")
-    except SafetensorError:
+        return sealed.unpack(folder.read(name), name)[1]
+    except ArtefactError:
         return None

@@ -23,6 +23,7 @@ from torch import Tensor
 from raydd import whitening
 from raydd.errors import ArtefactError, ConfigError
 from raydd.formation import Formation, grey
+from raydd.legible import legible
 from raydd.storage import Artefact, ArtefactWriter, Folder, new_artefact
 from raydd.whitening import Preprocessing
 
@@ -116,19 +117,25 @@ class SyntheticSet:
         if artefact is None:
             raise ArtefactError(f"{folder.uri}: there is no synthetic set here (no manifest.json)")
         artefact.verify()
+        with legible(folder.uri):
+            return cls._read(artefact)
+
+    @classmethod
+    def _read(cls, artefact: Artefact) -> "SyntheticSet":
+        """The set in an intact artefact."""
         card = json.loads(artefact.read(_CARD))
-        table = pa.concat_tables([pq.read_table(artefact.local(name)) for name in card.pop("files")])
+        table = pa.concat_tables([_filled(artefact.local(name)) for name in card.pop("files")])
         shape = (table.num_rows, *card.pop("image_shape"))
-        soft, tensors = table["soft_label"].combine_chunks(), table["tensor"].combine_chunks()
         preprocessing = whitening.restore(card.pop("preprocessing"), load_tensors(artefact.read(_WHITENING)))
-        if tensors.null_count:
-            images = preprocessing.forward(_decoded(table["image"].combine_chunks(), shape))
+        if "tensor" in table.column_names:
+            images = _floats(table["tensor"].combine_chunks().storage).view(shape)
         else:
-            images = _floats(tensors.storage).view(shape)
+            images = preprocessing.forward(_decoded(table["image"].combine_chunks(), shape))
+        soft = _floats(table["soft_label"].combine_chunks()) if "soft_label" in table.column_names else None
         return cls(
             images=images,
             labels=torch.from_numpy(table["label"].to_numpy().copy()),
-            soft_labels=None if soft.null_count else _floats(soft).view(len(table), -1),
+            soft_labels=None if soft is None else soft.view(len(table), -1),
             stage=torch.from_numpy(table["stage"].to_numpy().copy()),
             learned_lr=tuple(card.pop("learned_lr")),
             class_names=tuple(card.pop("class_names")),
@@ -273,6 +280,19 @@ def _decoded(images: pa.Array, shape: Sequence[int]) -> Tensor:
     arrays = [np.asarray(Image.open(io.BytesIO(png))) for png in images.field("bytes").to_pylist()]
     _, channels, height, width = shape
     return torch.from_numpy(np.stack(arrays)).view(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+
+
+def _filled(path: Path) -> pa.Table:
+    """The columns of a Parquet file that hold anything; pyarrow before 26 cannot read those of lists that do not."""
+    file = pq.ParquetFile(path)
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    leaves = [group.column(place) for group in groups for place in range(group.num_columns)]
+    held = {
+        leaf.path_in_schema.partition(".")[0]
+        for leaf in leaves
+        if leaf.statistics is None or leaf.statistics.null_count < leaf.num_values
+    }
+    return file.read(columns=[name for name in file.schema_arrow.names if name in held])
 
 
 def _floats(array: pa.Array) -> Tensor:

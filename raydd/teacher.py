@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from raydd import networks, random, weight_files
 from raydd.checkpoints import Checkpoints, Row, is_first_worker, require_same_state
 from raydd.errors import ArtefactError, ConfigError, DataError
+from raydd.legible import legible
 from raydd.networks import Network, NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
@@ -138,12 +139,14 @@ class Teacher:
         if artefact is None:
             raise ArtefactError(f"{folder.uri}: there is no teacher here (no manifest.json); run `raydd teacher` first")
         card = TeacherCard.parse(artefact.read(_CARD), folder.uri)
-        module = _untrained(NetworkConfig(**card.network), card.shape, len(card.class_names), Key.root(0))
+        with legible(folder.uri):
+            module = _untrained(NetworkConfig(**card.network), card.shape, len(card.class_names), Key.root(0))
         epoch = None if epoch == card.epochs else epoch
         if epoch is not None:
             _require_epoch(epoch, card, artefact)
         name = _MODEL if epoch is None else _EARLY.format(epoch)
-        networks.load_state(module, load_tensors(artefact.read(name)))
+        with legible(folder.uri):
+            networks.load_state(module, load_tensors(artefact.read(name)))
         return cls(_frozen(module.to(device)), card, epoch)
 
     def check(self, data: PreparedData) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from raydd.errors import ArtefactError, ConfigError, DataError
+from raydd.legible import legible
 from raydd.networks import NetworkConfig
 from raydd.prepared import PreparedData
 
@@ -56,15 +57,17 @@ class TeacherCard:
         Raises:
             ArtefactError: another version of the card; names the place.
         """
-        values = json.loads(data)
-        differing = values.keys() ^ {entry.name for entry in fields(cls)}
-        differing |= values.get("network", {}).keys() - {entry.name for entry in fields(NetworkConfig)}
-        if differing:
-            raise ArtefactError(
-                f"{place}: written by another version of raydd (the cards differ in {', '.join(sorted(differing))}); "
-                "delete the folder and make the teacher anew"
-            )
-        return cls(**{**values, "class_names": tuple(values["class_names"]), "shape": tuple(values["shape"])})
+        with legible(place):
+            values = json.loads(data)
+            differing = values.keys() ^ {entry.name for entry in fields(cls)}
+            differing |= values.get("network", {}).keys() - {entry.name for entry in fields(NetworkConfig)}
+            if differing:
+                names = ", ".join(sorted(differing))
+                raise ArtefactError(
+                    f"{place}: written by another version of raydd (the cards differ in {names}); "
+                    "delete the folder and make the teacher anew"
+                )
+            return cls(**{**values, "class_names": tuple(values["class_names"]), "shape": tuple(values["shape"])})
 
     def require_fit(self, data: PreparedData) -> None:
         """See that a dataset has the teacher's classes in their order, its preprocessing and its image size.

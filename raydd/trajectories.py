@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from raydd.errors import ArtefactError
-from raydd.storage import Artefact, Folder, new_artefact
+from raydd.legible import legible
+from raydd.storage import Artefact, Folder, content_key, new_artefact
 from raydd.storage.folder import MANIFEST
 
 KIND = "experts"
 _ENDS = ("arrow", "json")
 METRICS = ("train_loss", "train_accuracy", "test_accuracy")
+_FACTS = {"expert", "epochs", "kept", "size", "sha256", "train_accuracy", "test_accuracy"}
+"""Of an expert; earlier versions wrote no digest of them beside."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class TrajectoryStore:
                 "test_accuracy": last.test_accuracy if last else None,
             }
             self.folder.delete(f"{_name(expert)}.json")
+        facts["digest"] = content_key(facts)
         self.folder.write(f"{_name(expert)}.json", json.dumps(facts, indent=2).encode())
         _open.cache_clear()
 
@@ -147,11 +151,22 @@ class TrajectoryStore:
                 arrow = f"{_name(expert)}.arrow"
                 writer.adopt(arrow)
                 writer.adopt(f"{_name(expert)}.json")
-                if writer.files[arrow].sha256 != self._facts(expert)["sha256"]:
-                    raise ArtefactError(
-                        f"{(self.folder / arrow).uri}: the content is not what was written (SHA-256 differs); "
-                        f"delete the expert's two files and run again"
-                    )
+                self._require_sum(expert, writer.files[arrow].sha256)
+
+    def require_intact(self, expert: int) -> None:
+        """Compare all of a trajectory's file with its SHA-256, as long as there is no manifest.
+
+        Raises:
+            ArtefactError: it is not what was written.
+        """
+        self._require_sum(expert, self.folder.sha256(f"{_name(expert)}.arrow"))
+
+    def _require_sum(self, expert: int, sha256: str) -> None:
+        if sha256 != self._facts(expert)["sha256"]:
+            raise ArtefactError(
+                f"{(self.folder / _name(expert)).uri}.arrow: the content is not what was written (SHA-256 differs); "
+                f"delete the expert's two files and run again"
+            )
 
     def reader(self, expert: int) -> "Trajectory":
         """One expert's trajectory.
@@ -191,8 +206,13 @@ class TrajectoryStore:
         name = f"{_name(expert)}.json"
         try:
             facts: dict[str, Any] = json.loads(self.folder.read(name))
-            return {"size": facts["size"], "sha256": facts["sha256"], "kept": facts.get("kept")}
-        except (ValueError, KeyError, TypeError) as error:
+            digest = facts.pop("digest", None)
+            if digest is None and {"size", "sha256"} <= facts.keys() <= _FACTS:
+                return {**facts, "kept": facts.get("kept") and list(facts["kept"])}
+            if digest != content_key(facts):
+                raise ValueError("its digest is not that of its content")
+            return facts
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtefactError(
                 f"{(self.folder / name).uri}: damaged ({error!r}); delete the expert's two files and run again"
             ) from error
@@ -275,10 +295,20 @@ def open_published(folder: Folder, card: TrajectoryCard, key: str) -> Trajectory
     artefact = Artefact.find(folder, KIND)
     if artefact is None:
         return None
-    require_card(json.loads(artefact.read("card.json")), card, folder.uri)
+    require_card(read_card(artefact), card, folder.uri)
     if artefact.manifest.key != key:
         raise ArtefactError(f"{folder.uri}: trajectories of key {artefact.manifest.key}, wanted {key}")
     return TrajectoryStore(folder, card)
+
+
+def read_card(artefact: Artefact) -> Mapping[str, Any]:
+    """The card of a store, which is a mapping.
+
+    Raises:
+        ArtefactError: it is not.
+    """
+    with legible(artefact.folder.uri):
+        return dict(json.loads(artefact.read("card.json")))
 
 
 def require_card(found: Mapping[str, Any], card: TrajectoryCard, where: str) -> None:

@@ -1,7 +1,6 @@
 """Files of parameters that others made: .safetensors, or torchvision's .pt and .pth."""
 
 import io
-from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
@@ -9,19 +8,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from raydd.errors import ArtefactError, ConfigError
+from raydd.errors import ArtefactError, ConfigError, UserError
+from raydd.storage import Folder
 
 
 def read(path: str, field: str) -> bytes:
-    """The content of a local file.
+    """The content of a file at a path or a URI.
 
     Raises:
         ConfigError: naming the field, where there is no such file.
     """
+    folder, name = Folder.of_file(path)
     try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigError(field, f"{path} cannot be read ({error.strerror})") from error
+        return folder.read(name)
+    except UserError as error:
+        raise ConfigError(field, f"cannot be read: {error}") from error
 
 
 def parameters(raw: bytes, name: str) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Settings that every test shares."""
 
 import os
+import signal
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", "throwaway-token-of-the-tests")
@@ -38,3 +39,11 @@ def two_cpus() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def unignored() -> Iterator[None]:
+    """A background job would hand down that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -4,10 +4,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import boto3
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 BUCKET = "raydd-test"
@@ -38,3 +41,21 @@ def keys(prefix: str) -> list[str]:
     """The objects below a prefix, as another client sees them, without the markers that pyarrow leaves for folders."""
     found = client().list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
     return [item["Key"].removeprefix(prefix) for item in found if not item["Key"].endswith("/")]
+
+
+def backdate(prefix: str, seconds: float) -> None:
+    """Have the server believe that the objects below a prefix were written earlier."""
+    for key, item in _bucket().items():
+        if key.startswith(prefix):
+            item.last_modified -= timedelta(seconds=seconds)
+
+
+def written(prefix: str) -> dict[str, datetime]:
+    """When the server last wrote each object below a prefix; without the markers of folders."""
+    found = ((key.removeprefix(prefix), item) for key, item in _bucket().items() if key.startswith(prefix))
+    return {key: item.last_modified for key, item in found if not key.endswith("/")}
+
+
+def _bucket() -> dict[str, Any]:
+    found: dict[str, Any] = s3_backends[DEFAULT_ACCOUNT_ID]["global"].buckets[BUCKET].keys
+    return found

@@ -41,15 +41,15 @@ CONFIG: dict[str, Any] = {
         "recipe": {"epochs": 5, "lr": None, "momentum": 0.9, "batch_size": 32, "augmentation": "none"},
         "full_epochs": 1,
     },
-    "cluster": {"checkpoint_iterations": 3},
+    "cluster": {"checkpoint_seconds": 0},
 }
 """Experts that know the digits, so that DATM finds images that they classify correctly; else as short as it gets."""
 STUDENTS = 7
 """Synthetic, init and random with stored and with hard labels, full."""
 UPDATES = {"expert": 8, "distil": 10, "student": 6 * 5 + 1}
 """How often each kind of work tells its progress."""
-REWRITTEN = ("config.yaml", "run.lock", "report.html", "preview.png")
-"""What every run writes anew."""
+REWRITTEN = ("config.yaml", "run.lock", "report.html", "preview.png", "metrics/events.jsonl")
+"""What every run writes anew, beside curves."""
 
 _DATM = "initial_max_start_epoch", "expansion_iterations"
 COMMON = {name: value for name, value in CONFIG["method"].items() if name not in _DATM}
@@ -71,7 +71,12 @@ class SmallRun:
 
     def artefacts(self) -> State:
         """The state of everything that is not written anew by every run."""
-        return {name: seen for name, seen in state(self.out).items() if name not in REWRITTEN}
+        return {name: seen for name, seen in without_curves(self.out).items() if name not in REWRITTEN}
+
+
+def without_curves(out: Path) -> State:
+    """The state of all files but those of TensorBoard, whose names nobody foresees."""
+    return {name: seen for name, seen in state(out).items() if not name.startswith("tensorboard")}
 
 
 def raydd(*arguments: object) -> int:

@@ -8,13 +8,16 @@ import pytest
 import torch
 from small import raydd
 
-from raydd.bench import ceilings, recover, timing
+from raydd.bench import ceilings, recover, scaling, timing
 from raydd.bench.ceilings import measure_ceilings
 from raydd.bench.recover import RecoverBench
+from raydd.bench.scaling import ScalingBench
+from raydd.bench.teams import Done, team
 from raydd.bench.training import Problem, TrainingBench
 from raydd.methods import DELTConfig
 from raydd.methods.recover import Recover
 from raydd.networks import NetworkConfig
+from raydd.storage import Folder
 from raydd.training import Recipe
 
 CPU = torch.device("cpu")
@@ -130,3 +133,43 @@ def test_packed_groups_are_compared_with_the_groups_alone(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(recover.Problem, "recovered", otherwise)
     assert recover._error(recover.Problem(replace(RECOVER, groups_at_once=2)), "first_moment", 1) > 0.1
+
+
+SCALING = ScalingBench(width=4, batch_size=20, synthetic_steps=2, seconds=0.1, pairs=2)
+
+
+def test_what_scales_is_what_the_product_does(tmp_path: Path) -> None:
+    """Iterations of a class group and of a whole batch by the product's loop, which goes on from round to round."""
+    scaling.write_trajectories(SCALING, Folder.at(tmp_path))
+    for make, images in ((scaling.delt, 20), (scaling.matching, 20)):
+        stage = make(SCALING, str(tmp_path), 0)
+        seconds = [stage.do(3), stage.do(1)]
+        assert stage._method.iteration == 5 + 3 and min(seconds) > 0
+        assert len(stage._method.result().images) == images
+    begun, ended = scaling.matching(SCALING, str(tmp_path), 0)._method.result(), stage._method.result()
+    assert torch.allclose(begun.images, ended.images, atol=1e-6)
+
+
+def test_together_is_what_all_do() -> None:
+    """Independent processes add up; those that share units are as fast as the slowest."""
+    done = [Done(10, 2.0, 4.0, 1.0), Done(10, 5.0, 5.0, 4.0)]
+    assert scaling._together(done, joined=False) == 7
+    assert scaling._together(done, joined=True) == 2
+    assert scaling._summing(done) == 0.8
+
+
+@pytest.mark.slow
+def test_the_command_of_the_scaling_bench(tmp_path: Path) -> None:
+    flags = ["--width", 4, "--batch-size", 20, "--synthetic-steps", 2, "--seconds", 0.5, "--pairs", 1]
+    assert raydd("bench", "scaling", *flags, "--json", tmp_path / "measured.json") == 0
+    measured = json.loads((tmp_path / "measured.json").read_text())
+    for name in ("matrices", "experts", "delt", "matching"):
+        ratio = measured[f"{name}_together_per_second"] / measured[f"{name}_per_second"]
+        assert ratio == pytest.approx(measured[f"{name}_speed_up"]) and ratio > 0
+    assert 0 < measured["matching_summing"] < 1 and "experts_summing" not in measured
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_process_of_a_bench_is_told() -> None:
+    with pytest.raises(ZeroDivisionError), team(1, False, divmod, (1,), 1):
+        pass

@@ -36,6 +36,7 @@ from raydd import pipeline
 from raydd.cluster import experts, pool, runtime
 from raydd.config import ClusterConfig
 from raydd.pipeline.run import Run
+from raydd.progress import NoProgress
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
 
@@ -155,6 +156,7 @@ def test_killed_actors_and_workers_change_nothing(undisturbed: Path, tmp_path: P
     require_same(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_goes_on_with(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     witness = Witness(out)
@@ -286,8 +288,8 @@ def test_gpus_are_counted_shared_and_all_used(two_gpus: None, tmp_path: Path) ->
 def gpus_of_experts(count: int, folder: Path) -> list[int]:
     """Which GPU each actor of a pool for `count` experts was given."""
     run = Run(configs.from_mapping(CONFIG), Folder.at(folder))
-    with pool.actors(experts.ExpertTrainer, "an expert's actor", run, count) as actors:
-        found = ray.get([actor.__ray_call__.remote(lambda self: ray.get_gpu_ids()) for actor in actors])
+    with pool.actors(experts.ExpertTrainer, "an expert's actor", run, count, NoProgress()) as actors:
+        found = ray.get([actor.__ray_call__.remote(lambda self: ray.get_gpu_ids()) for actor in actors.members])
     return sorted(gpu for (gpu,) in found)
 
 

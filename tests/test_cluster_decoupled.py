@@ -15,7 +15,7 @@ from raydd.synthetic import SyntheticSet
 
 CONFIG: dict[str, Any] = copy.deepcopy(SMALL) | {
     "method": {"name": "delt", "images_per_class": 2, "iterations": 240, "round_iterations": 120, "batch_size": 2},
-    "cluster": {"num_workers": 2, "checkpoint_iterations": 20},
+    "cluster": {"num_workers": 2, "checkpoint_seconds": 0},
 }
 """Ten class groups of a class each, every one of some seconds on a busy machine."""
 

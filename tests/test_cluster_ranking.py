@@ -139,7 +139,7 @@ def test_an_image_that_turns_unreadable_is_named_and_finished_parts_stay(
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DataError, match=r"cannot decode 1 image.*class2/1199\.png \(not an image\)"):
         ranked(run)
-    assert capfd.readouterr().err == ""
+    assert [line for line in capfd.readouterr().err.splitlines() if "core_worker.cc" not in line] == []
     file.write_bytes(good)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     found, wanted = ranked(run), Ranking.load(Folder.at(undisturbed / "ranking"))

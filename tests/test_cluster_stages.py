@@ -25,7 +25,7 @@ from raydd.synthetic import SyntheticSet
 
 LONG: dict[str, Any] = copy.deepcopy(METHODS["mtt"]) | {
     "stages": {**STAGES, "count": 2, "pool_size": 3, "keep_trajectories": True},
-    "cluster": {"num_workers": 2, "checkpoint_iterations": 10},
+    "cluster": {"num_workers": 2, "checkpoint_seconds": 0},
 }
 LONG["method"]["iterations"] = 100
 LONG["evaluate"] = {**DATM["evaluate"], "modes": ["chain"], "baselines": []}
@@ -84,7 +84,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_killed_worker_changes_no_stage(disturbed: Path, tmp_path: Path) -> None:
     """All is as two workers make it whom nobody disturbs."""
-    quiet = staged(tmp_path, LONG, LONG["stages"], cluster={"checkpoint_iterations": 10})
+    quiet = staged(tmp_path, LONG, LONG["stages"], cluster={"checkpoint_seconds": 0})
     assert quiet.does("experts") == 0
     (wanted, _) = tiny.on_workers(2, walked, str(quiet.file))
     found = SyntheticSet.load(Folder.at(disturbed / "synthetic"))

@@ -50,7 +50,7 @@ CONFIG: dict[str, Any] = {
         },
         "full_epochs": 1,
     },
-    "cluster": {"checkpoint_iterations": 2},
+    "cluster": {"checkpoint_seconds": 0},
 }
 """Four class groups of three classes, the last of one."""
 METHODS: dict[str, dict[str, Any]] = {

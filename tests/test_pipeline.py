@@ -228,7 +228,7 @@ def test_a_record_is_named_by_what_determines_it(tmp_path: Path) -> None:
 
     wanted = names(config)
     assert len(set(wanted)) == len(wanted) == STUDENTS
-    cluster = replace(config.cluster, num_workers=4, checkpoint_iterations=1)
+    cluster = replace(config.cluster, num_workers=4, checkpoint_seconds=1)
     assert names(replace(config, name="other", out="s3://bucket/run", cluster=cluster)) == wanted
     assert names(replace(config, evaluate=replace(config.evaluate, num_students=2)))[::2] == [*wanted[:-1:]] + [
         wanted[-1]

@@ -204,7 +204,7 @@ class StopAfter(NoProgress):
     ],
 )
 def test_runs_broken_off_anywhere_end_as_others(method: str, updates: int, tmp_path: Path) -> None:
-    run = staged(tmp_path, METHODS[method], STAGES, cluster={"checkpoint_iterations": 2})
+    run = staged(tmp_path, METHODS[method], STAGES, cluster={"checkpoint_seconds": 0})
     config = configs.load(str(run.file))
     for again in range(3):
         try:

@@ -304,7 +304,7 @@ def test_what_makes_another_teacher(tmp_path: Path) -> None:
     ]
     assert len(set(different)) == len(different)
     assert key(replace(CONFIG, store="elsewhere", seed=3)) == key()
-    with pytest.raises(ConfigError, match=r"^teacher.weights: .*none.pt cannot be read \(No such file"):
+    with pytest.raises(ConfigError, match=r"^teacher.weights: cannot be read: .*none.pt: no such file"):
         key(replace(CONFIG, weights=str(tmp_path / "none.pt")))
 
 

@@ -91,7 +91,7 @@ class Problem:
         )
         self.uniform = replace(self.delt, round_iterations=bench.iterations)
         network = NetworkConfig(width=bench.width, depth=bench.depth, norm="batch")
-        data = _data(self.num_classes, bench.images_per_class)
+        data = noise(self.num_classes, bench.images_per_class)
         self.task = Task(data=data, network=network, device=here(), teacher=_teacher(network, data))
 
     def ours(self) -> Recover:
@@ -140,7 +140,7 @@ def _error(problem: Problem, name: str, iterations: int) -> float:
     return max(float((one - wanted).norm() / wanted.norm()) for one, wanted in zip(found, alone, strict=True))
 
 
-def _data(num_classes: int, images_per_class: int) -> PreparedData:
+def noise(num_classes: int, images_per_class: int) -> PreparedData:
     """As many noise images as are recovered, of whole pixels."""
     labels = torch.arange(num_classes).repeat_interleave(images_per_class)
     with random.seeded(KEY.child("images")):

@@ -1,6 +1,6 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done, 1 the work broke off, 2 a user's mistake (one message), 130 interrupted.
+Exit codes: 0 done, 1 the work broke off, 2 a user's mistake (one message), 130 and 143 interrupted (SIGINT, SIGTERM).
 """
 
 import argparse
@@ -18,12 +18,14 @@ from raydd import __version__, config, pipeline
 from raydd.bench.experts import ExpertsBench
 from raydd.bench.matching import MatchingBench
 from raydd.bench.recover import RecoverBench
+from raydd.bench.scaling import ScalingBench
 from raydd.bench.students import StudentsBench
 from raydd.bench.timing import Bench
-from raydd.cli import compare, export, importing, inspect, query, sweep, tables
+from raydd.cli import compare, export, importing, inspect, query, schedule, submit, sweep, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
+from raydd.interruption import Interrupted, heeded
 from raydd.pipeline import Executor
 from raydd.pipeline.local import LocalExecutor
 from raydd.storage import Folder
@@ -36,6 +38,7 @@ _BENCHES: dict[str, Callable[..., Bench]] = {
     "experts": ExpertsBench,
     "students": StudentsBench,
     "recover": RecoverBench,
+    "scaling": ScalingBench,
 }
 
 _STEPS = {
@@ -48,20 +51,23 @@ _STEPS = {
     "probe": ("probe", "ask what evaluate.probes names, and make what that needs"),
 }
 
+_USAGE = {"show": f"[--no-ray] [--quiet]{schedule.USAGE}", "submit": submit.USAGE}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        with heeded():
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         return 2
     except RunError as error:
         errors.print(f"[bold red]stopped:[/] {escape(str(error))}", soft_wrap=True)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         errors.print("interrupted; the same command goes on from here")
-        return 130
+        return interrupt.exit_code if isinstance(interrupt, Interrupted) else 130
 
 
 def entry() -> NoReturn:
@@ -70,6 +76,11 @@ def entry() -> NoReturn:
 
 
 def _main(arguments: list[str]) -> int:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{ascii(argument)}: not UTF-8, and so no name that all files could keep") from error
     parser = _parser(compares_runs=arguments[:1] == ["report"] and not any(map(_is_config, arguments)))
     known, rest = parser.parse_known_args(arguments)
     handler: Callable[[argparse.Namespace, list[str]], int] = known.handler
@@ -100,7 +111,9 @@ def _parser(compares_runs: bool) -> argparse.ArgumentParser:
         _config_command(commands, "report", text, _report)
     _config_command(commands, "sweep", "try other values of fields; the best by validation accuracy", _sweep)
     show = _config_command(commands, "show", "print the resolved config and the plan", _show)
-    show.add_argument("--rate", type=float, metavar="FLOPS")
+    schedule.arguments(show)
+    sent = _config_command(commands, "submit", "have a Ray cluster do `run`, and follow it", _submit)
+    submit.arguments(sent)
     comparison = commands.add_parser("compare", help="make several configs with several seeds; one table of all")
     compare.arguments(comparison)
     comparison.set_defaults(handler=_compare)
@@ -152,7 +165,7 @@ def _load(known: argparse.Namespace, rest: list[str]) -> RunConfig:
     with _plain_errors():
         chosen = tyro.cli(
             RunConfig,
-            prog=f"raydd {known.command} CONFIG [--no-ray] [--quiet]{' [--rate FLOPS]' * (known.command == 'show')}",
+            prog=f"raydd {known.command} CONFIG {_USAGE.get(known.command, '[--no-ray] [--quiet]')}",
             description=f"{known.command}: every field of the config is a flag.",
             default=default,
             args=rest,
@@ -206,19 +219,24 @@ def _query(known: argparse.Namespace, rest: list[str]) -> int:
 
 def _show(known: argparse.Namespace, rest: list[str]) -> int:
     chosen = _load(known, rest)
-    if known.rate is not None and not known.rate > 0:
-        raise UserError(f"--rate: must be positive, is {known.rate:g}; give the FLOP/s of one process, such as 1.39e13")
+    schedule.check(known)
     plan = pipeline.plan_of(chosen)
     console.print(config.to_yaml(chosen.sized()), end="", soft_wrap=True, markup=False)
     console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
     if plan.facts.published:
         console.print(f"{chosen.data.source} is not here: planned with its published size")
+    if known.gpus is not None:
+        schedule.show(chosen.sized(), plan, known, console)
     return 0
 
 
 def _sweep(known: argparse.Namespace, rest: list[str]) -> int:
     chosen = _load(known, rest)
     return sweep.sweep(chosen, lambda: _executor(known.no_ray), known.no_ray, known.quiet, console)
+
+
+def _submit(known: argparse.Namespace, rest: list[str]) -> int:
+    return submit.submit(_load(known, rest), known, rest, console)
 
 
 def _import(known: argparse.Namespace, rest: list[str]) -> int:

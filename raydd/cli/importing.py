@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from raydd import yaml_files
 from raydd.errors import UserError
 from raydd.exchange.answers import LabelKind
 from raydd.exchange.formats import FORMATS
@@ -75,10 +75,7 @@ def _values(known: argparse.Namespace) -> dict[str, Any]:
     file = Path(known.config)
     if not file.is_file():
         raise UserError(f"{file}: there is no such configuration file")
-    try:
-        values = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not readable as YAML: {error}") from error
+    values = yaml_files.read(file.read_bytes(), str(file))
     data = values.get("data") if isinstance(values, dict) else None
     if not isinstance(data, dict):
         raise UserError(f"{file}: has no `data:`, which says which dataset the import belongs to")

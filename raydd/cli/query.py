@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -163,8 +162,8 @@ def _markdown(header: Sequence[str], rows: Cells) -> str:
 
 
 def _write(file: str, text: str) -> None:
-    path = Path(file)
-    Folder.at(path.parent).write(path.name, text.encode())
+    folder, name = Folder.of_file(file)
+    folder.write(name, text.encode())
 
 
 def _scaled(fraction: float | None) -> float | None:

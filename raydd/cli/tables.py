@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -103,9 +102,9 @@ def print_whole(table: Table, console: Console) -> None:
 
 
 def write_json(file: str, values: Any) -> None:
-    """Write plain values to a local file."""
-    path = Path(file)
-    Folder.at(path.parent).write(path.name, json.dumps(values, indent=2).encode())
+    """Write plain values to a file."""
+    folder, name = Folder.of_file(file)
+    folder.write(name, json.dumps(values, indent=2).encode())
 
 
 def plan(made: Plan) -> Table:
@@ -121,11 +120,11 @@ def plan(made: Plan) -> Table:
             step.makes,
             str(step.units),
             f"{step.optimizer_steps:,}" if step.optimizer_steps else "",
-            _scaled(step.flops),
-            _scaled(step.disk_bytes, "B"),
-            _scaled(step.working_disk_bytes, "B"),
-            _scaled(step.peak_memory_bytes, "B"),
-            *[_duration(step.seconds or 0.0)] * timed,
+            scaled(step.flops),
+            scaled(step.disk_bytes, "B"),
+            scaled(step.working_disk_bytes, "B"),
+            scaled(step.peak_memory_bytes, "B"),
+            *[duration(step.seconds or 0.0)] * timed,
         )
     return table
 
@@ -134,7 +133,7 @@ def residence(found: Residence) -> str:
     """Where the pixels of the real images are."""
     if found.streamed:
         return "data: streamed from files"
-    return f"data: resident, {_scaled(found.pixel_bytes, 'B')} of {_scaled(found.memory_bytes, 'B')}"
+    return f"data: resident, {scaled(found.pixel_bytes, 'B')} of {scaled(found.memory_bytes, 'B')}"
 
 
 def _told_apart(rows: list[dict[str, Any]]) -> list[str]:
@@ -142,7 +141,7 @@ def _told_apart(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name in ("labels", "network", "augmentation") if len({row[name] for row in rows} - {None}) > 1]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """In the largest unit of which there is one, with two decimals from a minute on."""
     for unit, name in ((3600.0, "h"), (60.0, "min")):
         if seconds >= unit:
@@ -150,7 +149,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _scaled(count: int, unit: str = "") -> str:
+def scaled(count: float, unit: str = "") -> str:
     """Three digits and a prefix."""
     power = min((len(str(round(float(f"{count:.3g}")))) - 1) // 3, len(_PREFIXES) - 1)
     return f"{count / 1000**power:.3g} {_PREFIXES[power]}{unit}".rstrip()

@@ -22,7 +22,8 @@ def students_beside(run: Run, progress: Progress) -> Iterator[None]:
     """While this is open, students that go through the stages are trained as far as stages are finished.
 
     They ask for resources as anybody does, and wait while there are none. What goes wrong with them stops nothing: the
-    evaluation comes to it again. On leaving, those that are under way are waited for, or cancelled on an error.
+    evaluation comes to it again. On leaving, those that are under way are waited for, or cancelled on an error or where
+    no node is left that holds one.
     """
     chained = [trial for trial in run.trials() if trial.mode != "single_shot"]
     if not chained:
@@ -47,7 +48,7 @@ class _Watcher(threading.Thread):
     def __init__(self, run: Run, chained: list[Trial], posted: BoardProgress) -> None:
         super().__init__(daemon=True)
         self._run, self._chained, self._posted = run, chained, posted
-        share = runtime.share_resources(run.config.cluster, len(chained))
+        self._share = share = runtime.share_resources(run.config.cluster, len(chained))
         self._task = ray.remote(_train).options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0), max_retries=0)
         self._flying: dict[int, ray.ObjectRef] = {}
         self._over = threading.Event()
@@ -59,7 +60,8 @@ class _Watcher(threading.Thread):
                     return
             for number, trial in enumerate(self._chained):
                 so_far = replace(trial, stage=stage.number)
-                self._flying[number] = self._task.remote(self._run, so_far, self._posted, self._flying.get(number))
+                named = self._task.options(name=so_far.title)
+                self._flying[number] = named.remote(self._run, so_far, self._posted, self._flying.get(number))
 
     def leave(self) -> None:
         """Send nobody any more."""
@@ -67,10 +69,11 @@ class _Watcher(threading.Thread):
         self.join()
 
     def wait(self) -> None:
-        """Wait for those under way, however they end."""
+        """Wait for those under way, however they end, as long as the cluster has a place for one."""
         flying = list(self._flying.values())
-        if flying:
-            ray.wait(flying, num_returns=len(flying))
+        while flying and runtime.how_many_fit(self._share):
+            flying = ray.wait(flying, num_returns=len(flying), timeout=_SECONDS)[1]
+        self.cancel()
 
     def cancel(self) -> None:
         """Stop those under way."""

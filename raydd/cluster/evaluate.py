@@ -3,12 +3,14 @@
 import uuid
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 import ray
 from ray import tune
 
-from raydd.cluster import runtime
+from raydd.cluster import runtime, state, trackers
 from raydd.cluster.progress import BoardProgress, relayed
+from raydd.cluster.waiting import LookoutOfTune, one_share, result
 from raydd.evaluation.trials import Trial
 from raydd.pipeline import choices, evaluating, jobs
 from raydd.pipeline.run import Run
@@ -21,19 +23,26 @@ def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
     Every trial writes its own records, so nothing of Tune's state is needed to go on after a break.
     """
     share = runtime.share_resources(run.config.cluster, len(trials))
-    choose = ray.remote(_packs).options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
-    packs = ray.get(choose.remote(run, trials)) if "GPU" in share else choices.student_packs(run, trials)
+    title = f"students of {run.config.name}"
+    choose = ray.remote(_packs).options(name=f"packs of {title}", num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
+    lookout = one_share(run.config.cluster, share, progress)
+    packs = result(choose.remote(run, trials), lookout) if "GPU" in share else choices.student_packs(run, trials)
     with relayed(progress) as posted:
         trainable = tune.with_parameters(_students, run=run, packs=packs, progress=posted)
+        trainable.__name__ = title
         resources = {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
-            param_space={"pack": tune.grid_search(list(range(len(packs))))},
-            tune_config=tune.TuneConfig(reuse_actors=True),
+            param_space={
+                "pack": tune.grid_search(list(range(len(packs)))),
+                "students": tune.sample_from(lambda config: [trial.title for trial in packs[config["pack"]]]),
+            },
+            tune_config=trackers.named(lambda config: f"pack {config['pack']} of {title}", reuse_actors=True),
             run_config=tune.RunConfig(
                 name=f"evaluate-{uuid.uuid4().hex[:8]}",
-                storage_path=(run.work / "ray").uri,
+                **state.kept_in(run.work / "ray"),
                 failure_config=tune.FailureConfig(max_failures=run.config.cluster.max_failures),
+                callbacks=[LookoutOfTune(lookout), *trackers.callbacks(run, run.folder)],
                 verbose=0,
             ),
         )
@@ -46,7 +55,7 @@ def _packs(run: Run, trials: Sequence[Trial]) -> list[list[Trial]]:
     return choices.student_packs(run, trials)
 
 
-def _students(config: dict[str, int], run: Run, packs: list[list[Trial]], progress: BoardProgress) -> dict[str, float]:
+def _students(config: dict[str, Any], run: Run, packs: list[list[Trial]], progress: BoardProgress) -> dict[str, float]:
     """One trial."""
     jobs.set_up(run)
     records = evaluating.evaluate(run, packs[config["pack"]], progress)

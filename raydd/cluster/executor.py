@@ -1,13 +1,24 @@
 """The executor on Ray."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
-import ray
-
-from raydd.cluster import evaluate, experts, probing, ranking, relabel, runtime, scoring, streaming, train
-from raydd.errors import RunError, UserError
+from raydd.cluster import (
+    evaluate,
+    experts,
+    probing,
+    ranking,
+    relabel,
+    runtime,
+    scoring,
+    streaming,
+    trackers,
+    train,
+    visibility,
+    waiting,
+)
+from raydd.cluster.gauges import Gauges
 from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.pipeline import jobs
@@ -35,15 +46,16 @@ class RayExecutor:
         self._connection.close()
 
     def check(self, run: Run, progress: Progress) -> None:
-        """Refuse a run that asks for more than the cluster has or will have."""
+        """Refuse a run that asks for more than the cluster has or will have, or whose folders its nodes do not see."""
         cluster = run.config.cluster
         with self._at_work():
             for field, bundle, count in (
-                ("cluster.num_workers", runtime.worker_resources(cluster), runtime.num_workers(cluster)),
+                ("cluster.num_workers", runtime.worker_resources(cluster), runtime.fewest_workers(cluster)),
                 ("cluster.threads_per_worker", runtime.share_resources(cluster, 1), 1),
             ):
-                if runtime.require(bundle, count, field, cluster.wait_seconds, progress):
-                    self._connection.callback(runtime.ask_for_nothing)
+                if waiting.require(bundle, count, field, cluster.wait_seconds, progress):
+                    self._connection.callback(waiting.ask_for_nothing)
+            visibility.require(run)
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts on a pool of actors."""
@@ -98,21 +110,30 @@ class RayExecutor:
         with self._at_work():
             probing.answer(_reading(run), questions, progress)
 
+    def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
+        """Prometheus; refuse trackers that would fail later."""
+        trackers.check(run)
+        return _measured(run.config.name)
+
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Connected to Ray; an error of ours that comes back from a worker arrives as itself."""
+        """Connected to Ray, whose errors become ours."""
         if not self._connected:
             self._connection.enter_context(runtime.session())
             self._connected = True
-        try:
+        with runtime.explained():
             yield
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, (UserError, RunError)):
-                raise cause from None
-            raise RunError(f"a worker failed: {cause!r}") from error
 
 
 def _reading(run: Run) -> Run:
     """The run, whose processes have Ray Data decode what is streamed."""
     return replace(run, reader=streaming.read)
+
+
+@contextmanager
+def _measured(name: str) -> Iterator[Sequence[Progress]]:
+    gauges = Gauges(name)
+    try:
+        yield (gauges,)
+    finally:
+        gauges.close()

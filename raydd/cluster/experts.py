@@ -21,6 +21,10 @@ class ExpertTrainer:
         jobs.set_up(run)
         self._run = run
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard and logs call it."""
+        return f"experts of {self._run.config.name}"
+
     def choose_pack(self) -> int:
         """How many experts an actor is to train side by side."""
         return choices.pack(self._run)
@@ -36,7 +40,10 @@ def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
     Raises:
         RunError: an expert failed, or its actor died more often than `cluster.max_failures` allows.
     """
-    with relayed(progress) as posted, pool.actors(ExpertTrainer, "an expert's actor", run, len(numbers)) as trainers:
-        groups = packs(numbers, ray.get(trainers[0].choose_pack.remote()))
-        for _ in pool.work_off(trainers, "train", [(group, posted) for group in groups]):
+    with (
+        relayed(progress) as posted,
+        pool.actors(ExpertTrainer, "an expert's actor", run, len(numbers), progress) as trainers,
+    ):
+        groups = packs(numbers, trainers.ask("choose_pack"))
+        for _ in trainers.work_off("train", [(group, posted) for group in groups]):
             pass

@@ -18,12 +18,13 @@ def answer(run: Run, questions: Sequence[Question], progress: Progress) -> None:
     Raises:
         RunError: an actor died more often than `cluster.max_failures` allows.
     """
-    preparations = probing.unprepared(run, questions)
-    count = max(len(preparations), len(questions))
-    with relayed(progress) as posted, pool.actors(Prober, "an actor that probes", run, count) as probers:
-        for asked, work in ((preparations, "prepare"), (questions, "answer")):
-            for done in pool.work_off(probers, work, [(question, posted) for question in asked]):
-                progress.update(f"probes: {work}", done, len(asked))
+    with relayed(progress) as posted:
+        for asked, work in ((probing.unprepared(run, questions), "prepare"), (questions, "answer")):
+            if not (tasks := [(question, posted) for question in asked]):
+                continue
+            with pool.actors(Prober, "an actor that probes", run, len(tasks), progress) as probers:
+                for done in probers.work_off(work, tasks):
+                    progress.update(f"probes: {work}", done, len(tasks))
 
 
 @ray.remote
@@ -34,6 +35,10 @@ class Prober:
         """Set up the process."""
         jobs.set_up(run)
         self._run = run
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard and logs call it."""
+        return f"probes of {self._run.config.name}"
 
     def prepare(self, preparation: Question, progress: BoardProgress) -> None:
         """Make what several answers need, unless it is there."""

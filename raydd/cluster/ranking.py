@@ -41,6 +41,10 @@ class Ranker:
         jobs.set_up(run)
         self._run = run
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard and logs call it."""
+        return f"ranking of {self._run.config.name}"
+
     def score(self, number: int) -> None:
         """Score one part."""
         ranking.score_part(self._run.teacher, self._run.data.train, self._run.ranking_parts, number)
@@ -48,8 +52,8 @@ class Ranker:
 
 def _from_memory(run: Run, parts: Parts, progress: Progress) -> None:
     missing = parts.missing()
-    with pool.actors(Ranker, "an actor that ranks images", run, len(missing)) as rankers:
-        for done in pool.work_off(rankers, "score", [(number,) for number in missing]):
+    with pool.actors(Ranker, "an actor that ranks images", run, len(missing), progress) as rankers:
+        for done in rankers.work_off("score", [(number,) for number in missing]):
             progress.update("ranking", len(parts) - len(missing) + done, len(parts))
 
 

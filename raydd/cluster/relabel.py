@@ -16,9 +16,9 @@ def relabel(run: Run, store: LabelStore, progress: Progress) -> None:
     Raises:
         RunError: the teacher fails, or an actor died more often than `cluster.max_failures` allows.
     """
-    with pool.actors(Labeller, "an actor that labels images", run, store.epochs) as labellers:
+    with pool.actors(Labeller, "an actor that labels images", run, store.epochs, progress) as labellers:
         epochs = [(store, epoch) for epoch in range(store.epochs)]
-        for done in pool.work_off(labellers, "label", epochs):
+        for done in labellers.work_off("label", epochs):
             progress.update("labels", done, store.epochs)
     Relabelling(run, store).finish(NoProgress())
 
@@ -32,6 +32,10 @@ class Labeller:
         jobs.set_up(run)
         self._run = run
         self._work: dict[LabelStore, Relabelling] = {}
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard and logs call it."""
+        return f"labels of {self._run.config.name}"
 
     def label(self, store: LabelStore, epoch: int) -> None:
         """Label one epoch."""

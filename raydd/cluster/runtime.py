@@ -1,30 +1,26 @@
-"""Connecting to Ray, and knowing what it has before asking for it."""
+"""Connecting to Ray, and knowing what it has."""
 
 import logging
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.autoscaler.sdk import request_resources
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from raydd.config import ClusterConfig
-from raydd.errors import ResourceError
-from raydd.progress import Progress
+from raydd.errors import ResourceError, RunError, UserError
+from raydd.interruption import heeded
 
 NAMESPACE = "raydd"
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 _ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
 """How often Ray tries to reach a cluster, 45 seconds each time; by itself it does so for a quarter of an hour."""
@@ -50,9 +46,29 @@ def session() -> Iterator[None]:
     else:
         _join(address)
     try:
-        yield
+        with heeded():  # Ray has put a handler of its own for SIGTERM into the place of ours
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise what Ray raises inside the block as an error of ours; one that comes back from a worker arrives as itself.
+
+    Raises:
+        RunError: a worker failed in another way, or a process of Ray's that all need died.
+    """
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, (UserError, RunError)):
+            raise cause from None
+        raise RunError(f"a worker failed: {cause!r}") from error
+    except ray.exceptions.RayError as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"Ray has lost what the work ran on ({what}); the same command goes on from here") from error
 
 
 def _join(address: str) -> None:
@@ -75,8 +91,13 @@ def _connect(address: str, **options: Any) -> None:
 def num_workers(config: ClusterConfig) -> int:
     """How many workers share a synthetic batch: what the config says, or one per GPU, one without."""
     if config.num_workers == "auto":
-        return max(1, num_gpus())
+        return max(config.min_workers or 1, num_gpus())
     return config.num_workers
+
+
+def fewest_workers(config: ClusterConfig) -> int:
+    """Below how many the work waits for more."""
+    return config.min_workers or num_workers(config)
 
 
 def worker_resources(config: ClusterConfig) -> dict[str, float]:
@@ -105,55 +126,6 @@ def how_many_fit(bundle: Mapping[str, float]) -> int:
 def num_gpus() -> int:
     """How many there are on all nodes."""
     return int(ray.cluster_resources().get("GPU", 0))
-
-
-def require(bundle: Mapping[str, float], count: int, field: str, wait_seconds: int, progress: Progress) -> bool:
-    """See that the cluster holds `count` bundles; a cluster that scales itself is asked for them and waited for.
-
-    Returns:
-        Whether it was asked; it keeps what it was asked for until `ask_for_nothing`.
-
-    Raises:
-        ResourceError: it does not hold them, or did not in time; names `field` and what there is.
-    """
-    if how_many_fit(bundle) >= count:
-        return False
-    request_resources(bundles=[dict(bundle)] * count)
-    asked = _autoscaler().cluster_resource_state.cluster_resource_state_version
-    deadline = time.monotonic() + wait_seconds
-    while (fits := how_many_fit(bundle)) < count:
-        left = deadline - time.monotonic()
-        if left <= 0 or _out_of_reach(asked):
-            ask_for_nothing()
-            there = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
-            raise ResourceError(
-                f"{field}: {count} times {dict(bundle)} asked for, but only {fits} fit into the {there} of this cluster"
-            )
-        progress.update("waiting for resources", fits, count, f"at most {left:.0f} s more")
-        time.sleep(min(1.0, left))
-    progress.update("waiting for resources", count, count, "there they are")
-    return True
-
-
-def ask_for_nothing() -> None:
-    """Let the cluster shrink again."""
-    request_resources(bundles=[])
-
-
-def _out_of_reach(asked: int) -> bool:
-    """Whether waiting is in vain: nothing scales this cluster, or what does has seen state `asked` and given up."""
-    if not is_autoscaler_v2(fetch_from_server=True):
-        return True
-    answer = _autoscaler().autoscaling_state
-    seen = answer.last_seen_cluster_resource_state_version >= asked
-    return seen and bool(answer.infeasible_cluster_resource_constraints)
-
-
-def _autoscaler() -> Any:
-    """What the autoscaler was asked for and what it answered (Ray's autoscaler.proto, GetClusterStatusReply)."""
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_status())
-    return reply
 
 
 def _cpus() -> int:

@@ -6,6 +6,7 @@ import ray
 
 from raydd.cluster import runtime
 from raydd.cluster.progress import BoardProgress, relayed
+from raydd.cluster.waiting import one_share, result
 from raydd.pipeline import jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
@@ -33,14 +34,18 @@ def _as_task(job: Job, run: Run, progress: Progress) -> None:
     """Do a job in a task; one that is lost goes on from its last epoch.
 
     Raises:
+        ResourceError: the cluster has lost the nodes that could hold the task.
         RunError: the task was lost more often than `cluster.max_failures` allows.
     """
     share = runtime.share_resources(run.config.cluster, 1)
     task = ray.remote(_done).options(
-        num_cpus=share["CPU"], num_gpus=share.get("GPU", 0), max_retries=run.config.cluster.max_failures
+        name=f"{job.__name__} of {run.config.name}",
+        num_cpus=share["CPU"],
+        num_gpus=share.get("GPU", 0),
+        max_retries=run.config.cluster.max_failures,
     )
     with relayed(progress) as posted:
-        ray.get(task.remote(job, run, posted))
+        result(task.remote(job, run, posted), one_share(run.config.cluster, share, progress))
 
 
 def _done(job: Job, run: Run, progress: BoardProgress) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from raydd.cluster import runtime
+from raydd.cluster import runtime, state, trackers, visibility, waiting
+from raydd.cluster.waiting import Lookout, LookoutOfTune
 from raydd.errors import ConfigError
 from raydd.evaluation.best import Tried
 from raydd.pipeline import trying
@@ -23,7 +24,7 @@ from raydd.pipeline.sweeping import Timing, tried_point, write_points
 from raydd.pipeline.trying import Job
 from raydd.progress import Progress
 from raydd.random import initial_seed
-from raydd.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, suggested, suggestion
+from raydd.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, described, suggested, suggestion
 
 _EPOCH, _ACCURACY = "epoch", "validation_accuracy"
 
@@ -39,20 +40,25 @@ class OnTune:
 
     def work_off(self, sweep: Sweep, jobs: Sequence[Job], tried: list[Tried], done: int, progress: Progress) -> Timing:
         """Do these jobs; a point that ASHA stops early says so."""
-        with runtime.session():
-            share, at_once = _resources(sweep, len(jobs), progress)
+        with runtime.session(), runtime.explained():
+            share, at_once, lookout = _resources(sweep, len(jobs), progress)
             began = time.perf_counter()
             watched = sweep.config.scheduler == "asha"
             trainable = tune.with_parameters(_do, sweep=sweep, jobs=list(jobs), watched=watched)
+            trainable.__name__ = _title(sweep)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, share),
-                param_space={"job": tune.grid_search(list(range(len(jobs))))},
-                tune_config=tune.TuneConfig(
+                param_space={
+                    "job": tune.grid_search(list(range(len(jobs)))),
+                    "point": tune.sample_from(lambda config: dict(jobs[config["job"]].point.parameters)),
+                },
+                tune_config=trackers.named(
+                    lambda config: jobs[config["job"]].point.title,
                     reuse_actors=True,
                     max_concurrent_trials=at_once,
                     scheduler=_asha(sweep, jobs) if watched else None,
                 ),
-                run_config=_experiment(sweep, _Shown(progress, done, done + len(jobs))),
+                run_config=_experiment(sweep, lookout, _Shown(progress, done, done + len(jobs))),
             )
             spent = 0.0
             for result in tuner.fit():
@@ -80,16 +86,22 @@ class OnTune:
         for one in tried:
             if one.number in accuracies:
                 searcher.add_evaluated_point(suggestion(sweep.config, one.parameters), accuracies[one.number])
-        with runtime.session():
-            share, at_once = _resources(sweep, count, progress)
+        with runtime.session(), runtime.explained():
+            share, at_once, lookout = _resources(sweep, count, progress)
             began = time.perf_counter()
+            trainable = tune.with_parameters(_suggested, sweep=sweep)
+            trainable.__name__ = _title(sweep)
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(_suggested, sweep=sweep), share),
-                tune_config=tune.TuneConfig(
-                    num_samples=count, search_alg=searcher, reuse_actors=True, max_concurrent_trials=at_once
+                tune.with_resources(trainable, share),
+                tune_config=trackers.named(
+                    lambda config: described(suggested(sweep.config, config)),
+                    num_samples=count,
+                    search_alg=searcher,
+                    reuse_actors=True,
+                    max_concurrent_trials=at_once,
                 ),
                 run_config=_experiment(
-                    sweep, _WrittenDown(progress, len(accuracies), sweep.config.num_samples, sweep, tried)
+                    sweep, lookout, _WrittenDown(progress, len(accuracies), sweep.config.num_samples, sweep, tried)
                 ),
             )
             spent = 0.0
@@ -142,28 +154,35 @@ class _WrittenDown(_Shown):
         write_points(self._sweep, self._tried)
 
 
-def _resources(sweep: Sweep, count: int, progress: Progress) -> tuple[dict[str, float], int]:
-    """What a trial takes, and how many the cluster holds.
+def _resources(sweep: Sweep, count: int, progress: Progress) -> tuple[dict[str, float], int, Lookout]:
+    """What a trial takes, how many the cluster holds, and who sees whether it still holds one.
 
     Raises:
         ResourceError: it holds none.
+        ConfigError: a node does not see the folders of the sweep.
     """
     cluster = sweep.base.config.cluster
     share = runtime.share_resources(cluster, count)
-    if runtime.require(share, 1, "cluster.threads_per_worker", cluster.wait_seconds, progress):
-        runtime.ask_for_nothing()
-    at_once = min(count, runtime.how_many_fit(share))
-    return {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}, at_once
+    if waiting.require(share, 1, "cluster.threads_per_worker", cluster.wait_seconds, progress):
+        waiting.ask_for_nothing()
+    visibility.require(sweep.base)
+    at_once, lookout = min(count, runtime.how_many_fit(share)), waiting.one_share(cluster, share, progress)
+    return {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}, at_once, lookout
 
 
-def _experiment(sweep: Sweep, shown: _Shown) -> tune.RunConfig:
+def _experiment(sweep: Sweep, lookout: Lookout, shown: _Shown) -> tune.RunConfig:
     return tune.RunConfig(
         name=f"sweep-{uuid.uuid4().hex[:8]}",
-        storage_path=(sweep.folder / "work" / "ray").uri,
+        **state.kept_in(sweep.folder / "work" / "ray"),
         failure_config=tune.FailureConfig(max_failures=sweep.base.config.cluster.max_failures),
-        callbacks=[shown],
+        callbacks=[shown, LookoutOfTune(lookout), *trackers.callbacks(sweep.base, sweep.folder)],
         verbose=0,
     )
+
+
+def _title(sweep: Sweep) -> str:
+    """What Ray's dashboard calls the actors."""
+    return f"points of {sweep.base.config.name}"
 
 
 def _asha(sweep: Sweep, jobs: Sequence[Job]) -> TrialScheduler:
@@ -179,10 +198,10 @@ def _asha(sweep: Sweep, jobs: Sequence[Job]) -> TrialScheduler:
     )
 
 
-def _do(config: dict[str, int], sweep: Sweep, jobs: list[Job], watched: bool) -> dict[str, float]:
+def _do(config: dict[str, Any], sweep: Sweep, jobs: list[Job], watched: bool) -> dict[str, float]:
     """One trial: of a point that is watched, a student that stands for all of it first."""
     job = jobs[config["job"]]
-    began, last = time.perf_counter(), {_EPOCH: 0.0, _ACCURACY: 0.0}
+    began, last = time.perf_counter(), dict[str, float]()
 
     def report(epoch: int, accuracy: float) -> None:
         last.update({_EPOCH: epoch, _ACCURACY: accuracy})
@@ -191,7 +210,7 @@ def _do(config: dict[str, int], sweep: Sweep, jobs: list[Job], watched: bool) ->
     if watched:
         trying.watch(sweep, job, ASHA_LOOKS, report)
     trying.do(sweep, job)
-    return {**last, "seconds": time.perf_counter() - began}
+    return {**(last or trying.measured(sweep, job.point)), "seconds": time.perf_counter() - began}
 
 
 def _suggested(config: dict[str, Any], sweep: Sweep) -> dict[str, float]:

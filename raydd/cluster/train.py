@@ -6,19 +6,25 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raydd.cluster import runtime
+from raydd.cluster import runtime, state
 from raydd.cluster.beside import students_beside
 from raydd.cluster.progress import BoardProgress, relayed
+from raydd.cluster.regrouping import Regrouping
+from raydd.cluster.waiting import Lookout
 from raydd.errors import RunError, UserError
+from raydd.interruption import Interrupted, Interruption
 from raydd.pipeline import distilling, jobs
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress, Progress
 
-Job = Callable[[Run, Progress], None]
+Job = Callable[[Run, Progress, Interruption], None]
 """What every worker does; picklable."""
 
 WAIT_SECONDS = 600
 """How long a worker waits for the others where all take every step together."""
+RESIZE_SECONDS = 10.0
+"""How often at most elastic workers may become more: what came since the last checkpoint is then done again."""
+UNLIMITED = -1
 
 
 def distill(run: Run, progress: Progress) -> None:
@@ -29,40 +35,68 @@ def distill(run: Run, progress: Progress) -> None:
 
 def teach(run: Run, progress: Progress) -> None:
     """Train the teacher on `cluster.num_workers` workers; see `_train`."""
-    _train(run, jobs.teach, f"teacher-{run.teacher_key}", progress)
+    _train(run, _teach, f"teacher-{run.teacher_key}", progress)
+
+
+def _teach(run: Run, progress: Progress, _: Interruption) -> None:
+    """The teacher's part of it; every epoch is kept, and nothing lost where it ends at once."""
+    jobs.teach(run, progress)
 
 
 def _train(run: Run, job: Job, name: str, progress: Progress) -> None:
     """Have all workers do a job; lost ones are replaced, and all begin the job again, which finds what is finished.
 
     Raises:
+        ResourceError: the cluster has lost the nodes that could hold the workers.
         RunError: the work cannot go on, or workers died more often than `cluster.max_failures` allows.
     """
     cluster = run.config.cluster
     resources = runtime.worker_resources(cluster)
+    fewest, most = runtime.fewest_workers(cluster), runtime.num_workers(cluster)
+    field = "cluster.num_workers" if cluster.min_workers is None else "cluster.min_workers"
     with relayed(progress) as posted:
-        trainer = TorchTrainer(
+        lookout = Lookout(resources, fewest, field, cluster.wait_seconds, posted)
+        trainer = _Trainer(
             _worker,
             train_loop_config={"run": run, "job": job, "progress": posted},
             scaling_config=ScalingConfig(
-                num_workers=runtime.num_workers(cluster), use_gpu="GPU" in resources, resources_per_worker=resources
+                num_workers=most if cluster.min_workers is None else (fewest, most),
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=max(RESIZE_SECONDS, cluster.checkpoint_seconds),
             ),
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo", timeout_s=WAIT_SECONDS),
             run_config=RunConfig(
                 name=name,
-                storage_path=(run.work / "ray").uri,
-                failure_config=FailureConfig(max_failures=cluster.max_failures, controller_failure_limit=1),
+                **state.kept_in(run.work / "ray"),
+                failure_config=FailureConfig(
+                    max_failures=cluster.max_failures,
+                    controller_failure_limit=UNLIMITED,  # Regrouping sets the limits
+                ),
+                callbacks=[Regrouping(lookout, cluster.max_failures)],
             ),
         )
         try:
             error = trainer.fit().return_value
         except ray.train.TrainingFailedError as failure:
+            cause = getattr(failure, "controller_failure", None)
+            if isinstance(cause, (UserError, RunError)):
+                raise cause from None
             raise RunError(f"{name.partition('-')[0]} failed: {failure}") from failure
-    if isinstance(error, Exception):
+        except ray.exceptions.RayActorError as failure:
+            raise RunError(f"{name.partition('-')[0]} lost its controller: {failure}") from failure
+    if isinstance(error, BaseException):
         raise error
 
 
-def _worker(config: dict[str, object]) -> Exception | None:
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Leaves SIGINT to us: Ray's own handler aborts the training before any worker could save its state."""
+
+    def _register_sigint_handler(self, controller: ray.actor.ActorHandle) -> None:
+        """Register none."""
+
+
+def _worker(config: dict[str, object]) -> BaseException | None:
     """One worker's whole life. What cannot be mended by trying again is returned, not raised."""
     run, job, posted = config["run"], config["job"], config["progress"]
     assert isinstance(run, Run) and callable(job) and isinstance(posted, BoardProgress)
@@ -70,7 +104,9 @@ def _worker(config: dict[str, object]) -> Exception | None:
     first = ray.train.get_context().get_world_rank() == 0
     shows = first or job is distilling.distill and run.config.method.works_on == "teacher"
     try:
-        job(run, posted if shows else NoProgress())
+        job(run, posted if shows else NoProgress(), posted)
+    except Interrupted as interrupted:
+        return interrupted
     except (UserError, RunError) as error:
         if first:
             return error

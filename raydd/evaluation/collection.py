@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
+from raydd import yaml_files
 from raydd.errors import ArtefactError, UserError
 from raydd.evaluation import records
 from raydd.storage import Folder
@@ -167,9 +167,10 @@ def _source(run: Folder, results: Folder, name: str) -> Source:
 def _config(run: Folder) -> Mapping[str, Any]:
     if not run.has(_CONFIG):
         return {}
+    text = run.read(_CONFIG)
     try:
-        config = yaml.safe_load(run.read(_CONFIG))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml_files.read(text, _CONFIG)
+    except UserError as error:
         raise ArtefactError(f"{run.uri}/{_CONFIG}: damaged ({error}); run the run's command again") from error
     return config if isinstance(config, Mapping) else {}
 

@@ -244,7 +244,8 @@ def _read_part(folder: Folder, name: str) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         digest = (file.metadata.metadata or {}).get(_DIGEST, _BLANK)
-        if _DIGEST in (file.schema_arrow.metadata or {}) and _digest(content.replace(digest, _BLANK)) != digest:
+        says_digest = _DIGEST in content or _DIGEST in (file.schema_arrow.metadata or {})
+        if says_digest and _digest(content.replace(digest, _BLANK)) != digest:
             raise OSError("its sha256 is not the one in it")
         table = file.read().replace_schema_metadata(None)
         for place, column in enumerate(table.schema.names):

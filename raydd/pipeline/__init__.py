@@ -5,6 +5,8 @@ Nothing is written before everything that can be known to be wrong has been look
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Protocol
 
 import pyarrow.compute as pc
@@ -17,14 +19,15 @@ from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
 from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
+from raydd.events import EventLog
 from raydd.methods.imported import ImportedConfig
 from raydd.methods.initial import require_images
-from raydd.pipeline import distilling, probing
+from raydd.pipeline import distilling, observing, probing
 from raydd.pipeline.conflicts import require_same
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.prepared import PreparedData
-from raydd.progress import Progress
+from raydd.progress import ObservedProgress, Progress
 from raydd.storage import Artefact, Folder
 from raydd.streamed_splits import expected, streams
 
@@ -65,6 +68,9 @@ class Executor(Protocol):
     def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
         """Answer these questions about training sets."""
 
+    def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
+        """Who looks on besides while this executor works for a run. Refuses trackers that cannot."""
+
 
 STEPS = ("experts", "teacher", "rank", "distill", "evaluate", "probe", "report")
 """In the order in which one needs the other; which a method has, `_steps` says."""
@@ -87,11 +93,13 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     run = Run.of(config)
     steps = _steps(config, last_step)
     _check(run)
+    log, others = EventLog(), executor.observers(run)
+    logged = ObservedProgress(progress, log)
     if count := problems.count(run.work):
-        progress.update("images left out or changed", count, count, f"listed in {problems.uri(run.work)}")
+        logged.update("images left out or changed", count, count, f"listed in {problems.uri(run.work)}")
     if not _is_finished(run):
-        executor.check(run, progress)
-    makers: dict[str, Callable[[Run, Executor, Progress], None]] = {
+        executor.check(run, logged)
+    makers: dict[str, Callable[[Run, Executor, Progress], bool]] = {
         "experts": _make_experts,
         "teacher": _make_teacher,
         "rank": _make_ranking,
@@ -100,10 +108,12 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         "probe": _make_answers,
         "report": lambda run, executor, progress: _write_report(run),
     }
-    with run.folder.lock(LOCK):
+    who = {"name": config.name, "steps": steps, "executor": type(executor).__name__}
+    looked_on = observing.observed(run.folder, config.cluster, log, others, progress, **who)
+    with run.folder.lock(LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
         for step in steps:
-            makers[step](run, executor, progress)
+            observed.step(step, partial(makers[step], run, executor))
     return run
 
 
@@ -139,11 +149,12 @@ def verify(folder: Folder) -> list[str]:
     return checked
 
 
-def _write_report(run: Run) -> None:
+def _write_report(run: Run) -> bool:
     """The figures' library is loaded here: it would keep every worker waiting."""
     from raydd import report
 
     report.write(run.folder)
+    return True
 
 
 def _counted(config: RunConfig) -> DataFacts:
@@ -217,6 +228,7 @@ def _check_inputs(run: Run) -> None:
         folders.append(run.selection_folder)
     if asked:
         folders.append(run.observer_folder)
+    folders += map(run.labels, LabelStore.needed(missing, run.config.evaluate.label_epochs))
     for folder in folders:
         _intact(folder)
     if uses_experts and not run.has_experts():
@@ -238,7 +250,7 @@ def _uses_selection(trials: Sequence[Trial]) -> bool:
     return any(trial.coreset is not None for trial in trials)
 
 
-def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:
+def _make_experts(run: Run, executor: Executor, progress: Progress) -> bool:
     missing = run.unfinished_experts()
     if missing:
         _share_data(run)
@@ -251,30 +263,37 @@ def _make_experts(run: Run, executor: Executor, progress: Progress) -> None:
         _write_curves(run)
     if not finished:
         run.trajectories.publish(run.experts_key)
+    return bool(missing)
 
 
-def _make_teacher(run: Run, executor: Executor, progress: Progress) -> None:
-    if not run.has_teacher():
-        _share_data(run)
-        executor.teacher(run, progress)
+def _make_teacher(run: Run, executor: Executor, progress: Progress) -> bool:
+    if run.has_teacher():
+        return False
+    _share_data(run)
+    executor.teacher(run, progress)
+    return True
 
 
-def _make_ranking(run: Run, executor: Executor, progress: Progress) -> None:
-    if not run.has_ranking():
-        _share_data(run)
-        executor.rank(run, progress)
+def _make_ranking(run: Run, executor: Executor, progress: Progress) -> bool:
+    if run.has_ranking():
+        return False
+    _share_data(run)
+    executor.rank(run, progress)
+    return True
 
 
-def _make_synthetic(run: Run, executor: Executor, progress: Progress) -> None:
-    if not run.has_synthetic():
-        _share_data(run)
-        if not run.has_scores():
-            executor.score(run, progress)
-        executor.distill(run, progress)
-        distilling.gather(run)
+def _make_synthetic(run: Run, executor: Executor, progress: Progress) -> bool:
+    if run.has_synthetic():
+        return False
+    _share_data(run)
+    if not run.has_scores():
+        executor.score(run, progress)
+    executor.distill(run, progress)
+    distilling.gather(run)
+    return True
 
 
-def _make_records(run: Run, executor: Executor, progress: Progress) -> None:
+def _make_records(run: Run, executor: Executor, progress: Progress) -> bool:
     missing = _missing_trials(run)
     if missing:
         _share_data(run)
@@ -283,6 +302,7 @@ def _make_records(run: Run, executor: Executor, progress: Progress) -> None:
                 executor.relabel(run, store, progress)
         _make_selection(run, missing, executor, progress)
         executor.evaluate(run, missing, progress)
+    return bool(missing)
 
 
 def _make_selection(run: Run, trials: Sequence[Trial], executor: Executor, progress: Progress) -> None:
@@ -296,13 +316,14 @@ def _make_observer(run: Run, executor: Executor, progress: Progress) -> None:
         executor.observe(run, progress)
 
 
-def _make_answers(run: Run, executor: Executor, progress: Progress) -> None:
+def _make_answers(run: Run, executor: Executor, progress: Progress) -> bool:
     missing = probing.unanswered(run)
     if missing:
         _share_data(run)
         _make_observer(run, executor, progress)
         _make_selection(run, [question.trial for question in missing], executor, progress)
         executor.probe(run, missing, progress)
+    return bool(missing)
 
 
 def _share_data(run: Run) -> None:

@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 
 from raydd import experts
-from raydd.checkpoints import Checkpoints, is_first_worker
+from raydd.checkpoints import Checkpoints, Rhythm, is_first_worker
 from raydd.distill import run_stage
 from raydd.errors import RunError
+from raydd.interruption import Interruption, Signals
 from raydd.methods import Method
 from raydd.methods.decoupled import GroupMethod
 from raydd.pipeline import choices, transitions
@@ -26,14 +27,19 @@ from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet, by_class
 
 POLL_SECONDS: Final = 0.5
+_SIGNALS: Final = Signals()
 
 
-def distill(run: Run, progress: Progress) -> None:
-    """Walk the stages. `gather` then joins what they made."""
+def distill(run: Run, progress: Progress, interruption: Interruption = _SIGNALS) -> None:
+    """Walk the stages. `gather` then joins what they made.
+
+    Raises:
+        Interrupted: it was broken off; what was under way is saved.
+    """
     for stage in run.stages:
         if not stage.is_finished:
             _prepare(stage, progress)
-            _distill(stage, progress)
+            _distill(stage, progress, interruption)
 
 
 def gather(run: Run) -> None:
@@ -79,21 +85,21 @@ def _make_trajectories(stage: Stage, progress: Progress) -> None:
     _settle(lambda: not stage.missing_trajectories(), stage.publish_trajectories, lambda: stage.has_trajectories, what)
 
 
-def _distill(stage: Stage, progress: Progress) -> None:
+def _distill(stage: Stage, progress: Progress, interruption: Interruption) -> None:
     """Distil one stage, in one piece or by class groups."""
     what = f"the images of stage {stage.number}"
     if stage.method.works_on == "teacher":
-        _recover_groups(stage, progress)
+        _recover_groups(stage, progress, interruption)
         if stage is not stage.run.last_stage:
             _settle(lambda: stage.has_all_groups, lambda: _join(stage), lambda: stage.is_finished, what)
         return
-    _match(stage, progress)
+    _match(stage, progress, interruption)
     _wait_for(lambda: stage.is_finished, what)
     if is_first_worker() and stage.uses_trajectories and not stage.config.keep_trajectories:
         stage.trajectories.folder.delete_all()
 
 
-def _match(stage: Stage, progress: Progress) -> None:
+def _match(stage: Stage, progress: Progress, interruption: Interruption) -> None:
     """Distil a stage whose steps all workers take together, from its newest checkpoint where there is one."""
     run, task = stage.run, stage.task()
     if stage.method.works_on == "trajectories":
@@ -102,7 +108,9 @@ def _match(stage: Stage, progress: Progress) -> None:
     checkpoints = Checkpoints(run.work / "checkpoints", f"stage-{stage.number:03d}-{stage.key}")
     _save(stage, stage.folder / "init", method.result())
     title = "distil" if run.config.stages.count == 1 else f"distil stage {stage.number}"
-    _iterate(stage, method, checkpoints, f"distill-{stage.number:03d}.jsonl", progress, title, shared=True)
+    _iterate(
+        stage, method, checkpoints, f"distill-{stage.number:03d}.jsonl", progress, interruption, title, shared=True
+    )
     found = {"synthetic": method.result(), "ema": method.averaged(), "revised": method.revised()}
     for name, made in found.items():
         if made is not None:
@@ -111,7 +119,7 @@ def _match(stage: Stage, progress: Progress) -> None:
         checkpoints.delete()
 
 
-def _recover_groups(stage: Stage, progress: Progress) -> None:
+def _recover_groups(stage: Stage, progress: Progress, interruption: Interruption) -> None:
     """Recover this worker's share of the class groups, a pack at a time; finished ones stay as they are.
 
     Who has what, and which groups go together, depends on their numbers alone, not on what is finished.
@@ -120,10 +128,10 @@ def _recover_groups(stage: Stage, progress: Progress) -> None:
     for pack in packs[_first() :: _workers()]:
         groups = tuple(pack.tolist())
         if not all(map(stage.has_group, groups)):
-            _recover(stage, groups, progress)
+            _recover(stage, groups, progress, interruption)
 
 
-def _recover(stage: Stage, groups: tuple[int, ...], progress: Progress) -> None:
+def _recover(stage: Stage, groups: tuple[int, ...], progress: Progress, interruption: Interruption) -> None:
     """Recover a pack of class groups and write each."""
     run, task = stage.run, replace(stage.task(), groups=groups)
     method = stage.method.build(task, stage.start(), stage.draws)
@@ -132,7 +140,7 @@ def _recover(stage: Stage, groups: tuple[int, ...], progress: Progress) -> None:
     name = f"{stage.number:03d}-{groups[0]:05d}"
     checkpoints = Checkpoints(run.work / "checkpoints", f"groups-{name}-{len(groups)}-{stage.key}")
     title = f"recover {groups[0] + 1}-{groups[-1] + 1} of {stage.num_groups} groups"
-    _iterate(stage, method, checkpoints, f"recover-{name}.jsonl", progress, title, shared=False)
+    _iterate(stage, method, checkpoints, f"recover-{name}.jsonl", progress, interruption, title, shared=False)
     for group, start, result in zip(groups, starts, method.results(), strict=True):
         for kind, part in (("init", start), ("synthetic", result)):
             folder = stage.group(group) / kind
@@ -154,14 +162,24 @@ def _iterate(
     checkpoints: Checkpoints,
     metrics_file: str,
     progress: Progress,
+    interruption: Interruption,
     title: str,
     *,
     shared: bool,
 ) -> None:
     """`run_stage` with what the config says; `title` is what progress calls it."""
-    iterations, every = stage.method.iterations, stage.run.config.cluster.checkpoint_iterations
-    metrics = stage.run.metrics
-    run_stage(method, iterations, checkpoints, every, metrics, metrics_file, progress, task=title, shared=shared)
+    run_stage(
+        method,
+        stage.method.iterations,
+        checkpoints,
+        Rhythm(stage.run.config.cluster.checkpoint_seconds),
+        stage.run.metrics,
+        metrics_file,
+        progress,
+        interruption,
+        task=title,
+        shared=shared,
+    )
 
 
 def _save(stage: Stage, folder: Folder, made: SyntheticSet) -> None:

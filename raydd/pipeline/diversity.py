@@ -1,11 +1,10 @@
 """How diverse a training set is in the eyes of the network that its run has trained; measured once, and kept."""
 
-import json
 import math
 from statistics import fmean
 from typing import Any
 
-from raydd import networks
+from raydd import networks, sealed
 from raydd.evaluation import diversity
 from raydd.evaluation.students import TrainingSet
 from raydd.evaluation.trials import Trial
@@ -33,8 +32,8 @@ def diversity_of(run: Run, trial: Trial, chosen: TrainingSet) -> dict[str, float
     }
     folder, file = run.work / "diversity", f"{content_key(identity)}.json"
     if not folder.has(file):
-        folder.write(file, json.dumps(_measured(run, chosen)).encode())
-    found: dict[str, float] = json.loads(folder.read(file))
+        folder.write(file, sealed.write_json(_measured(run, chosen)))
+    found: dict[str, float] = sealed.read_json(folder.read(file), (folder / file).uri)
     return found
 
 

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from raydd import sealed
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students import Provenance, State, TrainingSet, train_students
@@ -76,7 +75,7 @@ def _train_leg(
             going_on.append(student.state if config.stages.carry_momentum else without_momenta(student.state))
             their_legs.append(own)
             if keeps:
-                _chains(run).write(_state_file(run, trial), save_tensors(_on_cpu(going_on[-1])))
+                _chains(run).write(_state_file(run, trial), sealed.pack(going_on[-1]))
     return going_on, their_legs
 
 
@@ -175,8 +174,6 @@ def _state_file(run: Run, leg: Trial) -> str:
 
 
 def _state(run: Run, leg: Trial) -> State:
-    return load_tensors(_chains(run).read(_state_file(run, leg)))
-
-
-def _on_cpu(state: State) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    folder, file = _chains(run), _state_file(run, leg)
+    tensors, _ = sealed.unpack(folder.read(file), (folder / file).uri)
+    return tensors

@@ -4,10 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-
-from raydd import real_filter
+from raydd import real_filter, sealed
 from raydd.prepared import PreparedData
 from raydd.real_filter import FilterConfig
 from raydd.storage import Folder, content_key
@@ -61,12 +58,12 @@ class FilteredData:
             run.device,
         )
         real_filter.restricted(run.data, mask, self._least, stage.number)
-        self._folder.write(self._file, save_tensors({_MASK: mask}))
+        self._folder.write(self._file, sealed.pack({_MASK: mask}))
 
     def data(self) -> PreparedData:
         """What is left."""
-        mask = load_tensors(self._folder.read(self._file))[_MASK]
-        kept = real_filter.restricted(self.stage.run.data, mask, self._least, self.stage.number)
+        tensors, _ = sealed.unpack(self._folder.read(self._file), (self._folder / self._file).uri)
+        kept = real_filter.restricted(self.stage.run.data, tensors[_MASK], self._least, self.stage.number)
         return replace(kept, fingerprint=self.named.fingerprint)
 
     @property

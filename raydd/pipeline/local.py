@@ -1,9 +1,10 @@
 """The executor without Ray: the same work, one thing after the other, in this process."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from raydd import experts
-from raydd.errors import ResourceError
+from raydd.errors import ConfigError, ResourceError
 from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.pipeline import choices, distilling, evaluating, jobs, probing
@@ -75,3 +76,9 @@ class LocalExecutor:
             probing.prepare(run, preparation, progress)
         for question in questions:
             probing.answer(run, question, progress)
+
+    def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
+        """Nobody; refuse trackers that are told by Ray Tune."""
+        if of_tune := [tracker for tracker in run.config.cluster.trackers if tracker != "tensorboard"]:
+            raise ConfigError("cluster.trackers", f"{of_tune[0]} needs Ray: leave out --no-ray, or {of_tune[0]}")
+        return nullcontext(())

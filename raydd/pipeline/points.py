@@ -98,7 +98,7 @@ class Sweep:
         return replace(
             self.with_stores(run),
             out=(self.folder / "sets" / run.synthetic_key).uri,
-            cluster=replace(config.cluster, num_workers=1),
+            cluster=replace(config.cluster, num_workers=1, min_workers=None),
         )
 
     def with_stores(self, run: Run) -> RunConfig:

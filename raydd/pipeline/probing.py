@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from raydd import networks
+from raydd import networks, sealed
 from raydd.evaluation import probing, records
 from raydd.evaluation.probing import Question
 from raydd.evaluation.records import Record
@@ -70,7 +68,7 @@ def prepare(run: Run, preparation: Question, progress: Progress) -> None:
     if not _prepared(run).has(_file(run, preparation)):
         asker = run.config.evaluate.askers()[preparation.probe]
         made = asker.prepare(preparation, _Opened(run), progress)
-        _prepared(run).write(_file(run, preparation), save_tensors(dict(made)))
+        _prepared(run).write(_file(run, preparation), sealed.pack(made))
 
 
 def answer(run: Run, question: Question, progress: Progress) -> None:
@@ -108,6 +106,10 @@ def _file(run: Run, question: Question) -> str:
     return f"{record_id(run, question)}.safetensors"
 
 
+def _unpacked(folder: Folder, file: str) -> dict[str, Tensor]:
+    return sealed.unpack(folder.read(file), (folder / file).uri)[0]
+
+
 @dataclass(frozen=True)
 class _Opened:
     """A run as probes look at it."""
@@ -143,14 +145,13 @@ class _Opened:
         kept, file = run.work / "students", f"{run.record_id(trial)}.safetensors"
         student = networks.build(trial.network, run.data.shape, run.data.num_classes)
         if not kept.has(file):
-            state = self._trained(trial, progress).state_dict()
-            kept.write(file, save_tensors({name: tensor.cpu().contiguous() for name, tensor in state.items()}))
-        student.load_state_dict(load_tensors(kept.read(file)))
+            kept.write(file, sealed.pack(self._trained(trial, progress).state_dict()))
+        student.load_state_dict(_unpacked(kept, file))
         return student.to(run.device).eval()
 
     def prepared(self, question: Question) -> dict[str, Tensor]:
         """What was made of a preparation."""
-        return load_tensors(_prepared(self.run).read(_file(self.run, question)))
+        return _unpacked(_prepared(self.run), _file(self.run, question))
 
     def observer(self) -> Network:
         """The network that was trained on all the real training images."""

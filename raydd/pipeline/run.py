@@ -1,7 +1,6 @@
 """One run: its config, its folder, and the names, keys and opening of everything in it."""
 
 import importlib.metadata
-import json
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -32,7 +31,7 @@ from raydd.teacher import KIND as TEACHER
 from raydd.teacher import Teacher, teacher_identity
 from raydd.teacher_epochs import teacher_epochs
 from raydd.trajectories import KIND as EXPERTS
-from raydd.trajectories import TrajectoryStore, require_card
+from raydd.trajectories import TrajectoryStore, read_card, require_card
 
 CONFIG, CURVES, REPORT, LOCK = "config.yaml", "experts.jsonl", "report.html", "run.lock"
 
@@ -137,7 +136,7 @@ class Run:
         artefact = Artefact.find(root, EXPERTS)
         if artefact is None:
             return TrajectoryStore(root / key, card)
-        require_card(json.loads(artefact.read("card.json")), card, root.uri)
+        require_card(read_card(artefact), card, root.uri)
         return TrajectoryStore(root, card)
 
     @property

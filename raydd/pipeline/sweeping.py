@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 from raydd import config as configs
 from raydd import pipeline
 from raydd.config import RunConfig
-from raydd.errors import ConfigError
+from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import best, records
 from raydd.evaluation.best import Score, Tried
 from raydd.evaluation.trials import SETS, LabelStore
-from raydd.pipeline import Executor, trying
+from raydd.events import EventLog
+from raydd.pipeline import Executor, observing, trying
 from raydd.pipeline.points import Point, Sweep
 from raydd.pipeline.run import CONFIG, LOCK, Run
 from raydd.pipeline.trying import Job
@@ -149,7 +150,10 @@ def sweep(config: RunConfig, executor: Executor, workers: Workers, progress: Pro
     if config.sweep.scheduler == "asha" and (distilling := [point for point in points if made.distils(point)]):
         problem = f"asha stops students, not distilling: {distilling[0].title} has a set of its own; take fifo"
         raise ConfigError("sweep.scheduler", problem)
-    with made.folder.lock(LOCK):
+    log, others, who = EventLog(), executor.observers(base), {"name": config.name, "executor": type(workers).__name__}
+    looked_on = observing.observed(made.folder, config.cluster, log, others, progress, **who)
+    with made.folder.lock(LOCK), looked_on as observed:
+        progress = observed.progress
         made.folder.write(CONFIG, configs.to_yaml(config.sized()).encode())
         before = known(made)
         if config.sweep.search == "optuna":
@@ -200,8 +204,12 @@ def known(sweep: Sweep) -> list[Tried]:
     """The points that are written down."""
     if not sweep.folder.has(POINTS):
         return []
-    rows = json.loads(sweep.folder.read(POINTS))
-    return [Tried(**{**row, "record_ids": tuple(row["record_ids"])}) for row in rows]
+    try:
+        rows = json.loads(sweep.folder.read(POINTS))
+        return [Tried(**{**row, "record_ids": tuple(row["record_ids"])}) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        where = (sweep.folder / POINTS).uri
+        raise ArtefactError(f"{where}: damaged ({error!r}); delete it and sweep again") from error
 
 
 def left_to_do(sweep: Sweep, points: Sequence[Point]) -> list[Job]:

@@ -75,6 +75,17 @@ def accuracy(sweep: Sweep, point: Point) -> float:
     return fmean((record and record.validation_accuracy) or 0.0 for record in found)
 
 
+def measured(sweep: Sweep, point: Point) -> dict[str, float]:
+    """The mean accuracies of the students of a point's set, as far as they are there."""
+    run = sweep.run(point.config)
+    found = [records.find(sweep.results, run.record_id(trial)) for trial in run.trials() if trial.subject in SETS]
+    return {
+        name: fmean(values)
+        for name in ("test_accuracy", "validation_accuracy")
+        if (values := [value for record in found if record and (value := getattr(record, name)) is not None])
+    }
+
+
 def watched(sweep: Sweep, job: Job) -> Trial:
     """The student that stands for a point while it is decided whether to go on with it: the first of its set's."""
     return next(trial for trial in sweep.run(job.point.config).trials() if trial.subject in SETS)

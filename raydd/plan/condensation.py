@@ -36,7 +36,7 @@ def distill(config: RunConfig, facts: DataFacts) -> Step:
     assert isinstance(method, Compares)
     real = min(method.real_batch_size, facts.num_train // facts.num_classes)
     whole = synthetic_bytes(config, facts, exact=method.image_init == "random") + 2 * synthetic_bytes(config, facts)
-    tensors = gradient_step(config.network, facts, max(real, _compared(method))).tensor_bytes
+    tensors = gradient_step(config.network, facts, max(real, num_compared(method))).tensor_bytes
     vectors = 8 * network_size(config.network, facts)[0]
     return Step(
         work="distill",
@@ -50,7 +50,7 @@ def distill(config: RunConfig, facts: DataFacts) -> Step:
     )
 
 
-def _compared(method: Compares) -> int:
+def num_compared(method: Compares) -> int:
     """Synthetic images of a class that are compared together, as networks see them."""
     if not isinstance(method, IDCConfig):
         return method.images_per_class
@@ -64,14 +64,14 @@ def _iteration(config: RunConfig, facts: DataFacts, method: Compares, num_real: 
 
     Synthetic images take a gradient and its derivative by the images; the decoding of mosaics does not count.
     """
-    rows = _compared(method)
+    rows = num_compared(method)
     num_images = rows * facts.num_classes
     if isinstance(method, DMConfig):
         features = predicting(config.network, facts)
         return features.flops_of(num_real) + 2 * features.flops_of(num_images)
     real = gradient_step(config.network, facts, method.real_batch_size).flops_of(num_real)
     compared = facts.num_classes * _differentiated(config.network, facts, rows)
-    rounds, recipe, trained = _between(method, facts, num_images)
+    rounds, recipe, trained = between(method, facts, num_images)
     return rounds * (real + compared) + (rounds - 1) * training(config.network, recipe, facts, trained, 0).flops
 
 
@@ -89,7 +89,7 @@ def _differentiated(network: NetworkConfig, facts: DataFacts, rows: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _between(method: DCConfig | DSAConfig | IDCConfig, facts: DataFacts, num_images: int) -> tuple[int, Recipe, int]:
+def between(method: DCConfig | DSAConfig | IDCConfig, facts: DataFacts, num_images: int) -> tuple[int, Recipe, int]:
     """How often images are compared in one network, how it is trained in between, and on how many images."""
     if isinstance(method, IDCConfig):
         return method.inner_loops, method.recipe, min(method.num_real, facts.num_train)

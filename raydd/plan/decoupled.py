@@ -37,7 +37,7 @@ CLASS_NAME_BYTES = 17
 """Of one class's name in the card."""
 LABELS_HEADER_BYTES = 900
 """Of stored labels: card and manifest."""
-EPOCH_HEADER_BYTES = 150
+EPOCH_HEADER_BYTES = 250
 """Of an epoch of stored labels: its file's header, and its place in the manifest."""
 RANKING_HEADER_BYTES = 1_500
 """Of a ranking: Parquet schema and footer, and manifest."""

@@ -96,7 +96,8 @@ def forgetting(config: RunConfig, facts: DataFacts) -> Step:
 
 def transition(config: RunConfig, facts: DataFacts) -> Step:
     """The networks of the pools: each goes through the union of the stages so far, before every later stage."""
-    steps = [_transition(config, facts, stage) for stage in range(1, config.stages.count) if config.uses_pool(stage)]
+    own = filter(config.uses_pool, range(1, config.stages.count))
+    steps = [transition_stage(config, facts, stage) for stage in own]
     return together(steps, f"networks through the unions of stages ({config.network.label})")
 
 
@@ -134,7 +135,7 @@ def distill_stage(config: RunConfig, facts: DataFacts, stage: int) -> Step:
     return replace(step, flops=step.flops + seen + known, peak_memory_bytes=step.peak_memory_bytes + constants)
 
 
-def _transition(config: RunConfig, facts: DataFacts, stage: int) -> Step:
+def transition_stage(config: RunConfig, facts: DataFacts, stage: int) -> Step:
     """The networks of one stage's pool; where they choose the stage's real images, all of which they are shown, too."""
     count, methods = config.stages.pool_size, config.methods[:stage]
     images_per_class = config.images_per_class

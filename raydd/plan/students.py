@@ -48,7 +48,7 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
     """
     trials = trials_of(config, facts)
     legs = [leg for trial in trials for leg in trial.legs()]
-    trainings = [_training(config, facts, leg) for leg in legs]
+    trainings = [training_on(config, facts, leg) for leg in legs]
     between = [training_bytes(trial.network, trial.recipe, facts) * (len(trial.legs()) - 1) for trial in trials]
     own = Step(
         work="evaluate",
@@ -63,7 +63,7 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
         + 2 * whole_set(config, facts)[1]
         + max(cost.memory_bytes for cost in trainings),
     )
-    return together([own, *_selecting(config, facts, trials)], own.makes)
+    return together([own, *selecting(config, facts, trials)], own.makes)
 
 
 def _looking(config: RunConfig, facts: DataFacts, legs: Sequence[Trial]) -> int:
@@ -76,7 +76,7 @@ def _looking(config: RunConfig, facts: DataFacts, legs: Sequence[Trial]) -> int:
     return predicting(network, facts).flops_of(shown)
 
 
-def _selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> list[Step]:
+def selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> list[Step]:
     """The training of the network by whose features real images are chosen, and its sight of all; if there is a choice.
 
     Features are compared in twice the precision, those of a class at once.
@@ -144,7 +144,7 @@ def pixel_bytes(views: ViewsConfig, set_bytes: int) -> tuple[int, int]:
     return (set_bytes // 4, 4 * set_bytes) if views.randaugment_ops else (set_bytes, 2 * set_bytes)
 
 
-def _training(config: RunConfig, facts: DataFacts, trial: Trial) -> Cost:
+def training_on(config: RunConfig, facts: DataFacts, trial: Trial) -> Cost:
     """A student's training on one set."""
     num_images = num_trained_on(config, facts, trial)
     cost = training(trial.network, trial.recipe, facts, num_images, facts.num_test + facts.num_validation)

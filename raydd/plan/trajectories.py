@@ -80,7 +80,7 @@ def distill(config: RunConfig, facts: DataFacts, frozen: int) -> Step:
     constants = frozen * learned // num_images
     batch_size = min(method.synthetic_batch_size or num_images, frozen + num_images)
     batches = draw_batches(Key.root(config.seed), frozen + num_images, batch_size, method.synthetic_steps)
-    workers = 1 if config.cluster.num_workers == "auto" else config.cluster.num_workers
+    workers = config.cluster.min_workers or (1 if config.cluster.num_workers == "auto" else config.cluster.num_workers)
     curvature, last_steps = inner_gradient(method.gradient)
     rows = math.ceil(batch_size / workers)
     if config.cluster.rows_at_once != "auto":

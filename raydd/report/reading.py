@@ -80,7 +80,7 @@ def read(folder: Folder) -> Run:
     starts = [_synthetic(stages / stage / "init") for stage in stages.folders()]
     return Run(
         table=table,
-        config=folder.read("config.yaml").decode() if folder.has("config.yaml") else None,
+        config=folder.read("config.yaml").decode(errors="replace") if folder.has("config.yaml") else None,
         distillation={
             name.removeprefix("distill-").removesuffix(".jsonl"): _lines(metrics, name, "iteration")
             for name in _named(metrics, "distill-")
@@ -129,12 +129,14 @@ def _lines(folder: Folder, name: str, *key: str) -> list[Line]:
     """
     if not folder.has(name):
         return []
-    complete = folder.read(name).decode().split("\n")[:-1]
+    complete = folder.read(name).split(b"\n")[:-1]
     lines: dict[tuple[int, ...], Line] = {}
     for number, text in enumerate(complete, start=1):
         try:
             line = json.loads(text)
+            if other := next((name for name, value in line.items() if not isinstance(value, int | float | None)), None):
+                raise ValueError(f"{other} is no number")
             lines[tuple(line[part] for part in key)] = line
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtefactError(f"{folder.uri}/{name}, line {number}: damaged ({error!r}); delete the line") from error
     return [lines[place] for place in sorted(lines)]

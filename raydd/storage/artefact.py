@@ -85,7 +85,10 @@ class Manifest:
         Raises:
             ValueError: it was altered, or names a file outside its folder.
         """
-        content = json.loads(data)
+        try:
+            content = json.loads(data)
+        except RecursionError as error:
+            raise ValueError(str(error)) from error
         if not isinstance(content, dict) or content.pop("digest", None) != _digest(content):
             raise ValueError("its digest is not that of its content")
         try:
@@ -174,9 +177,9 @@ class Artefact:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise ArtefactError(f"{self.folder.uri}: the {self.manifest.kind} artefact has no file {name}")
-        if not self.folder.has(entry.file):
+        if (size := self.folder.find_size(entry.file)) is None:
             raise self._damaged(entry, "the file is missing")
-        if (size := self.folder.size(entry.file)) != entry.size:
+        if size != entry.size:
             raise self._damaged(entry, f"{size} bytes where {entry.size} were written")
         return entry
 

@@ -16,6 +16,7 @@ from pyarrow.fs import LocalFileSystem, copy_files
 from raydd.errors import ConfigError
 from raydd.storage.local import explained, make_folder, publish, sweep, temporary
 from raydd.storage.lock import exclusive
+from raydd.storage.patience import patiently
 
 CHUNK_BYTES = 16 * 2**20
 """What one request to an object store carries."""
@@ -51,18 +52,18 @@ def fetch(filesystem: Any, info: Any, uri: str) -> Path:
         with exclusive(folder / f".lock-{digest[:2]}"):
             if _used(copy, info.size):
                 return copy
-            with temporary(folder, copy.name, uri) as path, explained(uri):
-                copy_files(
-                    info.path,
-                    str(path),
-                    source_filesystem=filesystem,
-                    destination_filesystem=LocalFileSystem(),
-                    chunk_size=CHUNK_BYTES,
-                )
-                publish(path, copy)
+            with temporary(folder, copy.name, uri) as path:
+                patiently(uri, lambda: _download(filesystem, info.path, path))
+                with explained(uri):
+                    publish(path, copy)
         with exclusive(folder / ".lock-evict"):
             _evict(folder, _limit_bytes())
     return copy
+
+
+def _download(filesystem: Any, source: str, path: Path) -> None:
+    there, here = filesystem, LocalFileSystem()
+    copy_files(source, str(path), source_filesystem=there, destination_filesystem=here, chunk_size=CHUNK_BYTES)
 
 
 def _used(copy: Path, size: int) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from pyarrow import memory_map
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, S3FileSystem
 
 from raydd.errors import UserError
 from raydd.storage import cache
 from raydd.storage.local import explained, first_line, publish, temporary, temporary_name
 from raydd.storage.lock import flock, heartbeat
+from raydd.storage.patience import PatientS3, patiently
 
 MANIFEST = "manifest.json"
 """The file that makes an artefact exist; of everything in a folder it is written last and deleted first."""
@@ -41,8 +44,9 @@ class Folder:
         `s3://bucket/runs?endpoint_override=HOST:PORT&scheme=http` keeps its query in every folder below it.
 
         Raises:
-            UserError: pyarrow has no file system of this scheme, or the URI holds a password.
+            UserError: pyarrow has no file system of this scheme, the URI holds a password, or it is no address.
         """
+        _require_address(str(uri))
         parts = urlsplit(str(uri)) if "://" in str(uri) else None
         if parts is None or parts.scheme == "file":
             path = Path(uri) if parts is None else Path(unquote(parts.path))
@@ -55,6 +59,23 @@ class Folder:
         _connect(_store(parts.geturl()))
         names = [quote(unquote(name)) for name in parts.path.split("/") if name]
         return cls(parts._replace(path="/".join(["", *names])).geturl())
+
+    @classmethod
+    def of_file(cls, uri: str | Path) -> tuple["Folder", str]:
+        """The folder that a file lies in, by its path or URI (see `at`), and its name there.
+
+        Raises:
+            UserError: as `at`, or there is no name.
+        """
+        _require_address(str(uri))
+        if "://" not in str(uri):
+            path = Path(uri).expanduser()
+            return cls.at(path.parent), path.name
+        parts = urlsplit(str(uri))
+        above, _, name = parts.path.rpartition("/")
+        if not name:
+            raise UserError(f"{uri}: names a folder, not a file")
+        return cls.at(parts._replace(path=above).geturl()), unquote(name)
 
     def __truediv__(self, name: str) -> "Folder":
         """The folder `name` below this one; `a/b` goes two levels down."""
@@ -82,9 +103,9 @@ class Folder:
 
     def listing(self) -> list[Any]:
         """Pyarrow's FileInfo of everything directly inside, by name; empty where there is no folder."""
-        filesystem, path = self._location
-        with explained(self.uri):
-            infos = filesystem.get_file_info(FileSelector(path, allow_not_found=True))
+        filesystem, path = self.location
+        selector = FileSelector(path, allow_not_found=True)
+        infos = patiently(self.uri, lambda: filesystem.get_file_info(selector))
         return sorted((info for info in infos if is_plain(info.base_name)), key=lambda info: info.base_name)
 
     def files(self) -> list[str]:
@@ -99,29 +120,39 @@ class Folder:
         """Whether there is a file of this name."""
         return bool((self / name)._info().type == FileType.File)
 
+    def find_size(self, name: str) -> int | None:
+        """A file's size in bytes; None where there is no such file."""
+        info = (self / name)._info()
+        return int(info.size) if info.type == FileType.File else None
+
     def size(self, name: str) -> int:
         """A file's size in bytes."""
         return int(self._file(name).size)
 
     def read(self, name: str) -> bytes:
         """A file's content, past the cache."""
-        filesystem, path = (self / name)._location
-        with explained((self / name).uri), filesystem.open_input_file(path) as file:
-            return bytes(file.read())
+        filesystem, path = (self / name).location
+
+        def content() -> bytes:
+            with filesystem.open_input_file(path) as file:
+                return bytes(file.read())
+
+        return patiently((self / name).uri, content)
 
     def sha256(self, name: str) -> str:
         """The SHA-256 of a file as it is stored, past the cache, as 64 hexadecimal digits."""
-        filesystem, path = (self / name)._location
-        with (
-            explained((self / name).uri),
-            filesystem.open_input_stream(path, compression=None, buffer_size=cache.CHUNK_BYTES) as file,
-        ):
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        filesystem, path = (self / name).location
+
+        def digest() -> str:
+            with filesystem.open_input_stream(path, compression=None, buffer_size=cache.CHUNK_BYTES) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        return patiently((self / name).uri, digest)
 
     def local(self, name: str) -> Path:
         """A local file with the content of `name`: itself, or a copy that is to be opened soon (`cache.fetch`)."""
         info = self._file(name)
-        return self.path / name if self.is_local else cache.fetch(self._location[0], info, (self / name).uri)
+        return self.path / name if self.is_local else cache.fetch(self.location[0], info, (self / name).uri)
 
     def write(self, name: str, data: bytes) -> None:
         """Make or replace a file, atomically."""
@@ -138,33 +169,43 @@ class Folder:
         target = self / name
         with temporary(self.path if self.is_local else cache.cache_folder(), name, target.uri) as path:
             yield path
-            with explained(target.uri):
-                if self.is_local:
+            if self.is_local:
+                with explained(target.uri):
                     publish(path, target.path)
-                else:
-                    target._upload(path)
+            else:
+                target._upload(path)
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
-        filesystem, path = (self / name)._location
-        with explained((self / name).uri), suppress(FileNotFoundError):
-            filesystem.delete_file(path)
+        filesystem, path = (self / name).location
+
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                filesystem.delete_file(path)
+
+        patiently((self / name).uri, delete)
 
     def delete_all(self) -> None:
         """Delete the folder, if it is there, and everything in it; an artefact inside never exists in part."""
         if not self.exists():
             return
-        with explained(self.uri):
-            if self.is_local:
+        if self.is_local:
+            with explained(self.uri):
                 condemned = self.path.with_name(temporary_name(self.path.name))
                 self.path.rename(condemned)
                 shutil.rmtree(condemned)
-                return
-            filesystem, path = self._location
-            for info in filesystem.get_file_info(FileSelector(path, recursive=True)):
-                if info.base_name == MANIFEST:
-                    filesystem.delete_file(info.path)
-            filesystem.delete_dir(path)
+            return
+        filesystem, path = self.location
+
+        def delete() -> None:
+            infos = filesystem.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+            with suppress(FileNotFoundError):
+                for info in infos:
+                    if info.base_name == MANIFEST:
+                        filesystem.delete_file(info.path)
+                filesystem.delete_dir(path)
+
+        patiently(self.uri, delete)
 
     def check_writable(self) -> None:
         """Raise UserError where files could never be written; creates nothing.
@@ -192,17 +233,16 @@ class Folder:
         return flock((self / name).path) if self.is_local else heartbeat(self / name)
 
     @property
-    def _location(self) -> tuple[Any, str]:
-        """The pyarrow file system and the path in it; of a file, too, when this is `folder / file`."""
+    def location(self) -> tuple[Any, str]:
+        """The pyarrow file system, which pickles, and the path in it; of a file, too, when this is `folder / file`."""
         if self.is_local:
             return _LOCAL, self.uri
         filesystem, bucket = _connect(_store(self.uri))
         return filesystem, (bucket + unquote(urlsplit(self.uri).path)).rstrip("/")
 
     def _info(self) -> Any:
-        filesystem, path = self._location
-        with explained(self.uri):
-            return filesystem.get_file_info(path)
+        filesystem, path = self.location
+        return patiently(self.uri, lambda: filesystem.get_file_info(path))
 
     def _file(self, name: str) -> Any:
         """The FileInfo of a file that has to be there."""
@@ -212,11 +252,37 @@ class Folder:
         return info
 
     def _upload(self, path: Path) -> None:
-        """Store a local file as one object at this address. In C++ throughout: no signal can publish a part of it."""
-        filesystem, key = self._location
-        copy_files(
-            str(path), key, source_filesystem=_LOCAL, destination_filesystem=filesystem, chunk_size=cache.CHUNK_BYTES
-        )
+        """Store a local file as one object at this address.
+
+        In a thread of its own, as a stream publishes what it has when an exception closes it: signals are for the main
+        thread. pyarrow's `copy_files` would not do, for it closes silently: what failed at the end was lost.
+        """
+        filesystem, key = self.location
+
+        def upload() -> None:
+            with memory_map(str(path)) as source:
+                content = source.read_buffer()
+                sink = filesystem.open_output_stream(key, compression=None)
+                for start in range(0, content.size, cache.CHUNK_BYTES):
+                    sink.write(content.slice(start, min(cache.CHUNK_BYTES, content.size - start)))
+                sink.close()
+
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(patiently, self.uri, upload).result()
+
+
+def _require_address(uri: str) -> None:
+    """Raise a UserError for what no file system takes: half a URI, the home of nobody, characters that are none."""
+    try:
+        uri.encode()
+        if "\0" in uri:
+            raise ValueError("it has a null character")
+        if "://" in uri:
+            urlsplit(uri)
+        else:
+            Path(uri).expanduser()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{ascii(uri)}: names no file or folder: {error}") from error
 
 
 def is_plain(name: str) -> bool:
@@ -244,6 +310,8 @@ def _connect(store: str) -> tuple[Any, str]:
     """The pyarrow file system of a store, with its connections, and the bucket's name."""
     try:
         filesystem, bucket = FileSystem.from_uri(_with_patience(store))
+        if isinstance(filesystem, S3FileSystem):
+            filesystem = PatientS3.like(filesystem)
     except (OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{store}: {first_line(error)}; a folder is a local path, s3://... or gs://...") from error
     if not bucket:

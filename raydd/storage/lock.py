@@ -60,7 +60,8 @@ def flock(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 raise _held(str(path), path.read_bytes()) from None
             file.truncate(0)
-            file.write(_holder())
+            with suppress(OSError):  # a full disk: nobody is told who holds it
+                file.write(_holder())
         try:
             yield
         finally:

@@ -1,0 +1,127 @@
+"""`raydd show CONFIG --gpus N`: the schedule of a run on more and more GPUs."""
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from raydd import config as configs
+from raydd import pipeline
+from raydd.cli.tables import duration, scaled
+from raydd.config import RunConfig
+from raydd.errors import UserError
+from raydd.pipeline.run import CONFIG
+from raydd.plan import Plan
+from raydd.plan.finished import rates_of
+from raydd.plan.jobs import Link, works_of
+from raydd.plan.measured import measure
+from raydd.plan.rates import Rates
+from raydd.plan.schedule import Schedule
+from raydd.storage import Folder
+
+USAGE = " [--rate FLOPS] [--gpus N [--from RUN] [--bandwidth BYTES]]"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What `raydd show` takes beside a config and its fields."""
+    parser.add_argument("--rate", type=float, metavar="FLOPS")
+    parser.add_argument("--gpus", type=int, metavar="N")
+    parser.add_argument("--from", dest="source", metavar="RUN")
+    parser.add_argument("--bandwidth", type=float, metavar="BYTES")
+
+
+def check(known: argparse.Namespace) -> None:
+    """See that the options go together.
+
+    Raises:
+        UserError: naming the one that does not.
+    """
+    examples = {
+        "rate": "the FLOP/s of one process, such as 1.39e13",
+        "gpus": "how many GPUs there are at most, such as 64",
+        "bandwidth": "the bytes per second between GPUs, such as 1e10",
+    }
+    for name, example in examples.items():
+        value = getattr(known, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name}: must be positive, is {value:g}; give {example}")
+    for name, value in (("from", known.source), ("bandwidth", known.bandwidth)):
+        if value is not None and known.gpus is None:
+            raise UserError(f"--{name}: is for the schedule: say with --gpus on how many GPUs")
+
+
+def show(chosen: RunConfig, plan: Plan, known: argparse.Namespace, console: Console) -> None:
+    """Print the schedule of a run on 1, 2, 4, ... `--gpus` GPUs."""
+    works = works_of(chosen)
+    rates = _rates(chosen, plan, works, known)
+    link = Link() if known.bandwidth is None else Link(bytes_per_second=known.bandwidth)
+    schedule = Schedule.of(chosen, plan.facts, rates, known.gpus, link)
+    for table in (_rate_table(works, rates), _scaling(schedule), _path(schedule)):
+        console.print(table)
+    for line in _words(schedule):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _rates(chosen: RunConfig, plan: Plan, works: list[str], known: argparse.Namespace) -> Rates:
+    """Of a finished run where one is named, else as given; what neither says is measured here."""
+    rates = Rates(flops_per_second={}, sources={})
+    if known.source is not None:
+        rates = _of_run(Folder.at(known.source))
+    if missing := rates.missing(works):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        others = Rates.equal(missing, known.rate) if known.rate else measure(chosen, plan.facts, missing, device)
+        rates = rates.joined(others)
+    return rates
+
+
+def _of_run(folder: Folder) -> Rates:
+    if not folder.has(CONFIG):
+        raise UserError(f"--from: {folder.uri} has no {CONFIG}; name the folder of a finished run")
+    done = configs.parse(folder.read(CONFIG), (folder / CONFIG).uri)
+    return rates_of(folder, done.sized(), pipeline.plan_of(done).facts)
+
+
+def _rate_table(works: list[str], rates: Rates) -> Table:
+    table = Table(title="one GPU, or process")
+    table.add_column("work")
+    table.add_column("FLOP/s", justify="right")
+    table.add_column("from", overflow="fold")
+    for work in works:
+        table.add_row(work, scaled(1 / rates.seconds(work, 1.0)), escape(rates.source(work)))
+    return table
+
+
+def _scaling(schedule: Schedule) -> Table:
+    table = Table(title="schedule", caption="without the start of Ray, preparing data, reading and writing")
+    for name in ("GPUs", "time", "speed-up", "efficiency"):
+        table.add_column(name, justify="right")
+    table.add_column("most of the time")
+    for count, timeline in schedule.timelines.items():
+        path = timeline.path()
+        part = max(path, key=path.__getitem__, default="")
+        share = f"{part} ({path[part] / timeline.makespan:.0%})" if part else ""
+        speed_up, efficiency = f"{schedule.speed_up(count):.2f}", f"{schedule.efficiency(count):.0%}"
+        table.add_row(str(count), duration(timeline.makespan), speed_up, efficiency, share)
+    return table
+
+
+def _path(schedule: Schedule) -> Table:
+    table = Table(title=f"critical path on {schedule.gpus} GPUs")
+    table.add_column("part")
+    for name in ("time", "share"):
+        table.add_column(name, justify="right")
+    for part, seconds in schedule.whole.path().items():
+        table.add_row(part, duration(seconds), f"{seconds / schedule.whole.makespan:.1%}")
+    return table
+
+
+def _words(schedule: Schedule) -> Iterator[str]:
+    """Where more GPUs are of no use, and why."""
+    stop = schedule.stops_at
+    if stop is None:
+        yield f"scales up to {schedule.gpus} GPUs; there {schedule.limit(schedule.gpus)}"
+    else:
+        yield f"stops scaling at {stop} GPUs; on {2 * stop} {schedule.limit(2 * stop)}"
