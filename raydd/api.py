@@ -27,6 +27,7 @@ from raydd.exchange import export as exporting
 from raydd.exchange.export import Format
 from raydd.exchange.source import set_folder
 from raydd.networks import NetworkConfig
+from raydd.pipeline import appending
 from raydd.pipeline.local import LocalExecutor
 from raydd.prepared import apply
 from raydd.progress import NoProgress, Progress
@@ -210,6 +211,25 @@ def export(path: str | Path, format: Format, to: str | Path) -> Folder:
     """
     target = Folder.at(to)
     exporting.export(Folder.at(path), format, target)
+    return target
+
+
+def append(*paths: str | Path, to: str | Path) -> Folder:
+    """Join distilled sets of disjoint classes of one dataset into one; nothing is distilled anew.
+
+    Args:
+        paths: runs, or folders that hold sets; two at least.
+        to: the folder that gets the set, as runs have theirs.
+
+    Returns:
+        That folder.
+
+    Raises:
+        ArtefactError: there is no set, or sets do not go together: they share a class, or their preprocessing differs.
+        UserError: there is a set at `to` already.
+    """
+    target = Folder.at(to)
+    appending.append([Folder.at(path) for path in paths], target)
     return target
 
 

@@ -21,7 +21,7 @@ from raydd.bench.recover import RecoverBench
 from raydd.bench.scaling import ScalingBench
 from raydd.bench.students import StudentsBench
 from raydd.bench.timing import Bench
-from raydd.cli import compare, export, importing, inspect, query, schedule, submit, sweep, tables
+from raydd.cli import append, compare, export, importing, inspect, query, schedule, submit, sweep, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
@@ -123,6 +123,9 @@ def _parser(compares_runs: bool) -> argparse.ArgumentParser:
     exporter = commands.add_parser("export", help="write a distilled set for use without raydd")
     export.arguments(exporter)
     exporter.set_defaults(handler=_export)
+    appender = commands.add_parser("append", help="join distilled sets of disjoint classes into one")
+    append.arguments(appender)
+    appender.set_defaults(handler=_append)
     inspector = commands.add_parser("inspect", help="counts, duplicates and problems of a dataset", add_help=False)
     inspect.arguments(inspector)
     inspector.set_defaults(handler=_inspect)
@@ -247,6 +250,11 @@ def _import(known: argparse.Namespace, rest: list[str]) -> int:
 def _export(known: argparse.Namespace, rest: list[str]) -> int:
     _refuse("export", rest)
     return export.export(known, console)
+
+
+def _append(known: argparse.Namespace, rest: list[str]) -> int:
+    _refuse("append", rest)
+    return append.append(known, console)
 
 
 def _compare(known: argparse.Namespace, rest: list[str]) -> int:

@@ -32,6 +32,8 @@ class DataConfig:
     """Standardise by the training images' mean and deviation, or by the constants that the papers use."""
     validation_fraction: float = 0.0
     """Share of every class's training images kept aside for selecting; 0 selects nothing."""
+    classes: tuple[int | str, ...] | None = None
+    """Only these classes, by number from 0 or by name; they are numbered from 0 in the order of the dataset."""
     train_limit_per_class: int | None = None
     """Keep only the first this many training images of every class, in source order."""
     imbalance_factor: float | None = None
@@ -52,6 +54,8 @@ class DataConfig:
         for field in ("image_size", "train_limit_per_class"):
             if (value := getattr(self, field)) is not None and value < 1:
                 raise ConfigError(f"data.{field}", f"must be at least 1, is {value}")
+        if self.classes is not None and len(set(self.classes)) < max(2, len(self.classes)):
+            raise ConfigError("data.classes", f"must be at least two, and none twice, are {list(self.classes)}")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
             raise ConfigError("data.imbalance_factor", f"must be at least 1, is {self.imbalance_factor}")
         if self.source.partition(":")[0] == "imagenet" and self.image_size is None:

@@ -5,7 +5,7 @@ Letters: N real images, K classes, C H W, D = C * H * W.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from raydd.datasets.subsets import SUBSETS
@@ -34,6 +34,12 @@ class DataFacts:
     def num_images(self) -> int:
         """Of all splits."""
         return self.num_train + self.num_test + self.num_validation
+
+    def of_classes(self, count: int) -> "DataFacts":
+        """The size of so many of the classes, all of which are taken to be equally large."""
+        sizes = (size * count // self.num_classes for size in (self.num_train, self.num_test, self.num_validation))
+        num_train, num_test, num_validation = sizes
+        return replace(self, num_train=num_train, num_test=num_test, num_validation=num_validation, num_classes=count)
 
 
 _SUBSETS: Final = {"imagenette": 12_894, "imagewoof": 12_454, "imagenet-100": 126_689}

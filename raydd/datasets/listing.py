@@ -7,7 +7,7 @@ Letters: N images, K classes.
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from raydd.errors import DataError
+from raydd.errors import ConfigError, DataError
 from raydd.storage import Folder
 
 _NAMED = 10  # bad files that a message names
@@ -78,6 +78,26 @@ def check_same_classes(train: Listing, test: Listing) -> None:
         )
 
 
+def of_classes(listing: Listing, classes: Sequence[int | str]) -> Listing:
+    """The images of some classes, by number or by name, which are numbered from 0 in the order that they had.
+
+    Raises:
+        ConfigError: there is no such class, or it is named twice.
+    """
+    kept = sorted(_number_of(name, listing) for name in classes)
+    if twice := [number for number in kept if kept.count(number) > 1]:
+        raise ConfigError("data.classes", f"names {listing.class_names[twice[0]]} twice")
+    wanted = torch.tensor(kept)
+    rows = torch.isin(listing.labels, wanted).nonzero().squeeze(1)
+    return replace(
+        listing,
+        class_names=tuple(listing.class_names[number] for number in kept),
+        labels=torch.searchsorted(wanted, listing.labels[rows]),
+        items=lambda own: listing.items(rows[own]),
+        place=lambda row: listing.place(int(rows[row])),
+    )
+
+
 def first_per_class(labels: Tensor, limit: int | None) -> Tensor:
     """Rows of the first `limit` images of every class (all of them for None), ascending, int64."""
     counts = labels.bincount().tolist()
@@ -109,3 +129,13 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more if names else "none"
+
+
+def _number_of(name: int | str, listing: Listing) -> int:
+    """The number of a class; a ConfigError where there is none."""
+    names = listing.class_names
+    if isinstance(name, int) and 0 <= name < len(names):
+        return name
+    if isinstance(name, str) and name in names:
+        return names.index(name)
+    raise ConfigError("data.classes", f"{listing.dataset} has no class {name!r}; it has {len(names)}: {some(names)}")

@@ -16,7 +16,7 @@ from raydd.datasets.config import DataConfig
 from raydd.datasets.decoding import Decoded, decode, decode_all, fitted, look_at
 from raydd.datasets.facts import PUBLISHED, DataFacts
 from raydd.datasets.images import ImageSet, Splits
-from raydd.datasets.listing import Listing, check_same_classes, first_per_class, path_below, some
+from raydd.datasets.listing import Listing, check_same_classes, first_per_class, of_classes, path_below, some
 from raydd.datasets.long_tail import long_tail_rows
 from raydd.datasets.place import Place
 from raydd.datasets.problems import Problem
@@ -105,6 +105,15 @@ def listed(config: DataConfig) -> tuple[Undecoded, Undecoded]:
     return Undecoded(root, train, rows[0], config.size), Undecoded(root, test, rows[1], config.size)
 
 
+def class_names(config: DataConfig) -> tuple[str, ...]:
+    """The names of the classes in the order of their labels, without reading a pixel.
+
+    Raises:
+        DataError: as `load`.
+    """
+    return checked_listings(config)[1].class_names
+
+
 def paths(config: DataConfig, key: Key, skipped: Sequence[int] = ()) -> list[str]:
     """Where each image of `load(config, key).train` comes from: see `Undecoded.paths`."""
     return undecoded(config, key, skipped).paths()
@@ -127,6 +136,7 @@ def size_of(config: DataConfig) -> DataFacts | None:
         labels = train.labels
         known = replace(known, num_test=len(test.labels), num_classes=len(train.class_names), published=False)
     else:
+        known = known.of_classes(known.num_classes if config.classes is None else len(config.classes))
         labels = torch.arange(known.num_train).remainder(known.num_classes)
     kept = labels[training_rows(labels, config)].bincount().tolist()
     held_out = sum(_held_out_size(count, config.validation_fraction) for count in kept)
@@ -213,6 +223,8 @@ def checked_listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     train.check()
     check_same_classes(train, test)
     test.check()
+    if config.classes is not None:
+        train, test = (of_classes(listing, config.classes) for listing in (train, test))
     return root, train, test
 
 

@@ -6,10 +6,14 @@ from typing import Literal
 from raydd.augment import augmentation
 from raydd.errors import ConfigError
 from raydd.evaluation import protocols
+from raydd.evaluation.continual import ContinualConfig
 from raydd.evaluation.copies import CopiesConfig
+from raydd.evaluation.membership import MembershipConfig
 from raydd.evaluation.probing import Asker
 from raydd.evaluation.protocols import Protocol
+from raydd.evaluation.realism import RealismConfig
 from raydd.evaluation.records import Budget, Labels, Mode, Probe
+from raydd.evaluation.robustness import RobustnessConfig
 from raydd.evaluation.search import SearchConfig
 from raydd.methods import MethodConfig
 from raydd.networks import NetworkConfig
@@ -64,7 +68,11 @@ class EvaluateConfig:
     on. By default single_shot, and chain where there are several stages."""
     probes: tuple[Probe, ...] = ()
     """What is asked of the training sets besides; each has a config of its own here."""
+    continual: ContinualConfig = field(default_factory=ContinualConfig)
     copies: CopiesConfig = field(default_factory=CopiesConfig)
+    membership: MembershipConfig = field(default_factory=MembershipConfig)
+    realism: RealismConfig = field(default_factory=RealismConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     budgets: tuple[Budget, ...] = ("matched",)
     """Epochs that chain and new_only spend on each stage. matched: so many that they take as many optimiser steps in
