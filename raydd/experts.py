@@ -24,7 +24,8 @@ from raydd.progress import Progress
 from raydd.random import Key
 from raydd.storage import Folder
 from raydd.training import EpochResult, Recipe, Training, accuracy, predict
-from raydd.trajectories import Snapshot, TrajectoryCard, TrajectoryStore
+from raydd.trajectories import Snapshot, TrajectoryStore
+from raydd.trajectory_card import TrajectoryCard
 
 FRESH: Final = Start()
 """Freshly initialised networks."""

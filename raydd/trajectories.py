@@ -6,9 +6,8 @@ Letters: P flat parameters, T epochs.
 
 import hashlib
 import json
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import torch
 from torch import Tensor
 
 from raydd.errors import ArtefactError
-from raydd.legible import legible
-from raydd.storage import Artefact, Folder, content_key, new_artefact
+from raydd.storage import Folder, content_key, new_artefact
 from raydd.storage.folder import MANIFEST
+from raydd.trajectory_card import TrajectoryCard, require_card
 
 KIND = "experts"
 _ENDS = ("arrow", "json")
@@ -39,41 +38,6 @@ class Snapshot:
     train_loss: float | None = None
     train_accuracy: float | None = None
     test_accuracy: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrajectoryCard:
-    """What determines a store's trajectories, and so what they may be used for."""
-
-    dataset: str
-    fingerprint: str
-    """Of the training images and labels."""
-    preprocessing: Mapping[str, Any]
-    """The map into network space, as it describes itself; fitted on the data of the fingerprint."""
-    network: str
-    parameters: tuple[tuple[str, tuple[int, ...]], ...]
-    """Name and shape of every parameter, in the order of the flat vector."""
-    recipe: Mapping[str, Any]
-    seed: int
-    start: str | None = None
-    """Content key of the pool of networks that they begin in; None where networks are freshly initialised."""
-
-    @property
-    def size(self) -> int:
-        """P, the length of the parameter vectors."""
-        return sum(math.prod(shape) for _, shape in self.parameters)
-
-    def unflatten(self, params_P: Tensor) -> dict[str, Tensor]:
-        """The parameters in a vector [P] by name."""
-        pieces = params_P.split([math.prod(shape) for _, shape in self.parameters])
-        return {name: piece.view(shape) for (name, shape), piece in zip(self.parameters, pieces, strict=True)}
-
-    def identity(self) -> dict[str, Any]:
-        """As JSON, the payload of the store's content key."""
-        described: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if self.start is None:
-            del described["start"]
-        return described
 
 
 class TrajectoryStore:
@@ -286,41 +250,6 @@ class Trajectory:
         return [{name: batch[name][0].as_py() for name in columns} for batch in batches]
 
 
-def open_published(folder: Folder, card: TrajectoryCard, key: str) -> TrajectoryStore | None:
-    """The store in `folder` when its manifest is there; None when it has none yet.
-
-    Raises:
-        ArtefactError: the manifest belongs to trajectories made otherwise; names the first difference.
-    """
-    artefact = Artefact.find(folder, KIND)
-    if artefact is None:
-        return None
-    require_card(read_card(artefact), card, folder.uri)
-    if artefact.manifest.key != key:
-        raise ArtefactError(f"{folder.uri}: trajectories of key {artefact.manifest.key}, wanted {key}")
-    return TrajectoryStore(folder, card)
-
-
-def read_card(artefact: Artefact) -> Mapping[str, Any]:
-    """The card of a store, which is a mapping.
-
-    Raises:
-        ArtefactError: it is not.
-    """
-    with legible(artefact.folder.uri):
-        return dict(json.loads(artefact.read("card.json")))
-
-
-def require_card(found: Mapping[str, Any], card: TrajectoryCard, where: str) -> None:
-    """Raise ArtefactError, naming the first field in which the trajectories at `where` differ from `card`."""
-    for name, wanted in card.identity().items():
-        if found.get(name) != wanted:
-            raise ArtefactError(
-                f"{where}: these trajectories were made for another {name}: {_short(found.get(name))}, "
-                f"wanted {_short(wanted)}; name another experts.store or --out"
-            )
-
-
 def _record_batch(snapshot: Snapshot, schema: pa.Schema) -> pa.RecordBatch:
     params = pa.array(snapshot.params.numpy())
     return pa.record_batch(
@@ -342,11 +271,6 @@ def _open(store: TrajectoryStore, expert: int) -> Trajectory:
 
 def _name(expert: int) -> str:
     return f"expert-{expert:05d}"
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _sha256(path: Path) -> str:

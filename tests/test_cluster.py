@@ -34,7 +34,7 @@ from runs import (
 from raydd import config as configs
 from raydd import pipeline
 from raydd.cluster import experts, pool, runtime
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress
 from raydd.storage import Folder

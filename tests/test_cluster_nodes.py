@@ -25,7 +25,7 @@ from test_cluster_sweep import written as with_sweep
 import raydd as package
 from raydd import config as configs
 from raydd import pipeline
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.errors import ConfigError
 from raydd.pipeline import distilling
 from raydd.pipeline.run import Run

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import Results, assert_equal
 
 from raydd.checkpoints import SHARE, Checkpoints, Rhythm
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.distill import run_stage
 from raydd.errors import ConfigError
 from raydd.interruption import Asked, Interrupted, Signals

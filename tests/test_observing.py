@@ -21,7 +21,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from raydd import config as configs
 from raydd import pipeline
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.errors import RunError
 from raydd.events import EventLog
 from raydd.pipeline.local import LocalExecutor

@@ -28,7 +28,8 @@ from raydd.random import Key
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
 from raydd.training import Recipe
-from raydd.trajectories import Snapshot, TrajectoryCard, TrajectoryStore
+from raydd.trajectories import Snapshot, TrajectoryStore
+from raydd.trajectory_card import TrajectoryCard
 
 BETWEEN = """
 cifar10       10 0.40 0.63 0.98

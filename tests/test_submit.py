@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import runs
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 from runs import ROOT, Command, free_port, started
@@ -93,6 +93,7 @@ NAMES = st.from_regex(r"[a-z]+( [0-9a-z:/]+)?", fullmatch=True)
 COUNTS = st.one_of(st.integers(0, 10**7), st.floats(0, 1e4).map(lambda number: float(f"{number:g}")))
 
 
+@example("a", 2.22507e-311, 1.0, "")
 @given(NAMES, COUNTS, COUNTS, st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=20))
 def test_lines_of_progress_become_bars_again(task: str, done: float, total: float, note: str) -> None:
     """What a job prints without a terminal is understood: the line of its beginning and one after some time."""

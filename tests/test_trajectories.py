@@ -15,8 +15,9 @@ from tiny import EXPERTS, randn
 from raydd.errors import ArtefactError
 from raydd.experts import Experts
 from raydd.progress import NoProgress, Numbers
-from raydd.storage import Folder
-from raydd.trajectories import Snapshot, Trajectory, TrajectoryCard, TrajectoryStore, open_published
+from raydd.storage import Artefact, Folder
+from raydd.trajectories import KIND, Snapshot, Trajectory, TrajectoryStore
+from raydd.trajectory_card import TrajectoryCard, read_card, require_card
 
 CARD = TrajectoryCard(
     dataset="tiny",
@@ -45,6 +46,12 @@ def store(tmp_path: Path) -> TrajectoryStore:
     for expert in range(2):
         store.write(expert, iter(snapshots(expert)))
     return store
+
+
+def published(store: TrajectoryStore) -> Artefact:
+    artefact = Artefact.find(store.folder, KIND)
+    assert artefact is not None
+    return artefact
 
 
 def reopened(store: TrajectoryStore, card: TrajectoryCard = CARD) -> TrajectoryStore:
@@ -156,20 +163,18 @@ def test_trajectories_made_otherwise_are_refused_by_name(
         reopened(store, other).params(0, 0)
     store.publish("key")
     with pytest.raises(ArtefactError) as all_of_them:
-        open_published(store.folder, other, "key")
+        require_card(read_card(published(store)), other, store.folder.uri)
     for error in (one, all_of_them):
         assert f"made for another {field}: {shown}" in str(error.value)
     assert "expert-00000.arrow" in str(one.value)
 
 
 def test_publishing(store: TrajectoryStore) -> None:
-    assert open_published(store.folder, CARD, "key") is None
+    assert Artefact.find(store.folder, KIND) is None
     store.publish("key")
-    published = open_published(store.folder, CARD, "key")
-    assert published is not None
-    assert torch.equal(published.params(1, 2), snapshots(1)[2].params)
-    with pytest.raises(ArtefactError, match="trajectories of key key, wanted other"):
-        open_published(store.folder, CARD, "other")
+    assert published(store).manifest.key == "key"
+    require_card(read_card(published(store)), CARD, store.folder.uri)
+    assert torch.equal(reopened(store, store.card).params(1, 2), snapshots(1)[2].params)
 
 
 def test_an_error_in_the_middle_leaves_no_expert(store: TrajectoryStore) -> None:

@@ -12,6 +12,8 @@ from rich.text import Text
 from raydd.progress import NoProgress, Numbers, Progress
 
 _SECONDS = 10.0
+_SLOWEST = 1e-9
+"""Units a second; below that nothing can be said of the time left."""
 
 
 class _Rate(ProgressColumn):
@@ -58,7 +60,7 @@ class LineProgress:
             return
         self._last[task] = now
         rate = (done - first) / (now - began) if now > began else 0.0
-        left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate > _SLOWEST and done < total else ""
         self._console.print(f"{task}: {done:g}/{total:g}{left}, {note}", soft_wrap=True)
 
 

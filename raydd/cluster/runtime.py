@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.errors import ResourceError, RunError, UserError
 from raydd.interruption import heeded
 

@@ -12,7 +12,7 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from raydd.cluster.runtime import how_many_fit
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.errors import ResourceError
 from raydd.progress import WAITING, Progress
 

@@ -23,7 +23,8 @@ from raydd.functional import FlatNetwork
 from raydd.networks import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.training import accuracy, predict
-from raydd.trajectories import Snapshot, TrajectoryCard, TrajectoryStore
+from raydd.trajectories import Snapshot, TrajectoryStore
+from raydd.trajectory_card import TrajectoryCard
 
 _CHECKED: Final = 1024
 """Test images that the first expert classifies, to see that it belongs to the data."""

@@ -267,19 +267,18 @@ def _make_experts(run: Run, executor: Executor, progress: Progress) -> bool:
 
 
 def _make_teacher(run: Run, executor: Executor, progress: Progress) -> bool:
-    if run.has_teacher():
-        return False
-    _share_data(run)
-    executor.teacher(run, progress)
-    return True
+    return _make(executor.teacher, run, run.has_teacher(), progress)
 
 
 def _make_ranking(run: Run, executor: Executor, progress: Progress) -> bool:
-    if run.has_ranking():
-        return False
-    _share_data(run)
-    executor.rank(run, progress)
-    return True
+    return _make(executor.rank, run, run.has_ranking(), progress)
+
+
+def _make(work: Callable[[Run, Progress], None], run: Run, is_there: bool, progress: Progress) -> bool:
+    if not is_there:
+        _share_data(run)
+        work(run, progress)
+    return not is_there
 
 
 def _make_synthetic(run: Run, executor: Executor, progress: Progress) -> bool:

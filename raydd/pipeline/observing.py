@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from raydd.config import ClusterConfig
+from raydd.cluster_config import ClusterConfig
 from raydd.events import EVENTS, EventLog
 from raydd.pipeline.run import CONFIG, versions
 from raydd.progress import ObservedProgress, Progress

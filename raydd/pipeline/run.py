@@ -31,7 +31,8 @@ from raydd.teacher import KIND as TEACHER
 from raydd.teacher import Teacher, teacher_identity
 from raydd.teacher_epochs import teacher_epochs
 from raydd.trajectories import KIND as EXPERTS
-from raydd.trajectories import TrajectoryStore, read_card, require_card
+from raydd.trajectories import TrajectoryStore
+from raydd.trajectory_card import read_card, require_card
 
 CONFIG, CURVES, REPORT, LOCK = "config.yaml", "experts.jsonl", "report.html", "run.lock"
 
