@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raydd.api import DistilledDataset, evaluate, export, load, results, run
+    from raydd.api import DistilledDataset, append, evaluate, export, load, probes, results, run
 
-__all__ = ["DistilledDataset", "evaluate", "export", "load", "results", "run"]
+__all__ = ["DistilledDataset", "append", "evaluate", "export", "load", "probes", "results", "run"]
 
 try:
     __version__ = version("raydd")

@@ -19,7 +19,7 @@ from raydd.datasets import DataConfig
 from raydd.datasets.decoding import decode
 from raydd.datasets.listing import Item
 from raydd.errors import ArtefactError, ConfigError, DataError
-from raydd.evaluation import records
+from raydd.evaluation import probe_tables, records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students import Provenance, TrainingSet, train_students, training_on
 from raydd.evaluation.trials import Trial
@@ -236,6 +236,20 @@ def append(*paths: str | Path, to: str | Path) -> Folder:
 def results(*paths: str | Path) -> pa.Table:
     """The records of one or several runs, one row a student (see `raydd.evaluation.records.SCHEMA`)."""
     return records.read(*(Folder.at(path) / "results" for path in paths))
+
+
+def probes(*paths: str | Path) -> pa.Table:
+    """What probes found in one or several runs: one row a metric of each training set, over all runs of a method.
+
+    The columns are those of `raydd.evaluation.probe_tables.SCHEMA`, with the runs' names in `config`. Runs of one name
+    are distillation seeds, numbered in the order of the paths.
+    """
+    found: dict[tuple[str, int], pa.Table] = {}
+    for path in paths:
+        table = records.read_probes(Folder.at(path) / "results")
+        name = table["run"][0].as_py() if len(table) else str(path)
+        found[name, sum(known == name for known, _ in found)] = table
+    return probe_tables.compare(found)
 
 
 def evaluate(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydd.datasets import DataConfig
 from raydd.evaluation.probing import Answer, Asker, Question, View
@@ -66,6 +66,8 @@ class Observed(View):
     key: Key = KEY
     asker: Asker | None = None
     """Whose preparations are asked for."""
+    has_teacher: bool = False
+    """The observer's, where there is one."""
 
     def training_set(self, trial: Trial) -> TrainingSet:
         return TrainingSet(
@@ -79,6 +81,9 @@ class Observed(View):
 
     def observer(self) -> Network:
         return observer()
+
+    def teacher(self) -> nn.Module | None:
+        return observer() if self.has_teacher else None
 
     def prepared(self, question: Question) -> Mapping[str, Tensor]:
         assert self.asker is not None and question in self.asker.preparations([TRIAL])

@@ -198,6 +198,9 @@ def test_what_the_observer_says_is_in_its_logits() -> None:
     assert found["confidence"] == pytest.approx(chances.max(1).mean(), rel=1e-5)
     assert found["accuracy"] == pytest.approx((chances.argmax(1) == range(10)).mean())
     assert "class_mmd" not in found, "of one image a class"
+    taught = answers(SMALL, replace(soft, has_teacher=True), "realism")
+    of_teacher = {name.removeprefix("teacher_"): taught[name] for name in taught.keys() - found.keys()}
+    assert of_teacher == pytest.approx({name: found[name] for name in ("realism", "confidence", "accuracy")})
 
 
 def test_at_most_so_many_images_are_compared_and_frechet_needs_more_than_a_thousand() -> None:

@@ -18,8 +18,8 @@ from raydd.evaluation.summary import difference, pool_draws, summarise
 from raydd.storage import Folder
 
 TYPES = {
-    pa.string(): "record_id probe variant run status error method dataset subject labels mode budget network recipe augmentation "
-    "optimizer device config_key commit",
+    pa.string(): "record_id probe variant run status error method dataset subject labels mode budget network "
+    "recipe augmentation optimizer device config_key commit",
     pa.int32(): "images_per_class num_images stage epochs",
     pa.int64(): "student_seed distill_seed optimizer_steps teacher_forwards peak_memory_bytes bytes_total",
     pa.float64(): "learned_lr train_accuracy validation_accuracy test_accuracy best_test_accuracy seconds",

@@ -21,7 +21,7 @@ from raydd.bench.recover import RecoverBench
 from raydd.bench.scaling import ScalingBench
 from raydd.bench.students import StudentsBench
 from raydd.bench.timing import Bench
-from raydd.cli import append, compare, export, importing, inspect, query, schedule, submit, sweep, tables
+from raydd.cli import append, compare, export, importing, inspect, probes, query, schedule, submit, sweep, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
@@ -191,6 +191,8 @@ def _step(known: argparse.Namespace, rest: list[str]) -> int:
         run = pipeline.execute(chosen, executor, progress, last_step)
     if last_step in ("evaluate", "report"):
         tables.print_whole(tables.results(run), console)
+    if last_step in ("probe", "report"):
+        probes.print_all(run, console)
     if last_step == "report":
         console.print(f"report: {escape((run.folder / 'report.html').uri)}", soft_wrap=True)
     return 0
@@ -211,6 +213,7 @@ def _executor(no_ray: bool) -> Iterator[Executor]:
 def _report(known: argparse.Namespace, rest: list[str]) -> int:
     run = pipeline.write_report(_load(known, rest))
     tables.print_whole(tables.results(run), console)
+    probes.print_all(run, console)
     console.print(f"report: {escape((run.folder / 'report.html').uri)}", soft_wrap=True)
     return 0
 

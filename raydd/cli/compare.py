@@ -10,11 +10,11 @@ from rich.markup import escape
 
 from raydd import config as configs
 from raydd import pipeline
-from raydd.cli import tables
+from raydd.cli import probes, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import UserError
-from raydd.evaluation import comparison
+from raydd.evaluation import comparison, probe_tables
 from raydd.pipeline import Executor
 from raydd.pipeline.compare import Outcome, Place, cells, look, make
 
@@ -94,6 +94,9 @@ def _print(outcomes: Mapping[Place, Outcome], console: Console) -> pa.Table:
     table = comparison.compare({place: outcome.records for place, outcome in outcomes.items()})
     shown = tables.comparison(table, {place: outcome.state for place, outcome in outcomes.items()})
     tables.print_whole(shown, console)
+    found = probe_tables.compare({place: outcome.probes for place, outcome in outcomes.items()})
+    if (of_probes := probes.comparison(found, table)) is not None:
+        tables.print_whole(of_probes, console)
     for line in tables.differences(table):
         console.print(line, soft_wrap=True)
     for (name, seed), outcome in outcomes.items():

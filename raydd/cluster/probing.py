@@ -1,49 +1,32 @@
-"""Probes on Ray: a pool of actors, each of which answers one question after the other."""
+"""Probes on Ray Tune: a trial for every question, as for every architecture that is searched among."""
 
 from collections.abc import Sequence
 
-import ray
-
-from raydd.cluster import pool
-from raydd.cluster.progress import BoardProgress, relayed
+from raydd.cluster import runtime, tuned
+from raydd.cluster.progress import BoardProgress
 from raydd.evaluation.probing import Question
-from raydd.pipeline import jobs, probing
+from raydd.pipeline import probing
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
 
 
 def answer(run: Run, questions: Sequence[Question], progress: Progress) -> None:
-    """Answer these questions with as many actors as the cluster holds.
-
-    Raises:
-        RunError: an actor died more often than `cluster.max_failures` allows.
-    """
-    with relayed(progress) as posted:
-        for asked, work in ((probing.unprepared(run, questions), "prepare"), (questions, "answer")):
-            if not (tasks := [(question, posted) for question in asked]):
-                continue
-            with pool.actors(Prober, "an actor that probes", run, len(tasks), progress) as probers:
-                for done in probers.work_off(work, tasks):
-                    progress.update(f"probes: {work}", done, len(tasks))
+    """Answer these questions, as many at once as the cluster holds, and make what they need before that."""
+    for asked, work, title in (
+        (probing.unprepared(run, questions), _prepared, "preparations of probes"),
+        (questions, _answered, "probes"),
+    ):
+        if not asked:
+            continue
+        share = runtime.share_resources(run.config.cluster, len(asked))
+        names = [question.title for question in asked]
+        tuned.work_off(run, f"{title} of {run.config.name}", work, asked, names, share, progress)
 
 
-@ray.remote
-class Prober:
-    """Answers questions. Ray restarts it when it dies, and the question is asked again."""
+def _prepared(run: Run, preparation: Question, progress: BoardProgress) -> dict[str, float]:
+    probing.prepare(run, preparation, progress)
+    return {}
 
-    def __init__(self, run: Run) -> None:
-        """Set up the process."""
-        jobs.set_up(run)
-        self._run = run
 
-    def __repr__(self) -> str:
-        """What Ray's dashboard and logs call it."""
-        return f"probes of {self._run.config.name}"
-
-    def prepare(self, preparation: Question, progress: BoardProgress) -> None:
-        """Make what several answers need, unless it is there."""
-        probing.prepare(self._run, preparation, progress)
-
-    def answer(self, question: Question, progress: BoardProgress) -> None:
-        """Answer one question, unless it has an answer."""
-        probing.answer(self._run, question, progress)
+def _answered(run: Run, question: Question, progress: BoardProgress) -> dict[str, float]:
+    return dict(probing.answer(run, question, progress).metrics)

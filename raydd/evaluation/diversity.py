@@ -76,8 +76,3 @@ def _units(features_NF: Tensor) -> Tensor:
 def _centroid(features_NF: Tensor) -> Tensor:
     """The mean of the unit features, float64 [F]."""
     return _units(features_NF).mean(0)
-
-
-def _distances(a_NF: Tensor, b_MF: Tensor) -> Tensor:
-    """Euclidean, [N, M]; by differences, so that equal pairs are equally far apart to the last bit."""
-    return torch.cdist(a_NF, b_MF, compute_mode="donot_use_mm_for_euclid_dist")

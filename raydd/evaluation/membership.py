@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from raydd.errors import ConfigError, RunError
 from raydd.evaluation import attacks
-from raydd.evaluation.probing import Answer, Asker, Question, View
+from raydd.evaluation.probing import Answer, Asker, Question, View, first_students
 from raydd.evaluation.students import TrainingSet, training_on
 from raydd.evaluation.trials import Trial
 from raydd.experts import build_seeded
@@ -91,16 +91,8 @@ class MembershipConfig(Asker):
         return {"confidence": known_N, "inside": torch.isin(pool.targets_N, rows_M)}
 
     def questions(self, trials: Sequence[Trial]) -> list[Question]:
-        """The first students of every set under every regime of labels: the first network, under the first recipe."""
-        first: dict[tuple[object, ...], Trial] = {}
-        asked: list[Question] = []
-        for trial in trials:
-            if trial.mode != "single_shot" or trial.student_seed >= self.students:
-                continue
-            leader = first.setdefault((trial.subject, trial.draw, trial.labels), trial)
-            if (trial.network, trial.recipe) == (leader.network, leader.recipe):
-                asked.append(Question(probe="membership", trial=trial))
-        return asked
+        """One for each of the first students of every set, under every regime of labels."""
+        return [Question(probe="membership", trial=trial) for trial in first_students(trials, self.students)]
 
     def answer(self, question: Question, view: View, progress: Progress) -> Answer:
         """Attack a student: AUC, true positives at few false ones, advantage, and its accuracy on either side."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydd.evaluation.records import Probe
 from raydd.evaluation.students import TrainingSet
@@ -72,6 +72,9 @@ class View(Protocol):
     def observer(self) -> Network:
         """A network that was trained on all the real training images: the fixed feature space, in evaluation mode."""
 
+    def teacher(self) -> nn.Module | None:
+        """The run's teacher, in evaluation mode; None where it has none."""
+
     def prepared(self, question: Question) -> Mapping[str, Tensor]:
         """What was made of one of the probe's preparations."""
 
@@ -98,6 +101,19 @@ def settings(asker: Asker) -> dict[str, Any]:
     """What determines a probe's answers beside question and view, for the name of a record."""
     described: dict[str, Any] = asdict(asker)  # type: ignore[call-overload]
     return described
+
+
+def first_students(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """The first students of every set under each regime of labels: those of the first network and recipe."""
+    first: dict[tuple[object, ...], Trial] = {}
+    chosen: list[Trial] = []
+    for trial in trials:
+        if trial.mode != "single_shot" or trial.student_seed >= count:
+            continue
+        leader = first.setdefault((trial.subject, trial.draw, trial.labels), trial)
+        if (trial.network, trial.recipe) == (leader.network, leader.recipe):
+            chosen.append(trial)
+    return chosen
 
 
 def each_set(trials: Sequence[Trial]) -> list[Trial]:

@@ -7,7 +7,7 @@ a set like any other, show what real images reach there. Each of these numbers d
 Letters: M images of the set, N test images, F features, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
@@ -28,7 +28,7 @@ from raydd.pixels import Chosen, as_images
 from raydd.prepared import LabelledImages
 from raydd.progress import Progress
 from raydd.random import Key, permutation
-from raydd.training import accuracy
+from raydd.training import accuracy, predict
 
 FRECHET_IMAGES: Final = 1000
 """Of the set, and of the test images, there must be more than so many for a Frechet distance."""
@@ -61,7 +61,8 @@ class RealismConfig(Asker):
         """What the observer says of the images, and how their features lie among those of test images.
 
         `realism`, in nats, is minus the mean cross-entropy of an image's class; `confidence` the mean of the largest
-        probability and `accuracy` how often that is the class's; `real_...` are those of test images. `mmd` is squared
+        probability and `accuracy` how often that is the class's; `real_...` are those of test images, and `teacher_...`
+        what the run's teacher says of the set, where there is one. `mmd` is squared
         and unbiased, `mmd_p` its p-value, `class_mmd` the mean over the classes of two images or more. `frechet` is in
         the observer's features: not the FID of papers, whose features are Inception's.
         """
@@ -69,8 +70,10 @@ class RealismConfig(Asker):
         chosen = self._some(_labelled(view.training_set(question.trial)), key.child("set"))
         test = self._some(view.data.test, key.child("test"))
         set_MF, real_NF = (features(observer, split.images) for split in (chosen, test))
-        metrics = seen(observer, set_MF, chosen.labels)
-        metrics |= {f"real_{name}": value for name, value in seen(observer, real_NF, test.labels).items()}
+        metrics = said(_logits(observer, set_MF), chosen.labels)
+        metrics |= _named("real", said(_logits(observer, real_NF), test.labels))
+        if (teacher := view.teacher()) is not None:
+            metrics |= _named("teacher", said(predict(teacher, chosen.images), chosen.labels))
         progress.update(question.title, 1, 3)
         metrics |= spread(real_NF, set_MF, self.neighbours)
         progress.update(question.title, 2, 3)
@@ -102,10 +105,9 @@ class RealismConfig(Asker):
         return found
 
 
-@torch.no_grad()
-def seen(observer: Network, features_MF: Tensor, classes_M: Tensor) -> dict[str, float]:
-    """`realism`, `confidence` and `accuracy` of images, by the features of a network and its last layer."""
-    logits_MK = observer.head(features_MF.to(next(observer.parameters()).device)).double().cpu()
+def said(logits_MK: Tensor, classes_M: Tensor) -> dict[str, float]:
+    """`realism`, `confidence` and `accuracy` of images, by what a network says of them."""
+    logits_MK = logits_MK.double()
     return {
         "realism": -float(F.cross_entropy(logits_MK, classes_M)),
         "confidence": float(logits_MK.softmax(1).max(1).values.mean()),
@@ -122,6 +124,17 @@ def class_mmds(kernel_SS: Tensor, classes_M: Tensor, labels_N: Tensor) -> list[f
             rows = torch.cat([own, len(classes_M) + real])
             found.append(mmd(kernel_SS[rows][:, rows], len(own)))
     return found
+
+
+@torch.no_grad()
+def _logits(observer: Network, features_MF: Tensor) -> Tensor:
+    """What the last layer makes of features, on the CPU."""
+    logits_MK: Tensor = observer.head(features_MF.to(next(observer.parameters()).device))
+    return logits_MK.cpu()
+
+
+def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
 def _labelled(chosen: TrainingSet) -> LabelledImages:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from raydd.errors import ConfigError
 from raydd.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupted
-from raydd.evaluation.probing import Answer, Asker, Question, View
+from raydd.evaluation.probing import Answer, Asker, Question, View, first_students
 from raydd.evaluation.trials import Trial
 from raydd.networks import Network
 from raydd.pixels import Chosen
@@ -71,18 +71,8 @@ class RobustnessConfig(Asker):
                 raise ConfigError(f"evaluate.robustness.{name}", f"names {twice[0]} twice")
 
     def questions(self, trials: Sequence[Trial]) -> list[Question]:
-        """One for each of the first students of every set, under every regime of labels.
-
-        They have the first network and the recipe's own augmentation.
-        """
-        once = [trial for trial in trials if trial.mode == "single_shot"]
-        return [
-            Question(probe="robustness", trial=trial)
-            for trial in once
-            if trial.student_seed < self.students
-            and trial.network == once[0].network
-            and trial.recipe.augmentation == once[0].recipe.augmentation
-        ]
+        """One for each of the first students of every set, under every regime of labels."""
+        return [Question(probe="robustness", trial=trial) for trial in first_students(trials, self.students)]
 
     def answer(self, question: Question, view: View, progress: Progress) -> Answer:
         """Accuracies on the drawn images: robust at every epsilon, clean, and corrupted; and how far below clean.

@@ -140,6 +140,9 @@ class Searched:
     method: str
     dataset: str
     images_per_class: int
+    labels: str
+    subject: str
+    """The set; of early stopping the one whose steps it takes."""
     proxy: str
     """What the students were trained on: the subject of the set, or `early_stopping`."""
     draw: int
@@ -199,7 +202,7 @@ def _compared(
     few = len(best_n) < _FEWEST
     first, key = proxy[0], Key.root(0).child("search", "bootstrap")
     return Searched(
-        **{name: first[name] for name in ("run", "method", "dataset", "images_per_class")},
+        **{name: first[name] for name in ("run", "method", "dataset", "images_per_class", "labels", "subject")},
         proxy=first["variant"] or first["subject"],
         draw=first["distill_seed"] if first["subject"] == "random" else 0,
         count=len(names),

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
 from raydd.evaluation import records
+from raydd.pipeline import probing
 from raydd.pipeline.run import CONFIG, REPORT, Run
 from raydd.storage import Folder
 
@@ -24,13 +25,18 @@ Place = tuple[str, int]
 State = Literal["not run", "unfinished", "finished", "failed"]
 
 
+_nothing = records.SCHEMA.empty_table
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How far a run is."""
 
     state: State
-    records: pa.Table = field(default_factory=records.SCHEMA.empty_table)
+    records: pa.Table = field(default_factory=_nothing)
     """Of the students that the configuration names, where all of them were trained; else empty."""
+    probes: pa.Table = field(default_factory=_nothing)
+    """What was found by the probes that the configuration names, where all were answered; else empty."""
     error: str = ""
     """What made it fail."""
     traceback: str = ""
@@ -58,10 +64,12 @@ def look(config: RunConfig) -> Outcome:
     try:
         if not run.results.files():
             return Outcome("unfinished" if run.folder.has(CONFIG) else "not run")
-        table = _records(run)
-        every = table.num_rows == len(_wanted(run)) and run.folder.has(REPORT)
-        done = every and pc.all(pc.equal(table["status"], "ok")).as_py()
-        return Outcome("finished" if done else "unfinished", table if every else table.slice(length=0))
+        students, probes = _records(run), _probes(run)
+        counts = len(_wanted(run)), len(_asked(run))
+        if not run.folder.has(REPORT) or (len(students), len(probes)) != counts:
+            return Outcome("unfinished")
+        is_done = all(status == "ok" for table in (students, probes) for status in table["status"].to_pylist())
+        return Outcome("finished" if is_done else "unfinished", students, probes)
     except UserError as error:
         return Outcome("failed", error=str(error))
 
@@ -109,10 +117,22 @@ def _records(run: Run) -> pa.Table:
     return table.filter(pc.is_in(table["record_id"], pa.array(_wanted(run), pa.string())))
 
 
+def _asked(run: Run) -> list[str]:
+    """The names of the records of all answers that the configuration asks for."""
+    return [probing.record_id(run, question) for question in probing.questions(run)]
+
+
+def _probes(run: Run) -> pa.Table:
+    """Those of these records that are there."""
+    table = records.read_probes(run.results)
+    return table.filter(pc.is_in(table["record_id"], pa.array(_asked(run), pa.string())))
+
+
 def _attempt(config: RunConfig, execute: Callable[[RunConfig], object]) -> Outcome:
     try:
         execute(config)
-        return Outcome("finished", _records(Run.of(config)))
+        run = Run.of(config)
+        return Outcome("finished", _records(run), _probes(run))
     except (UserError, RunError) as error:
         return Outcome("failed", error=str(error))
     except Exception as error:  # the runs after it may do better

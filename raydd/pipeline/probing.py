@@ -39,6 +39,7 @@ def record_id(run: Run, question: Question) -> str:
         "student": run.record_id(question.trial),
         "data": run.data.fingerprint,
         "observer": run.observer_key,
+        "teacher": run.teacher_key if run.config.method.works_on == "teacher" else None,
         "seed": run.config.seed,
     }
     return records.record_id(identity)
@@ -71,12 +72,12 @@ def prepare(run: Run, preparation: Question, progress: Progress) -> None:
         _prepared(run).write(_file(run, preparation), sealed.pack(made))
 
 
-def answer(run: Run, question: Question, progress: Progress) -> None:
+def answer(run: Run, question: Question, progress: Progress) -> Record:
     """Answer a question, unless it has an answer, and write its record, and its pictures before that."""
     name, began = record_id(run, question), time.perf_counter()
     found = records.find(run.results, name)
     if found is not None and found.status == "ok":
-        return
+        return found
     view, asker = _Opened(run), run.config.evaluate.askers()[question.probe]
     about = described(
         question.trial, view.training_set(question.trial), evaluating.provenance(run, question.trial), name
@@ -90,7 +91,9 @@ def answer(run: Run, question: Question, progress: Progress) -> None:
         for picture, png in made.pictures.items():
             pictures(run).write(f"{picture}-{name}.png", png)
     asked: dict[str, Any] = {"probe": question.probe, "variant": question.variant}
-    records.write(run.results, Record(**about, **asked, **ended, **circumstances(began, run.device)))
+    record = Record(**about, **asked, **ended, **circumstances(began, run.device))
+    records.write(run.results, record)
+    return record
 
 
 def pictures(run: Run) -> Folder:
@@ -156,6 +159,10 @@ class _Opened:
     def observer(self) -> Network:
         """The network that was trained on all the real training images."""
         return self.run.observer
+
+    def teacher(self) -> nn.Module | None:
+        """The run's teacher."""
+        return self.run.teacher.module.eval() if self.run.config.method.works_on == "teacher" else None
 
     def _trained(self, trial: Trial, progress: Progress) -> nn.Module:
         learned = self.training_set(trial)

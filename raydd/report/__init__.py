@@ -8,7 +8,7 @@ import torch
 
 from raydd.evaluation.collection import leaves
 from raydd.evaluation.summary import final_stages
-from raydd.report import curves, figures
+from raydd.report import curves, figures, probes
 from raydd.report.diversity import Similarity, similarities
 from raydd.report.drawing import Panel
 from raydd.report.figures import Lane
@@ -78,6 +78,7 @@ def _render(run: Run) -> str:
         similarity=_similarity(similar),
         by_stage=accuracy_by_stage(run.table, NAMES),
         stages=stage_gallery(run.after) if run.after else None,
+        probes=probes.sections(run.probes, run.pictures),
         sections=_sections(run),
         gallery=_gallery(run),
         after=run.after,

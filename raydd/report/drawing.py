@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import get_args
 
 import matplotlib
@@ -102,4 +103,4 @@ def _themed(svg: str, label: str) -> str:
     drawing = re.sub(r'<defs>\s*<style.*?</defs>| id="[^"_]*_\d+"|font-family: [^;"]*;?', "", body[1], flags=re.DOTALL)
     for name, stand_in in COLOUR.items():
         drawing = drawing.replace(stand_in, f"var(--{name})")
-    return f'<svg {box[0]} role="img" aria-label="{label}">{drawing}</svg>'
+    return f'<svg {box[0]} role="img" aria-label="{escape(label)}">{drawing}</svg>'

@@ -1,5 +1,6 @@
 """What a run folder holds, as far as the report shows it."""
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
 from raydd.errors import ArtefactError
 from raydd.evaluation import records
@@ -44,7 +46,11 @@ class Run:
     """A run folder's contents; what is not there (yet) is None or empty."""
 
     table: pa.Table
-    """The records; at least one."""
+    """The students' records; at least one."""
+    probes: pa.Table
+    """What probes found."""
+    pictures: dict[str, list[bytes]]
+    """PNG files of probes, by the id of the record that they belong to."""
     config: str | None
     """The resolved config, YAML."""
     distillation: dict[str, list[Line]]
@@ -80,6 +86,8 @@ def read(folder: Folder) -> Run:
     starts = [_synthetic(stages / stage / "init") for stage in stages.folders()]
     return Run(
         table=table,
+        probes=records.read_probes(folder / "results"),
+        pictures=_pictures(folder / "probes"),
         config=folder.read("config.yaml").decode(errors="replace") if folder.has("config.yaml") else None,
         distillation={
             name.removeprefix("distill-").removesuffix(".jsonl"): _lines(metrics, name, "iteration")
@@ -97,6 +105,22 @@ def read(folder: Folder) -> Run:
 
 def _synthetic(folder: Folder) -> SyntheticSet | None:
     return SyntheticSet.load(folder) if folder.has("manifest.json") else None
+
+
+def _pictures(folder: Folder) -> dict[str, list[bytes]]:
+    """The files `<name>-<record id>.png`."""
+    found: dict[str, list[bytes]] = {}
+    for name in folder.files():
+        stem, dot, ending = name.rpartition(".")
+        if not dot or ending != "png":
+            continue
+        content = folder.read(name)
+        try:
+            Image.open(io.BytesIO(content), formats=["PNG"]).load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ArtefactError(f"{folder.uri}/{name}: damaged picture ({error}); delete it") from error
+        found.setdefault(stem.rpartition("-")[2], []).append(content)
+    return found
 
 
 def _named(folder: Folder, prefix: str) -> list[str]:
