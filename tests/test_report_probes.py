@@ -19,6 +19,7 @@ from test_report_stages import drawn
 from raydd import report
 from raydd.errors import ArtefactError
 from raydd.evaluation import records
+from raydd.evaluation.rank_correlation import Estimate
 from raydd.evaluation.records import Record
 from raydd.report import probe_figures, probes
 from raydd.storage import Folder
@@ -191,7 +192,7 @@ def test_tables_hold_mean_deviation_answers_and_failures(html: str) -> None:
 
 def test_what_failed_is_told_and_nothing_of_it_is_markup(html: str) -> None:
     text = Page(section(html, "membership")).text
-    assert f"1 failed answer synthetic {'0' * 16} RunError: {EVIL}" in text
+    assert f"1 failed answer synthetic on convnet-d1-w8-instance {'0' * 16} RunError: {EVIL}" in text
     assert "<b onclick" not in html
     require_self_contained(html)
 
@@ -306,7 +307,7 @@ def test_regimes_of_labels_are_told_apart(tmp_path: Path) -> None:
 
 def test_answers_that_all_failed_have_a_section_too(tmp_path: Path) -> None:
     run = Folder.at(tmp_path)
-    write_students(run)
+    records.write(run / "results", make_failure())
     for number, probe in enumerate(("continual", "robustness", "search")):
         records.write(run / "results", make_failure(probe=probe, variant="set 0", record_id=str(number) * 16))
     html = report.build(run)
@@ -316,9 +317,9 @@ def test_answers_that_all_failed_have_a_section_too(tmp_path: Path) -> None:
 
 
 def test_an_interval_has_a_true_minus_sign() -> None:
-    estimate = probe_figures.Estimate(-0.5, -0.75, -0.001)
+    estimate = Estimate(-0.5, -0.75, -0.001)
     assert probe_figures.interval(estimate) == "−0.50 (95\N{NO-BREAK SPACE}%: −0.75 to 0.00)"
-    assert probe_figures.interval(probe_figures.Estimate(None, None, None)) == "–"
+    assert probe_figures.interval(Estimate(None, None, None)) == "–"
 
 
 @needs_browser

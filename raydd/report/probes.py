@@ -75,7 +75,7 @@ _HEADS: Final = {
     "loss_tpr_at_1_percent": "Loss threshold, % found at 1 %",
     "loss_tpr_at_0_1_percent": "Loss threshold, % found at 0.1 %",
     "memory_bytes": "Size",
-    "top_spearman": "Spearman, best 5 %",
+    "top_spearman": f"Spearman, best {100 * search.TOP:g} %",
     "mmd": "MMD",
     "mmd_p": "MMD, p-value",
 }
@@ -92,6 +92,7 @@ _KINDS: Final = {
     "herding_bytes": ("herding", "herding selection, of as many bytes"),
 }
 """Colours and names of what stands beside a set."""
+_OF_ANSWERS: Final = ("record_id", "subject", "variant", "network", "distill_seed", "status", "error")
 _WIDEST: Final = 1000
 """Pixels of a picture."""
 
@@ -171,7 +172,7 @@ def _section(probe: Probe, table: pa.Table, rows: list[Row], pictures: Mapping[s
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     leading = [name for name in probe_tables.shown(probe, names) if not name.endswith(_ENDS)]
     others = [name for name in names if name not in leading and not name.endswith(_ENDS)]
-    answers = table.select(["record_id", "subject", "variant", "distill_seed", "status", "error"]).to_pylist()
+    answers = table.select(list(_OF_ANSWERS)).to_pylist()
     rankings = search.searched(table)
     panels = [
         *probe_figures.learning(continual.curves(table)),
@@ -196,11 +197,11 @@ def _section(probe: Probe, table: pa.Table, rows: list[Row], pictures: Mapping[s
 def _line(row: Row, rows: Sequence[Row], leading: Sequence[str]) -> Line:
     colour, name = _KINDS.get(row.kind, (row.subject, NAMES[row.subject]))
     same = [other for other in rows if (other.subject == "full") == (row.subject == "full")]
-    varying = [field for field in ("labels", "images_per_class") if len({getattr(own, field) for own in same}) > 1]
+    varying = [fact for fact in ("labels", "images_per_class") if len({getattr(own, fact) for own in same}) > 1]
     return Line(
         colour=colour,
         name=name,
-        note=", ".join(WORDS[field].format(getattr(row, field)) for field in varying),
+        note=", ".join(WORDS[fact].format(getattr(row, fact)) for fact in varying),
         count=row.count,
         failed=row.failed,
         cells=[_cell(row, name) for name in leading],
