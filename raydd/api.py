@@ -26,16 +26,16 @@ from raydd.evaluation.trials import Trial
 from raydd.exchange import export as exporting
 from raydd.exchange.export import Format
 from raydd.exchange.source import set_folder
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.pipeline import appending
 from raydd.pipeline.local import LocalExecutor
 from raydd.prepared import apply
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.relabel import HardLabels
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
-from raydd.training import Recipe
 from raydd.views import ImageViews
 
 

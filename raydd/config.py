@@ -22,7 +22,7 @@ from raydd.evaluation.config import EvaluateConfig
 from raydd.experts import ExpertsConfig
 from raydd.methods import CDAConfig, DATMConfig, DELTConfig, MethodConfig, RDEDConfig, SRe2LConfig
 from raydd.methods.matching import MatchingConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.progressive import StagesConfig, stage_methods, trajectory_epochs
 from raydd.ranking import RankingConfig
 from raydd.residence import check_files

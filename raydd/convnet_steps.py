@@ -41,7 +41,8 @@ from raydd.maps import (
     pool,
     unpool,
 )
-from raydd.networks import NetworkConfig, Shape
+from raydd.network_config import NetworkConfig
+from raydd.networks import Shape
 
 
 class Parameters(NamedTuple):

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from raydd.legible import legible
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.real_training import real_training_identity
+from raydd.recipe import Recipe
 from raydd.sampling import repeated
 from raydd.storage import Artefact, Folder, new_artefact
-from raydd.training import Recipe
 
 KIND: Final = "selection"
 Coreset = Literal["k_center", "herding"]

@@ -17,13 +17,14 @@ from raydd.errors import ConfigError
 from raydd.functional import FlatNetwork
 from raydd.methods.base import Start
 from raydd.methods.matching import MatchingConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.packing import MEASURED_STEPS
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import EpochResult, Recipe, Training, accuracy, predict
+from raydd.training import EpochResult, Training, accuracy, predict
 from raydd.trajectories import Snapshot, TrajectoryStore
 from raydd.trajectory_card import TrajectoryCard
 

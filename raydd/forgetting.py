@@ -21,13 +21,15 @@ import torch
 from torch import Tensor
 
 from raydd.legible import legible
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.pixels import Images
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.real_training import RealTraining, real_training_identity
+from raydd.recipe import Recipe
 from raydd.storage import Artefact, Folder, new_artefact
-from raydd.training import Recipe, predict
+from raydd.training import predict
 
 KIND: Final = "forgetting"
 _FILE: Final = "forgetting.parquet"

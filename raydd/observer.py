@@ -7,11 +7,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from raydd import networks
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.prepared import PreparedData
 from raydd.real_training import real_training_identity
+from raydd.recipe import Recipe
 from raydd.storage import Artefact, Folder, new_artefact
-from raydd.training import Recipe
 
 KIND: Final = "observer"
 _FILE: Final = "model.safetensors"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raydd import datasets, streamed_splits, whitening
+from raydd import datasets, fitting, streamed_splits, whitening
 from raydd.datasets import DataConfig, ImageSet, Splits, Undecoded
 from raydd.errors import DataError
 from raydd.legible import legible
@@ -96,9 +96,9 @@ def prepare(config: DataConfig, key: Key, report: Folder | None = None) -> Prepa
     """
     if streamed_splits.streams(config):
         listed = streamed_splits.look(config, key, report)
-        return _streamed(listed, whitening.fit(config, listed.training_blocks()), config, *_fingerprints(listed))
+        return _streamed(listed, fitting.fit(config, listed.training_blocks()), config, *_fingerprints(listed))
     splits = datasets.load(config, key, report)
-    return _apply(splits, whitening.fit(config, splits.train))
+    return _apply(splits, fitting.fit(config, splits.train))
 
 
 def apply(

@@ -21,7 +21,7 @@ from raydd.methods import MethodConfig
 from raydd.methods.base import WorksOn
 from raydd.methods.matching import MatchingConfig
 from raydd.real_filter import FilterConfig
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 TeacherCondition = Literal["statistics", "teacher_epoch", "disagreement"]
 

@@ -19,12 +19,13 @@ from torch import Tensor
 from raydd import networks
 from raydd.errors import ConfigError
 from raydd.forgetting import Scores
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.pixels import Chosen
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.random import Key, uniform
+from raydd.recipe import Recipe
 from raydd.storage import content_key
-from raydd.training import Recipe, predict
+from raydd.training import predict
 
 Policy = Literal["forgetting_window", "forgetting_min", "ensemble_correct"]
 

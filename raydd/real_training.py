@@ -12,12 +12,14 @@ from torch import Tensor
 
 from raydd import networks, random
 from raydd.checkpoints import Checkpoints, Row
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.pixels import Images
 from raydd.prepared import PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 
 
 class Watcher(Protocol):

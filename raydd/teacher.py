@@ -21,14 +21,16 @@ from raydd import networks, random, weight_files
 from raydd.checkpoints import Checkpoints, Row, is_first_worker, require_same_state
 from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.legible import legible
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.teacher_card import TeacherCard
 from raydd.teacher_epochs import Weights, packed, unpacked
-from raydd.training import Recipe, Training, accuracy, predict
+from raydd.training import Training, accuracy, predict
 
 KIND: Final = "teacher"
 CHECK_IMAGES: Final = 1024

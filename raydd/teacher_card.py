@@ -12,7 +12,7 @@ from typing import Any
 
 from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.legible import legible
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from raydd import compiling
 from raydd.convnet_steps import ConvNetSteps, Kept
 from raydd.functional import Batch, FlatNetwork, Pulled
-from raydd.networks import NetworkConfig, Shape
+from raydd.network_config import NetworkConfig
+from raydd.networks import Shape
 
 ONE_LOOP: compiling.Options = {f"realize_{what}_threshold": 1000 for what in ("reads", "acc_reads", "opcount")}
 """Inductor puts what is used several times into memory; the equations are cheaper to compute again than to read."""

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from raydd import networks
 from raydd.cli import importing
 from raydd.datasets import DataConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData, prepare
 from raydd.random import Key
 from raydd.whitening import Standardise

@@ -12,11 +12,12 @@ from raydd.evaluation.probing import Answer, Asker, Question, View
 from raydd.evaluation.records import Probe
 from raydd.evaluation.students import TrainingSet, student_training
 from raydd.evaluation.trials import Trial
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.prepared import PreparedData, prepare
 from raydd.progress import NoProgress
 from raydd.random import Key
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 KEY = Key.root(0)
 CPU = torch.device("cpu")

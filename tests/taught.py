@@ -13,15 +13,17 @@ from torch import Tensor
 from raydd import networks
 from raydd.checkpoints import Checkpoints
 from raydd.methods import Task
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress
 from raydd.random import Key, seeded
 from raydd.ranking import Ranking, score
+from raydd.recipe import Recipe
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
 from raydd.teacher import Teacher, TeacherConfig, train_teacher
-from raydd.training import Recipe, Training
+from raydd.training import Training
 from raydd.whitening import Standardise
 
 NETWORK = NetworkConfig(width=4, depth=2, norm="batch")

@@ -26,14 +26,15 @@ from raydd.datasets import DataConfig
 from raydd.errors import ArtefactError, ConfigError, DataError
 from raydd.evaluation.records import SCHEMA
 from raydd.experts import build_seeded
-from raydd.networks import NetworkConfig
+from raydd.fitting import fit_zca
+from raydd.network_config import NetworkConfig
 from raydd.prepared import prepare
 from raydd.progress import Numbers
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.synthetic import SyntheticSet
-from raydd.training import Recipe, accuracy, predict
+from raydd.training import accuracy, predict
 from raydd.views import ViewsConfig
-from raydd.whitening import fit_zca
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from raydd.bench.teams import Done, team
 from raydd.bench.training import Problem, TrainingBench
 from raydd.methods import DELTConfig
 from raydd.methods.recover import Recover
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe
 
 CPU = torch.device("cpu")
 BENCH = TrainingBench(

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from raydd import compiling, config, networks, training
 from raydd.errors import ConfigError
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.random import Key, seeded
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 NUM_IMAGES = 20

@@ -34,7 +34,8 @@ from raydd.methods.dc import (
 )
 from raydd.methods.dm import DMConfig, MeanFeatures
 from raydd.methods.initial import random_real
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.random import Key
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet

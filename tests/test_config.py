@@ -14,7 +14,7 @@ from raydd.config import RunConfig, first_difference, from_mapping, parse, to_ma
 from raydd.errors import ConfigError
 from raydd.evaluation.config import EvaluateConfig
 from raydd.methods import DATMConfig, FTDConfig, MTTConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -24,13 +24,15 @@ from raydd.evaluation.continual import ContinualConfig, class_tasks, curves, for
 from raydd.evaluation.probing import Question, View
 from raydd.evaluation.students import TrainingSet, training_on
 from raydd.evaluation.trials import Trial
-from raydd.networks import Network, NetworkConfig, build
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network, build
 from raydd.prepared import PreparedData
 from raydd.progress import NoProgress
 from raydd.random import Key, permutation, seeded
+from raydd.recipe import Recipe
 from raydd.relabel import HardLabels
 from raydd.storage import Folder
-from raydd.training import Recipe, predict
+from raydd.training import predict
 from raydd.views import ImageViews, ViewsConfig
 
 KEY = Key.root(0)

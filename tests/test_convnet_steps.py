@@ -20,7 +20,8 @@ from raydd.functional import (
     soft_cross_entropy,
     unroll,
 )
-from raydd.networks import NetworkConfig, Shape
+from raydd.network_config import NetworkConfig
+from raydd.networks import Shape
 from raydd.random import Key, seeded
 from raydd.written_steps import WrittenSteps
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from raydd.errors import ConfigError
 from raydd.evaluation.copies import CopiesConfig, moved, nearest
 from raydd.evaluation.probing import Question
+from raydd.fitting import fit_zca
 from raydd.pixels import Resident
 from raydd.progress import NoProgress
-from raydd.whitening import fit_zca
 
 COPIES = CopiesConfig()
 MAP = digits().preprocessing

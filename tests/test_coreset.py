@@ -26,8 +26,9 @@ from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress, Numbers, Progress
 from raydd.random import Key, seeded
+from raydd.recipe import Recipe
 from raydd.storage import Folder, content_key
-from raydd.training import Recipe, Training
+from raydd.training import Training
 
 KEY = Key.root(3)
 RECIPE = Recipe(epochs=3, lr=0.05, momentum=0.9, batch_size=8, augmentation="none")

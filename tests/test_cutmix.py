@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from raydd import cutmix, networks, random
 from raydd.augment import augmentation
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.random import Key, seeded
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 
 KEY = Key.root(4)
 NUM_IMAGES, SHAPE = 20, (1, 8, 8)

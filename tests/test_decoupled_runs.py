@@ -19,7 +19,7 @@ import raydd as package
 from raydd import config as configs
 from raydd import pipeline
 from raydd.errors import ConfigError
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress, Numbers

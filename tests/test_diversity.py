@@ -23,7 +23,7 @@ from raydd.evaluation.diversity import (
 )
 from raydd.evaluation.students import TrainingSet
 from raydd.evaluation.trials import Trial
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.pipeline.diversity import diversity_of
 from raydd.pipeline.run import Run
 

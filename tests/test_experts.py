@@ -16,8 +16,8 @@ from raydd.errors import ArtefactError, ConfigError
 from raydd.experts import Experts, ExpertsConfig, fastest_pack, packs, train_experts, trajectory_card
 from raydd.methods import DATMConfig, MTTConfig
 from raydd.progress import NoProgress, Numbers
+from raydd.recipe import Recipe
 from raydd.storage import Folder, content_key
-from raydd.training import Recipe
 from raydd.trajectories import TrajectoryStore
 
 SHARP = replace(EXPERTS, training=replace(EXPERTS.training, gsam_rho=0.05, gsam_alpha=0.3, augmentation="dsa"))

@@ -43,10 +43,10 @@ from raydd.evaluation.summary import summarise
 from raydd.exchange.export import FORMATS
 from raydd.exchange.placing import new_folder
 from raydd.formation import Formation
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet, union
-from raydd.training import Recipe
 from raydd.whitening import ZCA
 
 MAPS = ("none", "standardise", "zca")

@@ -20,7 +20,7 @@ from raydd.checkpoints import Checkpoints
 from raydd.datasets import DataConfig
 from raydd.errors import ArtefactError, ConfigError, RunError
 from raydd.forgetting import Counter, Scores, score, scores_identity
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData, prepare
 from raydd.progress import NoProgress, Numbers, Progress
 from raydd.random import Key, permutation, seeded, uniform
@@ -33,8 +33,9 @@ from raydd.real_filter import (
     stage_mask,
     window_mask,
 )
+from raydd.recipe import Recipe
 from raydd.storage import Folder, content_key
-from raydd.training import Recipe, Training
+from raydd.training import Training
 from raydd.views import ViewsConfig
 
 KEY = Key.root(3)

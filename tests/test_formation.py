@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from raydd import api
 from raydd.datasets import DataConfig
 from raydd.errors import ConfigError
+from raydd.fitting import fit_zca
 from raydd.formation import Formation, Mode, decode, grey
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet, by_class, union
-from raydd.whitening import Identity, Standardise, fit_zca
+from raydd.whitening import Identity, Standardise
 
 PAD = [0.25, -0.5]
 STANDARDISED = Standardise(torch.tensor([0.5, 0.4]).double(), torch.tensor([0.25, 0.2]).double())

@@ -244,7 +244,7 @@ from raydd import networks
 from raydd.experts import ExpertsConfig, trajectory_card
 from raydd.functional import FlatNetwork
 from raydd.methods import MTTConfig, Start, Task
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.random import Key
 from raydd.storage import Folder

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raydd.checkpoints import Checkpoints
 from raydd.errors import ConfigError
+from raydd.fitting import fit_zca
 from raydd.formation import Formation
 from raydd.functional import FlatNetwork
 from raydd.methods import IDCConfig, Start, Task
@@ -23,11 +24,11 @@ from raydd.methods.base import Pool
 from raydd.methods.condensation import Condensation, drawn_network, drift, siamese
 from raydd.methods.idc import Mosaics, mosaics
 from raydd.methods.initial import random_real
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.random import Key
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
-from raydd.whitening import Standardise, fit_zca
+from raydd.whitening import Standardise
 
 KEY = Key.root(11)
 SMALL: dict[str, Any] = {"images_per_class": 2, "iterations": 8, "inner_loops": 3, "real_batch_size": 5}

@@ -19,7 +19,7 @@ from raydd.cli import main
 from raydd.errors import ArtefactError, ConfigError, DataError, UserError
 from raydd.exchange.export import export
 from raydd.methods.imported import fingerprint
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
 from raydd.progress import NoProgress

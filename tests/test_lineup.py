@@ -14,10 +14,10 @@ from raydd import config as configs
 from raydd.errors import ConfigError
 from raydd.evaluation.lineup import plan_trials
 from raydd.evaluation.trials import Trial
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.plan import DataFacts, make_plan
 from raydd.plan.students import num_trained_on
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 FACTS = DataFacts(120, 296, (1, 8, 8), 10)
 SELECTED = ["init", "random", "k_center", "herding", "full"]

@@ -45,10 +45,11 @@ from raydd.methods.selection import highest_rows, random_rows
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.random import Key
 from raydd.ranking import Ranking
+from raydd.recipe import Recipe
 from raydd.sampling import epoch_order
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
-from raydd.training import Recipe, Training
+from raydd.training import Training
 
 KEY = Key.root(11)
 PUBLISHED = {

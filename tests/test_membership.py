@@ -27,8 +27,9 @@ from raydd.networks import Network
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key, permutation
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe, accuracy, predict
+from raydd.training import accuracy, predict
 from raydd.views import ViewsConfig
 
 KEY = Key.root(0)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from raydd.datasets import DataConfig, DataFacts, load, paths, signature, size_of
 from raydd.errors import ConfigError, DataError
+from raydd.fitting import literature_constants
 from raydd.random import Key
-from raydd.whitening import literature_constants
 
 KEY = Key.root(0)
 TRAIN10K_SHA256 = "78b0adb6c9ddd83aaeef319aeb90848d310b5adbad91e5421d6cf3ea91002ce5"

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from raydd.fitting import fit_standardise, fit_zca
 from raydd.pixels import Chosen, Images, Resident, as_images
-from raydd.whitening import Identity, Preprocessing, fit_standardise, fit_zca
+from raydd.whitening import Identity, Preprocessing
 
 N = 40
 NAMES = ("none", "standardise", "zca")

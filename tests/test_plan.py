@@ -15,6 +15,7 @@ from planned import K, Work, counted, facts_of, fresh_processes, measured_peak, 
 from raydd.checkpoints import Checkpoints
 from raydd.config import RunConfig, from_mapping
 from raydd.experts import Experts, epochs_stored, train_experts, trajectory_card
+from raydd.fitting import fit_standardise, fit_zca
 from raydd.functional import FlatNetwork
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
@@ -31,7 +32,6 @@ from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
 from raydd.training import Training, predict
 from raydd.trajectories import Snapshot, TrajectoryStore
-from raydd.whitening import fit_standardise, fit_zca
 
 CIFAR = DataFacts(50_000, 10_000, (3, 32, 32), 10)
 

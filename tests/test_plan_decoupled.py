@@ -17,6 +17,7 @@ from raydd import pipeline
 from raydd.checkpoints import Checkpoints
 from raydd.config import RunConfig, from_mapping
 from raydd.datasets import size_of
+from raydd.fitting import fit_standardise
 from raydd.methods import Start, Task
 from raydd.methods.recover import Recover
 from raydd.networks import build
@@ -31,7 +32,6 @@ from raydd.synthetic import SyntheticSet, by_class
 from raydd.teacher import Teacher
 from raydd.teacher_card import TeacherCard
 from raydd.views import ImageViews, ViewsConfig
-from raydd.whitening import fit_standardise
 
 IMAGENET = Path(__file__).parents[1] / "configs" / "imagenet" / "delt_ipc50.yaml"
 FACTS = DataFacts(40 * K, 8 * K, (3, 32, 32), K)

@@ -25,9 +25,9 @@ from raydd.plan.cost import network_size
 from raydd.plan.stages import num_frozen
 from raydd.progress import NoProgress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.storage import Folder
 from raydd.synthetic import SyntheticSet
-from raydd.training import Recipe
 from raydd.trajectories import Snapshot, TrajectoryStore
 from raydd.trajectory_card import TrajectoryCard
 

@@ -16,14 +16,16 @@ from safetensors.torch import load_file, save_file
 from raydd import prepared
 from raydd.config import from_mapping
 from raydd.datasets import DataConfig, load, problems
-from raydd.networks import NetworkConfig, build
+from raydd.network_config import NetworkConfig
+from raydd.networks import build
 from raydd.pipeline.run import Run
 from raydd.pixels import Resident
 from raydd.plan import data_bytes
 from raydd.prepared import LabelledImages, PreparedData, open_saved, prepare, save
 from raydd.random import Key, seeded
+from raydd.recipe import Recipe
 from raydd.storage import Folder, new_artefact
-from raydd.training import Recipe, Training
+from raydd.training import Training
 
 needs_cifar10 = pytest.mark.skipif("RAYDD_DATA" not in os.environ, reason="RAYDD_DATA is not set: no real CIFAR-10")
 

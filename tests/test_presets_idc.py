@@ -7,9 +7,9 @@ from presets import PRESETS, facts, header_of, preset
 
 from raydd.datasets import DataConfig
 from raydd.methods import IDCConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.plan import make_plan
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 IDC = """
 cifar10  idc   2  1:50.6 10:67.5 50:74.5

@@ -9,7 +9,7 @@ from presets import PRESETS, facts, header_of, preset
 
 from raydd.config import RunConfig
 from raydd.plan import Step, make_plan
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 PDD_MTT = """
 cifar10       10  2 3 zca         50 50 2  5  1e3 1e-7  20 66.9±0.4

@@ -8,7 +8,7 @@ import pytest
 from presets import PRESETS, facts, header_of, planned, preset
 
 from raydd.datasets import DataConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 
 TEACHER = """
 delt  cifar10       resnet18  32 93.86 0.25 0.01 curriculum  0   1:2000:24.0±0.8 10:4000:43.0±0.9  50:4000:64.9±0.9

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 
 from raydd.evaluation.protocols import PROTOCOLS, Protocol, mosaic_views, recipe
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.views import ViewsConfig
 
 RESNET = NetworkConfig(name="resnet18", norm="batch")

@@ -11,7 +11,7 @@ import torch
 from raydd.checkpoints import Checkpoints
 from raydd.datasets import DataConfig, undecoded
 from raydd.errors import ArtefactError, ConfigError, RunError
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData, prepare
 from raydd.progress import NoProgress
 from raydd.random import Key
@@ -27,9 +27,9 @@ from raydd.ranking import (
     score,
     score_batch,
 )
+from raydd.recipe import Recipe
 from raydd.storage import Folder
 from raydd.teacher import Teacher, TeacherConfig, train_teacher
-from raydd.training import Recipe
 
 KEY = Key.root(0)
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from raydd import networks, random
 from raydd.errors import ArtefactError
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.progress import NoProgress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.relabel import (
     HEADER_BYTES,
     KIND,
@@ -27,7 +29,7 @@ from raydd.relabel import (
     mixed_classes,
 )
 from raydd.storage import Artefact, Folder, stored_bytes
-from raydd.training import Recipe, Training
+from raydd.training import Training
 from raydd.views import ImageViews, ViewsConfig
 from raydd.whitening import Standardise
 

@@ -20,14 +20,16 @@ from raydd.evaluation.probing import Answer, Question, View
 from raydd.evaluation.robustness import RobustnessConfig, attacked
 from raydd.evaluation.students import TrainingSet, student_training
 from raydd.evaluation.trials import Trial
-from raydd.networks import Network, NetworkConfig
+from raydd.fitting import fit_standardise, fit_zca
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.pixels import Resident
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key, permutation, uniform
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe
-from raydd.whitening import Identity, Preprocessing, fit_standardise, fit_zca
+from raydd.whitening import Identity, Preprocessing
 
 KEY = Key.root(0)
 RECIPE = Recipe(epochs=20, lr=0.05, momentum=0.9, batch_size=16, augmentation="none")

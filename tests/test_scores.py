@@ -25,12 +25,12 @@ from raydd.evaluation.students import Provenance, TrainingSet, train_students
 from raydd.evaluation.summary import summarise
 from raydd.evaluation.trials import Trial
 from raydd.methods.initial import class_labels, random_real
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData, prepare
 from raydd.progress import NoProgress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe
 
 Accuracies = Sequence[Sequence[float]]
 """Of each draw or distillation the students'."""

@@ -25,13 +25,15 @@ from raydd.evaluation.records import Record
 from raydd.evaluation.search import EARLY, SearchConfig, regret, searched
 from raydd.evaluation.students import TrainingSet, student_training
 from raydd.evaluation.trials import Trial
-from raydd.networks import Network, NetworkConfig
+from raydd.network_config import NetworkConfig
+from raydd.networks import Network
 from raydd.pixels import Chosen, as_images
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress, Progress
 from raydd.random import Key, permutation
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe, accuracy, predict
+from raydd.training import accuracy, predict
 
 KEY = Key.root(0)
 RECIPE = Recipe(epochs=3, lr=0.05, momentum=0.9, batch_size=8, augmentation="none")

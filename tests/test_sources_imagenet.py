@@ -11,7 +11,7 @@ from torchvision.models import ResNet18_Weights
 from raydd.datasets import DataConfig, DataFacts, signature, size_of
 from raydd.datasets.subsets import SUBSETS
 from raydd.errors import ConfigError, DataError
-from raydd.whitening import literature_constants
+from raydd.fitting import literature_constants
 
 FRUIT = SUBSETS["imagefruit"]
 INDICES = {  # of the classes among the 1,000, as the code of Cazenavette et al. has them

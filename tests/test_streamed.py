@@ -19,16 +19,18 @@ from raydd import prepared
 from raydd.config import from_mapping
 from raydd.datasets.listing import Item
 from raydd.errors import DataError
-from raydd.networks import NetworkConfig, build
+from raydd.network_config import NetworkConfig
+from raydd.networks import build
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.run import Run
 from raydd.pixels import Chosen, Images, Resident
 from raydd.prepared import prepare
 from raydd.progress import NoProgress
 from raydd.random import permutation, seeded
+from raydd.recipe import Recipe
 from raydd.storage import Folder
 from raydd.streamed import AHEAD, Streamed
-from raydd.training import Recipe, Training, predict
+from raydd.training import Training, predict
 
 CPU = torch.device("cpu")
 

@@ -24,10 +24,10 @@ from raydd.evaluation.students import (
     train_students,
 )
 from raydd.evaluation.trials import Trial, alike
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 RECIPE = Recipe(epochs=1, lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=64, augmentation="dsa")
 TRIALS = [

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from raydd import synthetic
 from raydd.errors import ArtefactError
+from raydd.fitting import fit_zca
 from raydd.storage import Folder, new_artefact
 from raydd.synthetic import SyntheticSet, preview, union
-from raydd.whitening import ZCA, Identity, Preprocessing, Standardise, fit_zca
+from raydd.whitening import ZCA, Identity, Preprocessing, Standardise
 
 CLASSES = ("ant", "bee", "cat")
 

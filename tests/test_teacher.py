@@ -17,14 +17,15 @@ from torch import nn
 from raydd import networks, teacher
 from raydd.checkpoints import Checkpoints
 from raydd.errors import ArtefactError, ConfigError, DataError, RunError
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress, Numbers, Progress
 from raydd.random import Key, seeded
+from raydd.recipe import Recipe
 from raydd.storage import Folder, content_key
 from raydd.teacher import Teacher, TeacherConfig, from_weights, teacher_identity, train_teacher
 from raydd.teacher_epochs import teacher_epochs
-from raydd.training import Recipe, accuracy, predict
+from raydd.training import accuracy, predict
 from raydd.views import ViewsConfig
 from raydd.whitening import Identity, Standardise
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from raydd import networks, random
 from raydd.errors import ConfigError, RunError
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.optimizers import Schedule, lr_factor
 from raydd.random import Key, seeded
-from raydd.training import Recipe, Training, accuracy, predict
+from raydd.recipe import Recipe
+from raydd.training import Training, accuracy, predict
 from raydd.views import ViewsConfig
 
 KEY = Key.root(3)

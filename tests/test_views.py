@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from raydd.errors import ConfigError
+from raydd.fitting import fit_zca
 from raydd.randaugment import randaugment
 from raydd.random import Key, uniform
 from raydd.views import (
@@ -19,7 +20,7 @@ from raydd.views import (
     shuffle_patches,
     symmetric_beta,
 )
-from raydd.whitening import Standardise, fit_zca
+from raydd.whitening import Standardise
 
 KEY = Key.root(0)
 STANDARDISE = Standardise(torch.tensor([0.5, 0.4, 0.3]).double(), torch.tensor([0.2, 0.3, 0.25]).double())

@@ -17,11 +17,12 @@ from kornia.enhance import ZCAWhitening
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raydd import whitening
+from raydd import fitting, whitening
 from raydd.datasets import DataConfig, ImageSet, load
 from raydd.errors import ArtefactError, ConfigError, DataError
+from raydd.fitting import fit, fit_zca
 from raydd.random import Key
-from raydd.whitening import ZCA, Identity, Preprocessing, Standardise, fit, fit_zca, restore
+from raydd.whitening import ZCA, Identity, Preprocessing, Standardise, restore
 
 needs_cifar10 = pytest.mark.skipif("RAYDD_DATA" not in os.environ, reason="RAYDD_DATA is not set: no real CIFAR-10")
 
@@ -123,7 +124,7 @@ def test_images_read_in_blocks_give_the_same_bits(sizes: list[int], at_once: int
 @given(sizes=st.lists(st.integers(0, 30), max_size=20), size=st.integers(1, 20))
 def test_regrouped_blocks_have_one_size(sizes: list[int], size: int) -> None:
     rows = torch.arange(sum(sizes))
-    found = list(whitening._regrouped(iter(rows.split(sizes) if sizes else []), size))
+    found = list(fitting._regrouped(iter(rows.split(sizes) if sizes else []), size))
     assert torch.equal(torch.cat([rows[:0], *found]), rows)
     assert all(len(block) == size for block in found[:-1])
     assert [len(block) for block in found if len(block)] == [len(block) for block in rows.split(size) if len(block)]

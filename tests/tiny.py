@@ -21,13 +21,13 @@ from torch import Tensor
 from raydd.checkpoints import Checkpoints
 from raydd.experts import ExpertsConfig, train_experts, trajectory_card
 from raydd.methods import Task
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress
 from raydd.random import Key
 from raydd.real_training import RealTraining
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe
 from raydd.trajectories import TrajectoryStore
 from raydd.whitening import Standardise
 

@@ -22,7 +22,7 @@ from raydd.functional import (
     unroll,
 )
 from raydd.methods.matching import inner_gradient, matching_loss
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.random import Key
 from raydd.written_steps import WrittenSteps
 

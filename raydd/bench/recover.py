@@ -20,13 +20,13 @@ from raydd.checkpoints import Checkpoints
 from raydd.methods import DELTConfig, Start, Task
 from raydd.methods.recover import Recover
 from raydd.methods.rows import Rows
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import NoProgress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.storage import Folder
 from raydd.teacher import Teacher, TeacherConfig, train_teacher
-from raydd.training import Recipe
 from raydd.whitening import Standardise
 
 KEY = Key.root(0)

@@ -27,12 +27,12 @@ from raydd.experts import ExpertsConfig, build_seeded, trajectory_card
 from raydd.functional import FlatNetwork
 from raydd.interruption import Signals
 from raydd.methods import Method, MTTConfig, Start, Task
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.progress import Numbers
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.storage import Folder
-from raydd.training import Recipe
 from raydd.trajectories import Snapshot, TrajectoryStore
 
 KEY = Key.root(0)

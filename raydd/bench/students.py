@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from raydd.bench.training import TrainingBench
-from raydd.networks import NetworkConfig
-from raydd.training import Recipe
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

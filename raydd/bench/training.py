@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from raydd import networks, process, random
 from raydd.augment import augmentation
 from raydd.bench.comparison import compare, here
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.random import Key
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 
 KEY = Key.root(0)
 SHAPE, NUM_CLASSES = (3, 32, 32), 10

@@ -16,8 +16,8 @@ from raydd.evaluation.records import Budget, Labels, Mode, Probe
 from raydd.evaluation.robustness import RobustnessConfig
 from raydd.evaluation.search import SearchConfig
 from raydd.methods import MethodConfig
-from raydd.networks import NetworkConfig
-from raydd.training import Recipe
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from raydd.evaluation.config import EvaluateConfig
 from raydd.evaluation.records import Budget, Labels, Mode, Subject
 from raydd.evaluation.trials import SETS, Trial
 from raydd.methods import MethodConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.progressive import StagesConfig, matched_epochs
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 
 def plan_trials(

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from raydd.datasets.subsets import SUBSETS
-from raydd.networks import NetworkConfig
-from raydd.training import Recipe
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 from raydd.views import ViewsConfig
 
 Protocol = Literal["sre2l", "cda", "rded", "delt", "rd3"]

@@ -22,7 +22,8 @@ from raydd.evaluation.probing import Answer, Asker, Question, View, each_set
 from raydd.evaluation.rank_correlation import RESAMPLES, Estimate, estimate, kendall, spearman
 from raydd.evaluation.students import TrainingSet, student_training
 from raydd.evaluation.trials import SETS, Trial
-from raydd.networks import Activation, Network, NetworkConfig, Norm, Pooling
+from raydd.network_config import Activation, NetworkConfig, Norm, Pooling
+from raydd.networks import Network
 from raydd.pixels import Chosen, as_images
 from raydd.prepared import LabelledImages
 from raydd.progress import Progress

@@ -24,8 +24,9 @@ from raydd.pixels import Images
 from raydd.prepared import LabelledImages, PreparedData
 from raydd.progress import Progress
 from raydd.random import Key
+from raydd.recipe import Recipe
 from raydd.relabel import Labels
-from raydd.training import Recipe, Training, accuracy, predict
+from raydd.training import Training, accuracy, predict
 
 State = Mapping[str, Tensor]
 """Of a training: a network's parameters, buffers and momenta by flat names."""

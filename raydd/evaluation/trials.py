@@ -7,8 +7,8 @@ from typing import Any, Final, get_args
 
 from raydd.coreset import Coreset
 from raydd.evaluation.records import Budget, Labels, Mode, Subject, record_id
-from raydd.networks import NetworkConfig
-from raydd.training import Recipe
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 from raydd.views import ViewsConfig
 
 SETS: Final = ("synthetic", "imported")

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from raydd import __version__
 from raydd.evaluation.summary import SummaryRow
 from raydd.exchange.source import Source
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 from raydd.whitening import Preprocessing
 
 CARD: Final = "card.json"

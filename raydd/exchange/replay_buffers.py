@@ -20,7 +20,7 @@ from raydd import networks
 from raydd.errors import ConfigError, DataError
 from raydd.exchange.tensor_files import load_pt
 from raydd.functional import FlatNetwork
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.training import accuracy, predict
 from raydd.trajectories import Snapshot, TrajectoryStore

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from raydd.errors import ConfigError
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.random import Key
 from raydd.synthetic import SyntheticSet

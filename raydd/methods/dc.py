@@ -24,7 +24,8 @@ from raydd.methods.compared import ClassImages, Round
 from raydd.methods.condensation import Condensation, CondensationConfig
 from raydd.networks import Network
 from raydd.random import Key
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 from raydd.workers import shard
 
 Gradients = Sequence[Tensor]

@@ -35,7 +35,8 @@ from raydd.methods.dc import Distance, Gradients, MatchedGradients, squared_dist
 from raydd.networks import Network
 from raydd.prepared import PreparedData
 from raydd.random import Key
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 from raydd.whitening import ZCA, Preprocessing
 
 IMAGE_SIDES: Final = ((28, 28), (32, 64), (224, math.inf))

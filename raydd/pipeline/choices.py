@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from raydd import compiling, experts, networks, packing, process
 from raydd.evaluation.trials import Trial, alike
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.packing import MEASURED_STEPS
 from raydd.pipeline.run import Run
 from raydd.pipeline.stage import Stage
@@ -22,7 +22,8 @@ from raydd.plan import DataFacts, make_plan
 from raydd.plan.cost import matching_step, training
 from raydd.progressive import StagesConfig
 from raydd.random import Key
-from raydd.training import Recipe, Training
+from raydd.recipe import Recipe
+from raydd.training import Training
 from raydd.written_steps import SAVED_FRACTION
 
 SOME_LR: Final = 1e-3

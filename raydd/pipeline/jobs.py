@@ -15,7 +15,7 @@ from raydd.progress import Progress
 from raydd.random import Key
 from raydd.ranking import rank_here
 from raydd.real_training import RealTraining
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:

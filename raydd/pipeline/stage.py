@@ -13,12 +13,12 @@ from raydd.prepared import PreparedData
 from raydd.progressive import StagesConfig
 from raydd.random import Key
 from raydd.ranking import Ranking
+from raydd.recipe import Recipe
 from raydd.storage import Artefact, Folder, content_key
 from raydd.synthetic import KIND as SYNTHETIC
 from raydd.synthetic import SyntheticSet, union
 from raydd.teacher import Teacher
 from raydd.teacher_epochs import teacher_epochs
-from raydd.training import Recipe
 from raydd.trajectories import KIND as EXPERTS
 from raydd.trajectories import TrajectoryStore
 

@@ -14,7 +14,7 @@ from raydd.datasets import DataFacts
 from raydd.formation import Formation
 from raydd.functional import hard_cross_entropy
 from raydd.methods import DCConfig, DMConfig, DSAConfig, IDCConfig
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.plan.cost import gradient_step, network_size, predicting, training
 from raydd.plan.sizes import (
     METRICS_ROW_BYTES,
@@ -25,7 +25,7 @@ from raydd.plan.sizes import (
     synthetic_bytes,
 )
 from raydd.plan.step import Step
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 
 Compares = DCConfig | DSAConfig | DMConfig | IDCConfig
 

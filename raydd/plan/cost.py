@@ -33,8 +33,8 @@ from raydd.functional import (
     unroll,
 )
 from raydd.methods.moments import bn_loss, measuring
-from raydd.networks import NetworkConfig
-from raydd.training import Recipe
+from raydd.network_config import NetworkConfig
+from raydd.recipe import Recipe
 
 HEAP_FACTOR = 2.2
 """What glibc's heap grows to for each byte alive. Measured 2.1 to 2.7 over steps at widths 32 to 128 on one thread."""

@@ -25,7 +25,7 @@ from raydd.datasets import DataFacts
 from raydd.evaluation.trials import LabelStore, Trial, alike
 from raydd.methods import DCConfig, DSAConfig, IDCConfig
 from raydd.methods.matching import MatchingConfig, inner_gradient
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.plan import condensation, decoupled, stages, students, trajectories
 from raydd.plan.cost import network_size, predicting, training
 from raydd.plan.rates import Rates

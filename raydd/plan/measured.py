@@ -32,13 +32,14 @@ from raydd.functional import (
 from raydd.methods.decoupled import RecoverConfig
 from raydd.methods.matching import MatchingConfig, inner_gradient
 from raydd.methods.moments import bn_loss, measuring
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.plan.cost import PREDICT_BATCH, gradient_step, matching_step, predicting, recover_step
 from raydd.plan.rates import LegKind, Rates, leg_kind
 from raydd.plan.sizes import num_synthetic
 from raydd.plan.students import num_trained_on, trials_of
 from raydd.random import Key
-from raydd.training import Recipe, Training, predict
+from raydd.recipe import Recipe
+from raydd.training import Training, predict
 
 KEY: Final = Key.root(0)
 MOMENT: Final = 0.15

@@ -15,7 +15,7 @@ from raydd.config import RunConfig
 from raydd.datasets import DataFacts
 from raydd.evaluation.lineup import plan_trials
 from raydd.evaluation.trials import Trial
-from raydd.networks import NetworkConfig
+from raydd.network_config import NetworkConfig
 from raydd.plan.cost import Cost, network_size, predicting, slots, state_size, training
 from raydd.plan.sizes import (
     RECORD_BYTES,
@@ -26,7 +26,7 @@ from raydd.plan.sizes import (
     set_bytes,
 )
 from raydd.plan.step import Step, together
-from raydd.training import Recipe
+from raydd.recipe import Recipe
 from raydd.views import ViewsConfig
 
 SELECTION_HEADER_BYTES = 1_200
