@@ -17,6 +17,8 @@ from test_decoupled_runs import CONFIG as DECOUPLED
 KILLS = 5
 """Of each seed: twenty on Ray altogether."""
 CONFIGS: dict[str, dict[str, Any]] = {"experts": CONFIG, "teacher": DECOUPLED}
+LAST_WORDS = "stopped: ", "has been marked dead"
+"""Ours, or Ray's, which ends the driver itself when an agent of Ray's takes the node under it along."""
 ON_RAY, ALONE = ["--cluster.max-failures", "20"], ["--no-ray"]
 
 
@@ -76,7 +78,7 @@ def disturb(folder: Path, undisturbed: Undisturbed, flags: list[str], seed: int)
                 printed = command.output()
             assert code == 0 or code in (1, -9) and left < left_before, printed
             assert "Traceback" not in printed, printed
-            assert code != 1 or "stopped: " in printed, printed
+            assert code != 1 or any(words in printed for words in LAST_WORDS), printed
         require_same(out, undisturbed.out)
 
 

@@ -22,6 +22,8 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+_TUNE = "ray.tune.execution.tune_controller"
+"""Prints a traceback for every trial that is lost, also of those that it tries again."""
 _ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
 """How often Ray tries to reach a cluster, 45 seconds each time; by itself it does so for a quarter of an hour."""
 
@@ -46,10 +48,22 @@ def session() -> Iterator[None]:
     else:
         _join(address)
     try:
-        with heeded():  # Ray has put a handler of its own for SIGTERM into the place of ours
+        with heeded(), silent(_TUNE):  # Ray has put a handler of its own for SIGTERM into the place of ours
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def silent(name: str) -> Iterator[None]:
+    """Have a logger of Ray's print nothing: whoever waits for the work says what became of it."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

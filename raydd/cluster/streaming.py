@@ -3,7 +3,6 @@
 Letters: B batch, C H W.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raydd import streamed
+from raydd.cluster.runtime import silent
 from raydd.datasets import Undecoded
 from raydd.errors import RunError
 from raydd.streamed import Pixels
@@ -80,17 +80,13 @@ def decoding(
 @contextmanager
 def failing_quietly(what: str) -> Iterator[None]:
     """Have Ray Data print nothing; errors of ours pass through, those of Ray end the run."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with silent("ray.data"):
+            yield
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError as error:
         raise RunError(f"{what} failed: {error}") from error
-    finally:
-        logger.setLevel(level)
 
 
 def _decoded(block: Columns, listing: Sequence[ray.ObjectRef], channels: int) -> Columns:

@@ -9,6 +9,7 @@ from ray import tune
 from raydd.cluster import state, trackers
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.cluster.waiting import LookoutOfTune, one_share
+from raydd.errors import RunError
 from raydd.pipeline import jobs
 from raydd.pipeline.run import Run
 from raydd.progress import Progress
@@ -41,6 +42,7 @@ def work_off(
 
     Raises:
         ResourceError: the cluster has lost the nodes that could hold a trial.
+        RunError: a trial was lost more often than `cluster.max_failures` allows.
     """
     lookout = LookoutOfTune(one_share(run.config.cluster, share, progress))
     with relayed(progress) as posted:
@@ -61,7 +63,10 @@ def work_off(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        found = tuner.fit()
+    if found.errors:
+        lost = f"{len(found.errors)} of {len(pieces)} were lost more often than cluster.max_failures allows"
+        raise RunError(f"{title}: {lost}; the same command goes on from here")
 
 
 class _Counted(tune.Callback):  # type: ignore[misc]
