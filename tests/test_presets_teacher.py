@@ -73,7 +73,9 @@ TAUGHT = taught()
 
 
 def test_every_preset_has_its_row() -> None:
-    others = r"/(datm|ftd|mtt|idc|pdd|seqmatch)_|/reduced/|/methods/|_small\.yaml$|^digits/|^quickstart|gpu_check"
+    others = (
+        r"/(datm|ftd|mtt|idc|pdd|seqmatch)_|/(reduced|methods|probes)/|_small\.yaml$|^digits/|^quickstart|gpu_check"
+    )
     assert {name for name in PRESETS if not re.search(others, name)} == set(TAUGHT)
 
 

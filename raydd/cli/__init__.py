@@ -26,7 +26,7 @@ from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import RunError, UserError
 from raydd.interruption import Interrupted, heeded
-from raydd.pipeline import Executor
+from raydd.pipeline.executor import Executor
 from raydd.pipeline.local import LocalExecutor
 from raydd.storage import Folder
 

@@ -15,8 +15,8 @@ from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.errors import UserError
 from raydd.evaluation import comparison, probe_tables
-from raydd.pipeline import Executor
 from raydd.pipeline.compare import Outcome, Place, cells, look, make
+from raydd.pipeline.executor import Executor
 
 MakeExecutor = Callable[[], AbstractContextManager[Executor]]
 

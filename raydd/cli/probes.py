@@ -76,7 +76,7 @@ def comparison(compared: pa.Table, accuracies: pa.Table) -> Table | None:
     lines = [place for place in _LEADING if any(place in cells for cells in found.values())]
     if not lines:
         return None
-    table = Table(title="probes: mean over n seeds ± sample standard deviation")
+    table = Table(title="probes: mean over n seeds ± sample standard deviation, of one seed over its answers")
     for title in ("probe", "metric", "of"):
         table.add_column(title)
     for config, subject in found:
@@ -110,7 +110,7 @@ def _by_set(compared: pa.Table, accuracies: pa.Table) -> dict[tuple[str, str], d
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
-    return "" if row is None else _number(row["mean"], row["std"] if row["std_over"] == "seeds" else None)
+    return "" if row is None else _number(row["mean"], row["std"])
 
 
 def _number(mean: float | None, std: float | None) -> str:

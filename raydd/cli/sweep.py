@@ -11,7 +11,7 @@ from rich.table import Table
 from raydd.cli import tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
-from raydd.pipeline import Executor
+from raydd.pipeline.executor import Executor
 from raydd.pipeline.sweeping import BEST, InThisProcess, Swept, Workers
 from raydd.pipeline.sweeping import sweep as try_points
 from raydd.sweep import described

@@ -5,9 +5,7 @@ Nothing is written before everything that can be known to be wrong has been look
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Protocol
 
 import pyarrow.compute as pc
 
@@ -17,60 +15,19 @@ from raydd.config import RunConfig
 from raydd.datasets import problems
 from raydd.errors import ArtefactError, ConfigError
 from raydd.evaluation import records
-from raydd.evaluation.probing import Question
 from raydd.evaluation.trials import LabelStore, Trial
 from raydd.events import EventLog
 from raydd.methods.imported import ImportedConfig
 from raydd.methods.initial import require_images
 from raydd.pipeline import distilling, observing, probing
 from raydd.pipeline.conflicts import require_same
+from raydd.pipeline.executor import Executor
 from raydd.pipeline.run import CONFIG, CURVES, LOCK, Run
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.prepared import PreparedData
 from raydd.progress import ObservedProgress, Progress
 from raydd.storage import Artefact, Folder
 from raydd.streamed_splits import expected, streams
-
-
-class Executor(Protocol):
-    """Who does the work: this process alone, or Ray."""
-
-    def check(self, run: Run, progress: Progress) -> None:
-        """Refuse a run for which the resources are not there, before anything is written."""
-
-    def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
-        """Train these experts."""
-
-    def teacher(self, run: Run, progress: Progress) -> None:
-        """Train the teacher, or take it over."""
-
-    def rank(self, run: Run, progress: Progress) -> None:
-        """Rank the training images by the teacher."""
-
-    def score(self, run: Run, progress: Progress) -> None:
-        """Score the training images by how often they are forgotten."""
-
-    def distill(self, run: Run, progress: Progress) -> None:
-        """Distil every stage."""
-
-    def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
-        """Have the teacher label all epochs of a store."""
-
-    def select(self, run: Run, progress: Progress) -> None:
-        """Choose real images to compare with by what a network sees in them."""
-
-    def observe(self, run: Run, progress: Progress) -> None:
-        """Train the network that looks at real and distilled images."""
-
-    def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
-        """Train these students."""
-
-    def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
-        """Answer these questions about training sets."""
-
-    def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
-        """Who looks on besides while this executor works for a run. Refuses trackers that cannot."""
-
 
 STEPS = ("experts", "teacher", "rank", "distill", "evaluate", "probe", "report")
 """In the order in which one needs the other; which a method has, `_steps` says."""
@@ -171,7 +128,7 @@ def _steps(config: RunConfig, last_step: str) -> list[str]:
     """What is made up to and including a step.
 
     Raises:
-        ConfigError: the method has no such step.
+        ConfigError: the method has no such step, or the config asks nothing.
     """
     method = config.method
     own = {"trajectories": {"experts"}, "teacher": {"teacher", "rank"}, "data": set[str]()}[method.works_on]
@@ -182,6 +139,10 @@ def _steps(config: RunConfig, last_step: str) -> list[str]:
         needs = {"trajectories": "expert trajectories", "teacher": "a teacher", "data": "the images alone"}
         problem = f"{method.name} works on {needs[method.works_on]}: there is no step `{last_step}`"
         raise ConfigError("method.name", problem)
+    if not config.evaluate.probes:
+        if last_step == "probe":
+            raise ConfigError("evaluate.probes", "name what to ask")
+        left_out.add("probe")
     return [step for step in STEPS[: STEPS.index(last_step) + 1] if step not in left_out]
 
 

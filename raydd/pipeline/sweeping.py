@@ -23,7 +23,8 @@ from raydd.evaluation import best, records
 from raydd.evaluation.best import Score, Tried
 from raydd.evaluation.trials import SETS, LabelStore
 from raydd.events import EventLog
-from raydd.pipeline import Executor, observing, trying
+from raydd.pipeline import observing, trying
+from raydd.pipeline.executor import Executor
 from raydd.pipeline.points import Point, Sweep
 from raydd.pipeline.run import CONFIG, LOCK, Run
 from raydd.pipeline.trying import Job
