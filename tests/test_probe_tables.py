@@ -166,3 +166,14 @@ def test_a_comparison_of_runs_with_probes(tmp_path: Path, capsys: Captured) -> N
     assert command(*line) == 0
     assert lost.exists() and all(part.stat().st_mtime_ns == before[part] for part in parts if part != lost)
     assert table.equals(raydd.probes(one.out / "seed-0"))
+
+
+def test_answers_to_earlier_questions_are_not_mixed_in(tmp_path: Path, capsys: Captured) -> None:
+    asked = {"probes": ["realism"], "baselines": ["random"], "labels": ["hard"], "realism": {"permutations": 9}}
+    small = small_run(tmp_path, {"evaluate": CONFIG["evaluate"] | asked})
+    for permutations in (9, 19):
+        assert small.does("probe", "--evaluate.realism.permutations", permutations) == 0
+    assert len(records.read_probes(Folder.at(small.out) / "results")) == 4
+    last = capsys.readouterr().out.rpartition("┡")[2]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in last.splitlines() if line.startswith("│")]
+    assert [(line[0], line[-2]) for line in cells] == [("synthetic", "1"), ("random", "1")]

@@ -9,10 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
-from raydd.evaluation import probe_tables, records
+from raydd.evaluation import probe_tables
 from raydd.evaluation.probe_tables import TITLES, Row
 from raydd.evaluation.records import Probe
 from raydd.evaluation.trials import SETS
+from raydd.pipeline import probing
 from raydd.pipeline.run import Run
 
 _Line = tuple[str, str, str]
@@ -43,7 +44,9 @@ _LEADING: Final[tuple[_Line, ...]] = (
 
 def print_all(run: Run, console: Console) -> None:
     """Print a table for every probe that the config asks for."""
-    found = probe_tables.rows(records.read_probes(run.results))
+    if not run.config.evaluate.probes:
+        return
+    found = probe_tables.rows(probing.answers(run))
     for probe in run.config.evaluate.probes:
         tables.print_whole(_of(probe, [row for row in found if row.probe == probe], run.config.name), console)
 

@@ -64,8 +64,8 @@ def look(config: RunConfig) -> Outcome:
     try:
         if not run.results.files():
             return Outcome("unfinished" if run.folder.has(CONFIG) else "not run")
-        students, probes = _records(run), _probes(run)
-        counts = len(_wanted(run)), len(_asked(run))
+        students, probes = _records(run), probing.answers(run)
+        counts = len(_wanted(run)), len(probing.questions(run))
         if not run.folder.has(REPORT) or (len(students), len(probes)) != counts:
             return Outcome("unfinished")
         is_done = all(status == "ok" for table in (students, probes) for status in table["status"].to_pylist())
@@ -117,22 +117,11 @@ def _records(run: Run) -> pa.Table:
     return table.filter(pc.is_in(table["record_id"], pa.array(_wanted(run), pa.string())))
 
 
-def _asked(run: Run) -> list[str]:
-    """The names of the records of all answers that the configuration asks for."""
-    return [probing.record_id(run, question) for question in probing.questions(run)]
-
-
-def _probes(run: Run) -> pa.Table:
-    """Those of these records that are there."""
-    table = records.read_probes(run.results)
-    return table.filter(pc.is_in(table["record_id"], pa.array(_asked(run), pa.string())))
-
-
 def _attempt(config: RunConfig, execute: Callable[[RunConfig], object]) -> Outcome:
     try:
         execute(config)
         run = Run.of(config)
-        return Outcome("finished", _records(run), _probes(run))
+        return Outcome("finished", _records(run), probing.answers(run))
     except (UserError, RunError) as error:
         return Outcome("failed", error=str(error))
     except Exception as error:  # the runs after it may do better

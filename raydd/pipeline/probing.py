@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,13 @@ def record_id(run: Run, question: Question) -> str:
         "seed": run.config.seed,
     }
     return records.record_id(identity)
+
+
+def answers(run: Run) -> pa.Table:
+    """The records of answers to what the config asks; those to earlier questions are left out."""
+    table = records.read_probes(run.results)
+    asked = [record_id(run, question) for question in questions(run)]
+    return table.filter(pc.is_in(table["record_id"], pa.array(asked, pa.string())))
 
 
 def unanswered(run: Run) -> list[Question]:
