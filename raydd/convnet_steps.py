@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.maps import (
     Means,
     Statistics,

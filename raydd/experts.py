@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from raydd import networks, packing, random, sealed
 from raydd.errors import ConfigError
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.methods.base import Start
 from raydd.methods.matching import MatchingConfig
 from raydd.network_config import NetworkConfig

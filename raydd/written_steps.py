@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from raydd import compiling
 from raydd.convnet_steps import ConvNetSteps, Kept
-from raydd.functional import Batch, FlatNetwork, Pulled
+from raydd.flat_network import FlatNetwork
+from raydd.functional import Batch, Pulled
 from raydd.network_config import NetworkConfig
 from raydd.networks import Shape
 

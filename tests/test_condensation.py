@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from raydd.augment import augmentation
 from raydd.checkpoints import Checkpoints
 from raydd.errors import ConfigError, RunError
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.methods import Start, Task, condensation
 from raydd.methods.base import Pool
 from raydd.methods.compared import ClassImages, RealImages

@@ -9,10 +9,10 @@ from tiny import relative_error as relative
 
 from raydd import networks
 from raydd.convnet_steps import ConvNetSteps
+from raydd.flat_network import FlatNetwork
 from raydd.functional import (
     Batch,
     DifferentiatedSteps,
-    FlatNetwork,
     InnerLoop,
     InnerStep,
     adjoint,

@@ -242,7 +242,7 @@ import sys, tempfile, torch
 from dataclasses import replace
 from raydd import networks
 from raydd.experts import ExpertsConfig, trajectory_card
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.methods import MTTConfig, Start, Task
 from raydd.network_config import NetworkConfig
 from raydd.prepared import LabelledImages, PreparedData

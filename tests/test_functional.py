@@ -14,9 +14,9 @@ from torch import Tensor
 from raydd import networks
 from raydd.augment import DSA, Augmentation, Group
 from raydd.convnet_steps import ConvNetSteps
+from raydd.flat_network import FlatNetwork
 from raydd.functional import (
     DifferentiatedSteps,
-    FlatNetwork,
     FrozenRows,
     InnerGradients,
     InnerLoop,
@@ -335,7 +335,8 @@ def test_sharded_over_workers(world: int) -> None:
 MEMORY = """
 import sys, torch
 from torch import nn
-from raydd.functional import DifferentiatedSteps, FlatNetwork, InnerLoop, InnerStep, adjoint, soft_cross_entropy, unroll
+from raydd.flat_network import FlatNetwork
+from raydd.functional import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, soft_cross_entropy, unroll
 
 torch.set_num_threads(1)
 kind = sys.argv[1]

@@ -17,8 +17,8 @@ from torch import Tensor
 from raydd.checkpoints import Checkpoints
 from raydd.errors import ConfigError
 from raydd.fitting import fit_zca
+from raydd.flat_network import FlatNetwork
 from raydd.formation import Formation
-from raydd.functional import FlatNetwork
 from raydd.methods import IDCConfig, Start, Task
 from raydd.methods.base import Pool
 from raydd.methods.condensation import Condensation, drawn_network, drift, siamese

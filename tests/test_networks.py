@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from raydd.convnet_steps import ConvNetSteps
 from raydd.errors import ArtefactError, ConfigError
-from raydd.functional import Batch, DifferentiatedSteps, FlatNetwork, hard_cross_entropy
+from raydd.flat_network import FlatNetwork
+from raydd.functional import Batch, DifferentiatedSteps, hard_cross_entropy
 from raydd.network_config import NetworkConfig
 from raydd.networks import Network, build, load_torchvision
 from raydd.packing import Pack

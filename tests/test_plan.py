@@ -16,7 +16,7 @@ from raydd.checkpoints import Checkpoints
 from raydd.config import RunConfig, from_mapping
 from raydd.experts import Experts, epochs_stored, train_experts, trajectory_card
 from raydd.fitting import fit_standardise, fit_zca
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
 from raydd.methods.matcher import TrajectoryMatching

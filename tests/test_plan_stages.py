@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from raydd import pipeline
 from raydd.config import RunConfig, from_mapping
 from raydd.evaluation import records
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.methods import Start, Task
 from raydd.networks import build
 from raydd.pipeline.local import LocalExecutor

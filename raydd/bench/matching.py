@@ -11,9 +11,9 @@ from torch import Tensor
 from raydd import networks, process, random
 from raydd.augment import DSA
 from raydd.bench.comparison import compare, here
+from raydd.flat_network import FlatNetwork
 from raydd.functional import (
     DifferentiatedSteps,
-    FlatNetwork,
     InnerLoop,
     InnerStep,
     adjoint,

@@ -24,7 +24,7 @@ from raydd.bench.training import Problem, TrainingBench
 from raydd.checkpoints import Checkpoints, Rhythm
 from raydd.distill import run_stage
 from raydd.experts import ExpertsConfig, build_seeded, trajectory_card
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.interruption import Signals
 from raydd.methods import Method, MTTConfig, Start, Task
 from raydd.network_config import NetworkConfig

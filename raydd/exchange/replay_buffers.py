@@ -19,7 +19,7 @@ from torch import Tensor
 from raydd import networks
 from raydd.errors import ConfigError, DataError
 from raydd.exchange.tensor_files import load_pt
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.network_config import NetworkConfig
 from raydd.prepared import PreparedData
 from raydd.training import accuracy, predict

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raydd import networks, random
 from raydd.errors import ConfigError
-from raydd.functional import FlatNetwork
+from raydd.flat_network import FlatNetwork
 from raydd.methods.base import Start, Task
 from raydd.prepared import PreparedData
 from raydd.random import Key

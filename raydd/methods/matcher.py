@@ -15,9 +15,9 @@ from torch import Tensor
 from raydd import networks, random
 from raydd.augment import Augmentation, Draw, augmentation
 from raydd.errors import ConfigError, RunError
+from raydd.flat_network import FlatNetwork
 from raydd.functional import (
     DifferentiatedSteps,
-    FlatNetwork,
     FrozenRows,
     InnerGradients,
     InnerLoop,
@@ -31,6 +31,7 @@ from raydd.functional import (
 )
 from raydd.methods.base import Start, State, Task
 from raydd.methods.initial import earlier_images
+from raydd.methods.learned import Learned
 from raydd.methods.matching import (
     MatchingConfig,
     draw_batches,
@@ -123,29 +124,23 @@ class TrajectoryMatching:
         self._assigns_labels, self._ema_decay = assigns_labels, ema_decay
         step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
         self._lr_name = "lr" if config.synthetic_lr_space == "linear" else "log_lr"
-        self._values = {
-            "images": self._own(images_MCHW),
-            self._lr_name: self._own(step_size if self._lr_name == "lr" else step_size.log()),
-        }
-        self._rates = {"images": config.image_lr, self._lr_name: config.synthetic_lr_lr}
-        self._momenta = dict.fromkeys(self._rates, config.momentum)
+        step_size = step_size if self._lr_name == "lr" else step_size.log()
+        self._learned = Learned()
+        self._learned.add("images", self._own(images_MCHW), config.image_lr, config.momentum)
+        self._learned.add(self._lr_name, self._own(step_size), config.synthetic_lr_lr, config.momentum)
         soft = assigns_labels or soft_labels_MK is not None
         self._frozen_images, self._earlier_labels = earlier_images(task, start, soft)
         if start.frozen_lr_scale and len(self._frozen_images):
-            self._values["earlier"] = self._own(self._frozen_images)
-            self._rates["earlier"] = config.image_lr * start.frozen_lr_scale
-            self._momenta["earlier"] = config.momentum
+            rate = config.image_lr * start.frozen_lr_scale
+            self._learned.add("earlier", self._own(self._frozen_images), rate, config.momentum)
             self._frozen_images = self._frozen_images[:0].clone()
         if ema_decay is not None:
-            self._values["ema"] = self._values["images"].clone()
+            self._learned.add("ema", self._values["images"].clone())
         if assigns_labels:
-            self._values["soft_labels"] = self._assigned(self._segment())
+            self._learned.add("soft_labels", self._assigned(self._segment()))
         elif soft_labels_MK is not None:
-            self._values["soft_labels"] = self._own(soft_labels_MK)
-            if label_lr is not None:
-                self._rates["soft_labels"], self._momenta["soft_labels"] = label_lr, label_momentum
-        self._velocity = {name: torch.zeros_like(self._values[name]) for name in self._rates}
-        self._good = self._snapshot()
+            self._learned.add("soft_labels", self._own(soft_labels_MK), label_lr, label_momentum)
+        self._learned.mark()
 
     def step(self) -> dict[str, float]:
         """Match one expert segment; returns loss, step size, and what was drawn and skipped."""
@@ -197,15 +192,17 @@ class TrajectoryMatching:
 
     def state_dict(self) -> State:
         """Images, labels, step size, average, momenta, counters and the state to fall back to."""
-        good = {f"good.{name}": value.clone() for name, value in self._good.items()}
-        return {**self._snapshot(), **good, **{name: getattr(self, name) for name in _COUNTERS}}
+        return {**self._learned.state_dict(), **{name: getattr(self, name) for name in _COUNTERS}}
 
     def load_state_dict(self, state: State) -> None:
         """Continue from what `state_dict` returned."""
         for name in _COUNTERS:
             setattr(self, name, state[name])
-        self._good = {name.removeprefix("good."): self._own(t) for name, t in state.items() if name.startswith("good.")}
-        self._restore({name: state[name] for name in self._good})
+        self._learned.load_state_dict(state)
+
+    @property
+    def _values(self) -> dict[str, Tensor]:
+        return self._learned.values
 
     @property
     def _lr(self) -> Tensor:
@@ -232,7 +229,7 @@ class TrajectoryMatching:
     def _match(self, segment: Segment, own_labels: Tensor | None) -> tuple[float, InnerGradients | None]:
         """The loss of one segment; gradients only where the update is to be made."""
         config, lr, loop = self.config, self._lr, self._inner_loop()
-        images, labels = self._learned(own_labels)
+        images, labels = self._trained_on(own_labels)
         trajectory = unroll(loop, segment.start, lr, images, labels)
         loss, cotangent = matching_loss(trajectory.params[-1], segment.target, segment.start, config.matched_fraction)
         bound = math.inf if config.threshold is None else config.threshold
@@ -274,7 +271,8 @@ class TrajectoryMatching:
     def _update(self, gradients: InnerGradients, own_labels: Tensor | None) -> None:
         """One momentum step on everything learned; rolled back where the step size would not stay positive."""
         if self.iteration >= self.good_iteration + self.config.max_consecutive_skips:
-            self._good, self.good_iteration = self._snapshot(), self.iteration
+            self._learned.mark()
+            self.good_iteration = self.iteration
         if self._assigns_labels and own_labels is not None:
             self._values["soft_labels"] = own_labels
         num_own = len(self._labels)
@@ -283,13 +281,10 @@ class TrajectoryMatching:
             "earlier": gradients.images[:-num_own],
             "lr": gradients.lr,
             "log_lr": gradients.lr * self._lr,
-            "soft_labels": None if gradients.labels is None else gradients.labels[-num_own:],
         }
-        for name, velocity in self._velocity.items():
-            value, gradient = self._values[name], by_name[name]
-            assert gradient is not None
-            velocity.mul_(self._momenta[name]).add_(gradient)
-            value.sub_(velocity, alpha=self._rates[name] * 0.5**self.rollbacks)
+        if gradients.labels is not None:
+            by_name["soft_labels"] = gradients.labels[-num_own:]
+        self._learned.step(by_name, 0.5**self.rollbacks)
         if not self._lr > 0:
             self._roll_back(f"the learned step size fell to {float(self._lr):g}")
             return
@@ -306,24 +301,14 @@ class TrajectoryMatching:
 
     def _roll_back(self, reason: str) -> None:
         if self.rollbacks == self.config.max_rollbacks:
-            self._restore(self._good)
+            self._learned.fall_back()
             raise RunError(
                 f"iteration {self.iteration}: {reason}, after {self.rollbacks} roll-backs; "
                 "lower method.image_lr or method.synthetic_lr_lr, or method.synthetic_lr_init if it began like this"
             )
         self.rollbacks += 1
         self.consecutive_skips = 0
-        self._restore(self._good)
-
-    def _snapshot(self) -> dict[str, Tensor]:
-        velocity = {f"velocity.{name}": value.clone() for name, value in self._velocity.items()}
-        return {**{name: value.clone() for name, value in self._values.items()}, **velocity}
-
-    def _restore(self, snapshot: dict[str, Tensor]) -> None:
-        for name in self._values:
-            self._values[name] = self._own(snapshot[name])
-        for name in self._velocity:
-            self._velocity[name] = self._own(snapshot[f"velocity.{name}"])
+        self._learned.fall_back()
 
     def _expert(self, iteration: int) -> int:
         """Every expert once before any is used again, in an order drawn anew each time."""
@@ -336,7 +321,7 @@ class TrajectoryMatching:
         chunks = self._values["images"].split(_ASSIGNED_AT_ONCE)
         return torch.cat([self._network(segment.target, chunk) for chunk in chunks])
 
-    def _learned(self, own_labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _trained_on(self, own_labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """The images that are learned, with their labels: the stage's own, behind earlier ones where those are too."""
         images, earlier = self._values["images"], self._values.get("earlier")
         labels = self._labels.to(self.task.device) if own_labels is None else own_labels

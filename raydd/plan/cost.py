@@ -22,9 +22,9 @@ from torch.utils.flop_counter import flop_registry
 from raydd import networks
 from raydd.convnet_steps import ConvNetSteps
 from raydd.datasets import DataFacts
+from raydd.flat_network import FlatNetwork
 from raydd.functional import (
     DifferentiatedSteps,
-    FlatNetwork,
     InnerLoop,
     InnerStep,
     adjoint,

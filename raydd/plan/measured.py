@@ -19,9 +19,9 @@ from raydd import networks, process, random
 from raydd.config import RunConfig
 from raydd.datasets import DataFacts
 from raydd.evaluation.trials import Trial
+from raydd.flat_network import FlatNetwork
 from raydd.functional import (
     DifferentiatedSteps,
-    FlatNetwork,
     InnerLoop,
     InnerStep,
     adjoint,
