@@ -136,7 +136,12 @@ def test_leading_metrics_come_in_the_order_of_the_headlines() -> None:
 
 def test_a_comparison_of_runs_with_probes(tmp_path: Path, capsys: Captured) -> None:
     """One table; asking for another probe answers that alone; nothing is done twice; a lost answer is made anew."""
-    asked = {"probes": ["copies", "realism"], "baselines": ["random"], "realism": {"permutations": 9}}
+    asked = {
+        "probes": ["copies", "realism"],
+        "baselines": ["random"],
+        "random_draws": 2,
+        "realism": {"permutations": 9},
+    }
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one = small_run(tmp_path / "one", {"name": "one", "evaluate": CONFIG["evaluate"] | asked})
@@ -152,7 +157,7 @@ def test_a_comparison_of_runs_with_probes(tmp_path: Path, capsys: Captured) -> N
     )
     assert copied == 1.0, "random images are images of the training set"
     (shown,) = (line for line in printed.splitlines() if "pixel copies" in line)
-    assert [cell.strip() for cell in shown.split("│")[-3:-1]] == ["1.000", ""], printed
+    assert [cell.strip() for cell in shown.split("│")[-3:-1]] == ["1.000 ± 0.000 (2)", ""], printed
     parts = sorted((one.out / "seed-0" / "results").glob("*.parquet"))
     before = {part: part.stat().st_mtime_ns for part in parts}
     assert command(*line) == 0

@@ -79,7 +79,7 @@ def comparison(compared: pa.Table, accuracies: pa.Table) -> Table | None:
     lines = [place for place in _LEADING if any(place in cells for cells in found.values())]
     if not lines:
         return None
-    table = Table(title="probes: mean over n seeds ± sample standard deviation, of one seed over its answers")
+    table = Table(title="probes: mean over n seeds ± sample standard deviation, of one seed over its (answers)")
     for title in ("probe", "metric", "of"):
         table.add_column(title)
     for config, subject in found:
@@ -104,7 +104,8 @@ def _by_set(compared: pa.Table, accuracies: pa.Table) -> dict[tuple[str, str], d
     )
     for row in own_first:
         if row["mode"] == "single_shot":
-            found.setdefault((row["config"], row["subject"]), {}).setdefault(_ACCURACY, row)
+            cells = found.setdefault((row["config"], row["subject"]), {})
+            cells.setdefault(_ACCURACY, row | {"answers": row["students"]})
     for row in compared.to_pylist():
         cells = found.get((row["config"], row["subject"]), {})
         if cells and row["labels"] == cells[_ACCURACY]["labels"]:
@@ -113,7 +114,10 @@ def _by_set(compared: pa.Table, accuracies: pa.Table) -> dict[tuple[str, str], d
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
-    return "" if row is None else _number(row["mean"], row["std"])
+    if row is None:
+        return ""
+    answers = "" if row["std_over"] in (None, "seeds") else f" ({row['answers']})"
+    return _number(row["mean"], row["std"]) + answers
 
 
 def _number(mean: float | None, std: float | None) -> str:
