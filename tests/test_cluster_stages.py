@@ -93,10 +93,23 @@ def test_a_killed_worker_changes_no_stage(disturbed: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_students_went_through_the_first_stage_beside_the_second(disturbed: Path) -> None:
-    """Every leg has its record; those of the first stage were made before the set was finished."""
+def test_every_leg_of_a_disturbed_run_has_its_record(disturbed: Path) -> None:
     rows = raydd.results(disturbed).to_pylist()
     assert sorted((row["stage"], row["status"]) for row in rows) == [(0, "ok"), (1, "ok")]
+
+
+@pytest.mark.slow
+def test_students_go_through_the_first_stage_beside_the_second(tmp_path: Path) -> None:
+    """A worker that distils leaves them a core: their record is there long before the second stage is."""
+    out, config = tmp_path / "run", copy.deepcopy(LONG)
+    config["stages"]["overrides"] = {1: {"iterations": 1_000_000}}
+    config["cluster"]["num_workers"] = 1
+    with running(out, config=config) as command:
+        command.until(lambda: list((out / "results").glob("part-*.parquet")))
+        (row,) = raydd.results(out).to_pylist()
+        assert "Traceback" not in command.output()
+    assert (row["stage"], row["status"]) == (0, "ok")
+    assert not (out / "stages" / "001" / "synthetic" / "manifest.json").exists()
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ class _Watcher(threading.Thread):
         super().__init__(daemon=True)
         self._run, self._chained, self._posted = run, chained, posted
         self._share = share = runtime.share_resources(run.config.cluster, len(chained))
-        self._task = ray.remote(_train).options(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0), max_retries=0)
+        self._task = ray.remote(num_cpus=share["CPU"], num_gpus=share.get("GPU", 0), max_retries=0)(_train)
         self._flying: dict[int, ray.ObjectRef] = {}
         self._over = threading.Event()
 
