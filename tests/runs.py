@@ -155,10 +155,12 @@ def running(out: Path, *flags: str, config: dict[str, Any] = CONFIG, **environme
 
 
 def run(out: Path, *flags: str, config: dict[str, Any] = CONFIG, code: int = 0, **environment: str) -> str:
-    """`raydd run` to its end, which has to be this exit code; returns what it printed."""
+    """`raydd run` to its end, which has to be this exit code; returns what it printed, on success no traceback."""
     with running(out, *flags, config=config, **environment) as command:
         assert command.wait() == code, command.output()
-        return command.output()
+        printed = command.output()
+        assert code or "Traceback" not in printed, printed
+        return printed
 
 
 def family(pid: int) -> list[Process]:
