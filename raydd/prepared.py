@@ -234,8 +234,10 @@ def _read(artefact: Artefact) -> PreparedData:
         pixels = tensors.get(f"{name}.images")
         if pixels is None:
             return None
-        images = Resident(pixels, preprocessing if pixels.dtype == torch.uint8 else None)
-        return LabelledImages(images, tensors[f"{name}.labels"])
+        labels = tensors[f"{name}.labels"]
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(card["class_names"]):
+            raise ValueError(f"labels of {name} that are no class")
+        return LabelledImages(Resident(pixels, preprocessing if pixels.dtype == torch.uint8 else None), labels)
 
     train, test = split("train"), split("test")
     assert train is not None and test is not None

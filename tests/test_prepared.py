@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from raydd import prepared
 from raydd.config import from_mapping
 from raydd.datasets import DataConfig, load, problems
+from raydd.errors import ArtefactError
 from raydd.network_config import NetworkConfig
 from raydd.networks import build
 from raydd.pipeline.run import Run
@@ -108,6 +109,18 @@ def test_another_key_is_not_opened(tmp_path: Path) -> None:
     save(data("none"), Folder.at(tmp_path), "key")
     assert open_saved(Folder.at(tmp_path), "other") is None
     assert open_saved(Folder.at(tmp_path / "nothing"), "key") is None
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_are_no_class_are_damage(tmp_path: Path, label: int) -> None:
+    """Whoever counts the images of each class comes before whoever compares checksums."""
+    save(data("none"), Folder.at(tmp_path), "key")
+    (file,) = tmp_path.glob("data*.safetensors")
+    tensors = load_file(file)
+    tensors["train.labels"][5] = label
+    save_file(tensors, file)
+    with pytest.raises(ArtefactError, match=rf"{tmp_path}: damaged .*labels of train that are no class"):
+        open_saved(Folder.at(tmp_path), "key")
 
 
 def test_data_of_an_earlier_form_are_made_anew(tmp_path: Path) -> None:
