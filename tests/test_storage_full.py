@@ -96,7 +96,7 @@ def on_a_small_disk(disk: Path, size: str, *command: str) -> str:
             65536,
             {r"experts/\w+/expert-\d+/epoch-", r"run/experts/expert-\d+\.arrow", "checkpoints/stage-", "report.html"},
         ),
-        (8192, {r"data/\w+\.(safetensors|json)", "run/synthetic/", "run/results/part-"}),
+        (4096, {r"data/\w+\.(safetensors|json)", "run/synthetic/", "run/results/part-"}),
     ],
 )
 def test_wherever_a_disk_is_full_the_file_is_named_and_the_same_command_goes_on(
