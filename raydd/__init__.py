@@ -6,18 +6,14 @@
 >>> raydd.results("runs/quickstart").to_pandas()    # doctest: +SKIP
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from raydd.core.version import __version__
 
 if TYPE_CHECKING:
     from raydd.api import DistilledDataset, append, evaluate, export, load, probes, results, run
 
-__all__ = ["DistilledDataset", "append", "evaluate", "export", "load", "probes", "results", "run"]
-
-try:
-    __version__ = version("raydd")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
+__all__ = ["DistilledDataset", "__version__", "append", "evaluate", "export", "load", "probes", "results", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 """`python -m raydd`."""
 
-from raydd.cli import entry
+from raydd.cli.main import entry
 
 entry()

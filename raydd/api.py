@@ -13,30 +13,32 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from raydd import config as configs
-from raydd import optimizers, pipeline
 from raydd.config import RunConfig
-from raydd.datasets import DataConfig
-from raydd.datasets.decoding import decode
-from raydd.datasets.listing import Item
-from raydd.errors import ArtefactError, ConfigError, DataError
-from raydd.evaluation import probe_tables, records
+from raydd.core.errors import ArtefactError, ConfigError, DataError
+from raydd.core.keyed_random import Key
+from raydd.core.progress import NoProgress, Progress
+from raydd.data import DataConfig
+from raydd.data.decoding import decode
+from raydd.data.listing import Item
+from raydd.data.prepared import apply
+from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students import Provenance, TrainingSet, train_students, training_on
-from raydd.evaluation.trials import Trial
+from raydd.evaluation.students.training import Provenance, TrainingSet, train_students, training_on
+from raydd.evaluation.students.trials import Trial
+from raydd.evaluation.tables import probe_tables
 from raydd.exchange import export as exporting
-from raydd.exchange.export import Format
+from raydd.exchange.export import ExportFormat
 from raydd.exchange.source import set_folder
-from raydd.network_config import NetworkConfig
-from raydd.pipeline import appending
+from raydd.ingredients.view_labels import HardLabels
+from raydd.networks.config import NetworkConfig
+from raydd.pipeline import execution
+from raydd.pipeline.imports.append import append as join
 from raydd.pipeline.local import LocalExecutor
-from raydd.prepared import apply
-from raydd.progress import NoProgress, Progress
-from raydd.random import Key
-from raydd.recipe import Recipe
-from raydd.relabel import HardLabels
+from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
-from raydd.synthetic import SyntheticSet
-from raydd.views import ImageViews
+from raydd.training import optimizers
+from raydd.training.recipe import Recipe
+from raydd.training.views import ImageViews
 
 
 class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -178,11 +180,11 @@ def run(config: RunConfig | str | Path, *, ray: bool = True, progress: Progress 
     chosen = config if isinstance(config, RunConfig) else configs.load(str(config))
     shown = progress or NoProgress()
     if not ray:
-        return pipeline.execute(chosen, LocalExecutor(), shown).folder
+        return execution.execute(chosen, LocalExecutor(), shown).folder
     from raydd.cluster.executor import RayExecutor
 
     with RayExecutor() as executor:
-        return pipeline.execute(chosen, executor, shown).folder
+        return execution.execute(chosen, executor, shown).folder
 
 
 def load(path: str | Path) -> DistilledDataset:
@@ -194,7 +196,7 @@ def load(path: str | Path) -> DistilledDataset:
     return DistilledDataset(SyntheticSet.load(set_folder(Folder.at(path))))
 
 
-def export(path: str | Path, format: Format, to: str | Path) -> Folder:
+def export(path: str | Path, format: ExportFormat, to: str | Path) -> Folder:
     """Write the distilled set of a run, or of a folder that holds one, for use without raydd.
 
     Args:
@@ -229,7 +231,7 @@ def append(*paths: str | Path, to: str | Path) -> Folder:
         UserError: there is a set at `to` already.
     """
     target = Folder.at(to)
-    appending.append([Folder.at(path) for path in paths], target)
+    join([Folder.at(path) for path in paths], target)
     return target
 
 
@@ -241,8 +243,8 @@ def results(*paths: str | Path) -> pa.Table:
 def probes(*paths: str | Path) -> pa.Table:
     """What probes found in one or several runs: one row a metric of each training set, over all runs of a method.
 
-    The columns are those of `raydd.evaluation.probe_tables.SCHEMA`, with the runs' names in `config`. Runs of one name
-    are distillation seeds, numbered in the order of the paths.
+    The columns are those of `raydd.PROBES`, with the runs' names in `config`. Runs of one name are distillation seeds,
+    numbered in the order of the paths.
     """
     found: dict[tuple[str, int], pa.Table] = {}
     for path in paths:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import settings
-from s3_server import served
+
+from tests.support.s3_server import served
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)

@@ -13,28 +13,39 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import STUDENTS, UPDATES, SmallRun, finished_run, flip, image_folder, picture_run, small_run, state
-from tiny import randn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 import raydd
-from raydd import api, datasets, networks
+from raydd import api, networks
 from raydd import config as configs
-from raydd.datasets import DataConfig
-from raydd.errors import ArtefactError, ConfigError, DataError
+from raydd import data as datasets
+from raydd.core.errors import ArtefactError, ConfigError, DataError
+from raydd.core.keyed_random import Key
+from raydd.core.progress import Numbers
+from raydd.data import DataConfig
+from raydd.data.fit_preprocessing import fit_zca
+from raydd.data.prepared import prepare
 from raydd.evaluation.records import SCHEMA
-from raydd.experts import build_seeded
-from raydd.fitting import fit_zca
-from raydd.network_config import NetworkConfig
-from raydd.prepared import prepare
-from raydd.progress import Numbers
-from raydd.random import Key
-from raydd.recipe import Recipe
-from raydd.synthetic import SyntheticSet
-from raydd.training import accuracy, predict
-from raydd.views import ViewsConfig
+from raydd.ingredients.experts import build_seeded
+from raydd.networks.config import NetworkConfig
+from raydd.sets.synthetic import SyntheticSet
+from raydd.training.loop import accuracy, predict
+from raydd.training.recipe import Recipe
+from raydd.training.views import ViewsConfig
+from tests.support.small import (
+    STUDENTS,
+    UPDATES,
+    SmallRun,
+    finished_run,
+    flip,
+    image_folder,
+    picture_run,
+    small_run,
+    state,
+)
+from tests.support.tiny import randn
 
 
 @pytest.fixture

@@ -14,26 +14,26 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
-import foreign
 import pytest
 import torch
 import yaml
-from presets import PRESETS, facts, preset
-from small import COMMON, SmallRun, small_run
-from small import CONFIG as DATM
-from test_condensation_runs import METHODS as CONDENSED
-from test_condensation_runs import RECIPE
-from test_decoupled_runs import CONFIG as DECOUPLED
-from test_imported_runs import SET as IMPORTED
 
 from raydd import config as configs
+from raydd.data.images import Resident
+from raydd.data.prepared import LabelledImages, PreparedData
+from raydd.data.preprocessing import Identity
 from raydd.evaluation import records
-from raydd.evaluation.trials import LabelStore
-from raydd.pipeline.run import Run, versions
-from raydd.pixels import Resident
-from raydd.prepared import LabelledImages, PreparedData
+from raydd.evaluation.students.trials import LabelStore
+from raydd.pipeline.runs.run import Run, versions
 from raydd.storage import Folder
-from raydd.whitening import Identity
+from tests.pipeline.test_condensation_runs import METHODS as CONDENSED
+from tests.pipeline.test_condensation_runs import RECIPE
+from tests.pipeline.test_decoupled_runs import CONFIG as DECOUPLED
+from tests.pipeline.test_imported_runs import SET as IMPORTED
+from tests.support import foreign
+from tests.support.presets import PRESETS, facts, preset
+from tests.support.small import COMMON, SmallRun, small_run
+from tests.support.small import CONFIG as DATM
 
 RECORD = Path(__file__).parent / "golden" / "record.json"
 CONDENSATION = {**DATM, "evaluate": {**DATM["evaluate"], "recipe": RECIPE}}

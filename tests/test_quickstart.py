@@ -10,12 +10,14 @@ import yaml
 from PIL import Image
 
 import raydd
-from raydd import config, datasets
-from raydd.cli import main
-from raydd.evaluation.summary import SummaryRow, difference, summarise
-from raydd.random import Key
+from raydd import config
+from raydd import data as datasets
+from raydd.cli.main import main
+from raydd.core.keyed_random import Key
+from raydd.evaluation.tables.summary import SummaryRow, difference, summarise
+from tests.support import ROOT
 
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 
 
 def test_distilled_digits_beat_random_ones_and_the_starting_state(tmp_path: Path) -> None:

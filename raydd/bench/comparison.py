@@ -11,7 +11,7 @@ from raydd.bench import timing
 from raydd.bench.ceilings import measure_ceilings
 
 
-class Problem(Protocol):
+class PairedWork(Protocol):
     """The same work twice."""
 
     def ours(self) -> object:
@@ -27,7 +27,7 @@ def here() -> torch.device:
 
 
 def compare(
-    make: Callable[..., Problem], bench: object, *, compiled: bool, threads: int, pairs: int
+    make: Callable[..., PairedWork], bench: object, *, compiled: bool, threads: int, pairs: int
 ) -> dict[str, float]:
     """Measure both ways of a problem.
 
@@ -65,9 +65,9 @@ def compare(
     }
 
 
-def prepare(make: Callable[..., Problem], bench: object, side: str, compiled: bool) -> timing.Work:
+def prepare(make: Callable[..., PairedWork], bench: object, side: str, compiled: bool) -> timing.TimedWork:
     """One side's work, with all imported that it takes."""
     if compiled and side == "ours":
         importlib.import_module("torch._inductor.compile_fx")
-    work: timing.Work = getattr(make(bench), side)
+    work: timing.TimedWork = getattr(make(bench), side)
     return work

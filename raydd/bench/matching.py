@@ -8,23 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raydd import networks, process, random
-from raydd.augment import DSA
+from raydd import networks
+from raydd.adjoint.compiled_steps import WrittenSteps
+from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, unroll
 from raydd.bench.comparison import compare, here
-from raydd.flat_network import FlatNetwork
-from raydd.functional import (
-    DifferentiatedSteps,
-    InnerLoop,
-    InnerStep,
-    adjoint,
-    hard_cross_entropy,
-    soft_cross_entropy,
-    unroll,
-)
-from raydd.methods.matching import inner_gradient, matching_loss
-from raydd.network_config import NetworkConfig
-from raydd.random import Key
-from raydd.written_steps import WrittenSteps
+from raydd.core import keyed_random, process
+from raydd.core.keyed_random import Key
+from raydd.methods.trajectory.matching import inner_gradient, matching_loss
+from raydd.networks.config import NetworkConfig
+from raydd.networks.flat import FlatNetwork
+from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
+from raydd.training.dsa import DSA
 
 KEY = Key.root(0)
 SHAPE, NUM_CLASSES = (3, 32, 32), 10
@@ -54,20 +48,20 @@ class MatchingBench:
     def run(self) -> dict[str, float]:
         """Measure; see `compare`. `gradient_error` is the relative difference of the images' gradients."""
         process.set_up(self.threads)
-        measured = compare(Problem, self, compiled=self.compile, threads=self.threads, pairs=self.pairs)
-        problem = Problem(self)
+        measured = compare(MatchingProblem, self, compiled=self.compile, threads=self.threads, pairs=self.pairs)
+        problem = MatchingProblem(self)
         plain = problem.plain()
         return {**measured, "gradient_error": float((problem.ours() - plain).norm() / plain.norm())}
 
 
-class Problem:
+class MatchingProblem:
     """Random images, labels and a segment of the size asked for."""
 
     def __init__(self, bench: MatchingBench) -> None:
         """Draw everything from fixed keys."""
         device = here()
         config = NetworkConfig(width=bench.width)
-        with random.seeded(KEY):
+        with keyed_random.seeded(KEY):
             network = FlatNetwork(networks.build(config, SHAPE, NUM_CLASSES).to(device))
             self.images = torch.randn(bench.batch_size, *SHAPE).to(device)
             self.labels = torch.randn(bench.batch_size, NUM_CLASSES).to(device)

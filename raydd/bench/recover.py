@@ -13,21 +13,21 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from raydd import process, random
 from raydd.bench import timing
 from raydd.bench.comparison import here
-from raydd.checkpoints import Checkpoints
+from raydd.core import keyed_random, process
+from raydd.core.keyed_random import Key
+from raydd.core.progress import NoProgress
+from raydd.data.prepared import LabelledImages, PreparedData
+from raydd.data.preprocessing import Standardise
+from raydd.ingredients.teacher import Teacher, TeacherConfig, train_teacher
 from raydd.methods import DELTConfig, Start, Task
-from raydd.methods.recover import Recover
-from raydd.methods.rows import Rows
-from raydd.network_config import NetworkConfig
-from raydd.prepared import LabelledImages, PreparedData
-from raydd.progress import NoProgress
-from raydd.random import Key
-from raydd.recipe import Recipe
+from raydd.methods.decoupled.recover import Recover
+from raydd.methods.decoupled.rows import Rows
+from raydd.networks.config import NetworkConfig
 from raydd.storage import Folder
-from raydd.teacher import Teacher, TeacherConfig, train_teacher
-from raydd.whitening import Standardise
+from raydd.storage.checkpoints import Checkpoints
+from raydd.training.recipe import Recipe
 
 KEY = Key.root(0)
 SHAPE, CLASSES_PER_GROUP = (3, 32, 32), 2
@@ -60,7 +60,7 @@ class RecoverBench:
         iteration, `packed_image_error` of its images after the last.
         """
         process.set_up(self.threads)
-        problem = Problem(self)
+        problem = RecoverProblem(self)
         problem.ours()  # convolutions are set up when a size of the batch is met for the first time
         measured = timing.paired(problem.ours, problem.plain, self.pairs)
         uniform = problem.uniform.uniform_iterations(problem.num_classes)
@@ -75,7 +75,7 @@ class RecoverBench:
         }
 
 
-class Problem:
+class RecoverProblem:
     """Random images and a teacher of them."""
 
     def __init__(self, bench: RecoverBench) -> None:
@@ -111,7 +111,7 @@ class Problem:
         return method
 
 
-def _packing(problem: Problem, pairs: int) -> dict[str, float]:
+def _packing(problem: RecoverProblem, pairs: int) -> dict[str, float]:
     """All groups side by side against one after the other."""
 
     def packed() -> None:
@@ -131,7 +131,7 @@ def _packing(problem: Problem, pairs: int) -> dict[str, float]:
     }
 
 
-def _error(problem: Problem, name: str, iterations: int) -> float:
+def _error(problem: RecoverProblem, name: str, iterations: int) -> float:
     """How far a tensor of the state of a group, where that is most, is from that of the group alone, relatively."""
     together = problem.recovered(problem.delt, problem.groups, iterations).state_dict()[name]
     rows = Rows.joined([problem.delt.rows(group, problem.num_classes) for group in problem.groups])
@@ -143,7 +143,7 @@ def _error(problem: Problem, name: str, iterations: int) -> float:
 def noise(num_classes: int, images_per_class: int) -> PreparedData:
     """As many noise images as are recovered, of whole pixels."""
     labels = torch.arange(num_classes).repeat_interleave(images_per_class)
-    with random.seeded(KEY.child("images")):
+    with keyed_random.seeded(KEY.child("images")):
         pixels = torch.randint(256, (len(labels), *SHAPE), dtype=torch.uint8)
     preprocessing = Standardise(torch.full((3,), 0.5), torch.full((3,), 0.25))
     split = LabelledImages(preprocessing.forward(pixels), labels)

@@ -20,20 +20,20 @@ from raydd.bench import recover
 from raydd.bench.ceilings import MATRIX_SIDE
 from raydd.bench.recover import RecoverBench, noise
 from raydd.bench.teams import Done, Make, Team, team
-from raydd.bench.training import Problem, TrainingBench
-from raydd.checkpoints import Checkpoints, Rhythm
-from raydd.distill import run_stage
-from raydd.experts import ExpertsConfig, build_seeded, trajectory_card
-from raydd.flat_network import FlatNetwork
-from raydd.interruption import Signals
+from raydd.bench.training import TrainingBench, TrainingProblem
+from raydd.core.interruption import Signals
+from raydd.core.keyed_random import Key
+from raydd.core.progress import Numbers
+from raydd.data.prepared import PreparedData
+from raydd.ingredients.experts import ExpertsConfig, build_seeded, trajectory_card
+from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.methods import Method, MTTConfig, Start, Task
-from raydd.network_config import NetworkConfig
-from raydd.prepared import PreparedData
-from raydd.progress import Numbers
-from raydd.random import Key
-from raydd.recipe import Recipe
+from raydd.methods.outer_loop import run_stage
+from raydd.networks.config import NetworkConfig
+from raydd.networks.flat import FlatNetwork
 from raydd.storage import Folder
-from raydd.trajectories import Snapshot, TrajectoryStore
+from raydd.storage.checkpoints import Checkpoints, Rhythm
+from raydd.training.recipe import Recipe
 
 KEY = Key.root(0)
 NUM_CLASSES = 10
@@ -134,7 +134,7 @@ class Expert:
         """Begin an expert."""
         recipe = Recipe(batch_size=bench.batch_size)
         network = NetworkConfig(width=bench.width, depth=3)
-        self._problem = Problem(
+        self._problem = TrainingProblem(
             TrainingBench(
                 network=network,
                 recipe=recipe,
@@ -155,7 +155,7 @@ class Expert:
         return time.perf_counter() - began
 
 
-class Stage:
+class StageRounds:
     """Iterations of a method by the product's own loop, without the checkpoint at the end of a round."""
 
     def __init__(self, method: Method, shared: bool, folder: str) -> None:
@@ -198,10 +198,10 @@ class _Clock:
         self.moments.append(time.perf_counter())
 
 
-def delt(bench: ScalingBench, folder: str, rank: int) -> Stage:
+def delt(bench: ScalingBench, folder: str, rank: int) -> StageRounds:
     """A class group for each process, all of whose images take part all the time."""
     per_class = max(1, bench.batch_size // recover.CLASSES_PER_GROUP)
-    problem = recover.Problem(
+    problem = recover.RecoverProblem(
         RecoverBench(
             width=bench.width,
             images_per_class=per_class,
@@ -210,10 +210,10 @@ def delt(bench: ScalingBench, folder: str, rank: int) -> Stage:
             groups_at_once=bench.workers,
         )
     )
-    return Stage(problem.recovered(problem.uniform, [rank], 0), False, folder)
+    return StageRounds(problem.recovered(problem.uniform, [rank], 0), False, folder)
 
 
-def matching(bench: ScalingBench, folder: str, rank: int) -> Stage:
+def matching(bench: ScalingBench, folder: str, rank: int) -> StageRounds:
     """MTT's iterations with so small step sizes that images stay what they are."""
     config = MTTConfig(
         images_per_class=max(1, bench.batch_size // NUM_CLASSES),
@@ -232,7 +232,7 @@ def matching(bench: ScalingBench, folder: str, rank: int) -> Stage:
         num_experts=EXPERTS.count,
         last_epoch=EXPERTS.training.epochs,
     )
-    return Stage(config.build(task, Start(), KEY), True, folder)
+    return StageRounds(config.build(task, Start(), KEY), True, folder)
 
 
 def write_trajectories(bench: ScalingBench, folder: Folder) -> None:

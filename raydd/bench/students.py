@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from raydd.bench.training import TrainingBench
-from raydd.network_config import NetworkConfig
-from raydd.recipe import Recipe
+from raydd.networks.config import NetworkConfig
+from raydd.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

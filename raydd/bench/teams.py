@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch.distributed as dist
 
-from raydd import process
+from raydd.core import process
 
 WAIT = timedelta(minutes=10)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from statistics import median
 from typing import Protocol
 
-from raydd import process
+from raydd.core import process
 
-Work = Callable[[], object]
+TimedWork = Callable[[], object]
 
 
 class Bench(Protocol):
@@ -19,20 +19,20 @@ class Bench(Protocol):
         """Measure; returns numbers by name."""
 
 
-def seconds(work: Work) -> float:
+def seconds(work: TimedWork) -> float:
     """How long it takes once."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def without_cache(work: Work) -> float:
+def without_cache(work: TimedWork) -> float:
     """Seconds of some work that compiles, where no earlier process has left what it compiled."""
     with importlib.import_module("torch._inductor.utils").fresh_cache():
         return seconds(work)
 
 
-def paired(ours: Work, plain: Work, pairs: int) -> dict[str, float]:
+def paired(ours: TimedWork, plain: TimedWork, pairs: int) -> dict[str, float]:
     """Time both in turn, so that whatever else the machine does meets both.
 
     Returns:
@@ -49,7 +49,7 @@ def paired(ours: Work, plain: Work, pairs: int) -> dict[str, float]:
     }
 
 
-def peak_bytes(threads: int, prepare: Callable[..., Work], *arguments: object) -> int:
+def peak_bytes(threads: int, prepare: Callable[..., TimedWork], *arguments: object) -> int:
     """Most memory of some work in a process of its own, above what that takes once everything is set up.
 
     Args:
@@ -61,7 +61,7 @@ def peak_bytes(threads: int, prepare: Callable[..., Work], *arguments: object) -
         return pool.apply(_peak_of, (threads, prepare, arguments))
 
 
-def _peak_of(threads: int, prepare: Callable[..., Work], arguments: tuple[object, ...]) -> int:
+def _peak_of(threads: int, prepare: Callable[..., TimedWork], arguments: tuple[object, ...]) -> int:
     process.set_up(threads)
     work = prepare(*arguments)
     before = process.peak_memory_bytes()

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raydd import networks, process, random
-from raydd.augment import augmentation
+from raydd import networks
 from raydd.bench.comparison import compare, here
-from raydd.network_config import NetworkConfig
-from raydd.random import Key
-from raydd.recipe import Recipe
-from raydd.training import Training
+from raydd.core import keyed_random, process
+from raydd.core.keyed_random import Key
+from raydd.networks.config import NetworkConfig
+from raydd.training.dsa import augmentation
+from raydd.training.loop import Training
+from raydd.training.recipe import Recipe
 
 KEY = Key.root(0)
 SHAPE, NUM_CLASSES = (3, 32, 32), 10
@@ -42,7 +43,7 @@ class TrainingBench:
         `step_error` is the relative difference of the first step.
         """
         process.set_up(self.threads)
-        measured = compare(Problem, self, compiled=self.compiled, threads=self.threads, pairs=self.pairs)
+        measured = compare(TrainingProblem, self, compiled=self.compiled, threads=self.threads, pairs=self.pairs)
         images = self.pack * self.num_images
         return {
             **measured,
@@ -54,7 +55,7 @@ class TrainingBench:
     def _step_error(self) -> float:
         """|ours - plain| / |plain - start| after one step."""
         batch_size = min(self.recipe.batch_size, self.num_images)
-        problem = Problem(replace(self, num_images=batch_size))
+        problem = TrainingProblem(replace(self, num_images=batch_size))
         start = problem.parameters("plain")
         problem.ours()
         problem.plain()
@@ -62,13 +63,13 @@ class TrainingBench:
         return float((ours - plain).norm() / (plain - start).norm())
 
 
-class Problem:
+class TrainingProblem:
     """Images, labels, and on both sides networks that start alike."""
 
     def __init__(self, bench: TrainingBench) -> None:
         """Draw everything from fixed keys."""
         self.bench, self.device = bench, here()
-        with random.seeded(KEY):
+        with keyed_random.seeded(KEY):
             self.images = torch.randn(bench.num_images, *SHAPE)
             classes = torch.randint(NUM_CLASSES, (bench.num_images,))
             self.targets = torch.randn(bench.num_images, NUM_CLASSES) if bench.soft_labels else classes
@@ -95,7 +96,7 @@ class Problem:
         return torch.cat([p.detach().flatten() for module in self.modules[side] for p in module.parameters()]).cpu()
 
     def _module(self, key: Key) -> nn.Module:
-        with random.seeded(key):
+        with keyed_random.seeded(key):
             return networks.build(self.bench.network, SHAPE, NUM_CLASSES).to(self.device)
 
 
@@ -112,7 +113,7 @@ class _PlainLoop:
     def run_epoch(self, epoch: int, images: Tensor, targets: Tensor, device: torch.device) -> tuple[float, float]:
         """Mean loss and accuracy."""
         loss_sum, correct = 0.0, 0
-        order = random.permutation(self.key.child("order", epoch), len(images))
+        order = keyed_random.permutation(self.key.child("order", epoch), len(images))
         self.module.train()
         for step, rows in enumerate(order.split(self.recipe.batch_size)):
             draw = augmentation(self.recipe.augmentation).draw(self.key.child("augment", epoch, step), rows)

@@ -5,7 +5,7 @@ import argparse
 from rich.console import Console
 from rich.markup import escape
 
-from raydd.pipeline.appending import append as join
+from raydd.pipeline.imports.append import append as join
 from raydd.storage import Folder
 
 

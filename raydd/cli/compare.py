@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from raydd import config as configs
-from raydd import pipeline
 from raydd.cli import probes, tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
-from raydd.errors import UserError
-from raydd.evaluation import comparison, probe_tables
-from raydd.pipeline.compare import Outcome, Place, cells, look, make
+from raydd.core.errors import UserError
+from raydd.evaluation.tables import comparison, probe_tables
+from raydd.pipeline import execution
+from raydd.pipeline.compare import RunOutcome, SeededConfig, cells, look, make
 from raydd.pipeline.executor import Executor
 
 MakeExecutor = Callable[[], AbstractContextManager[Executor]]
@@ -66,8 +66,8 @@ def _named(files: list[str]) -> dict[str, RunConfig]:
 
 
 def _make(
-    runs: Mapping[Place, RunConfig],
-    outcomes: dict[Place, Outcome],
+    runs: Mapping[SeededConfig, RunConfig],
+    outcomes: dict[SeededConfig, RunOutcome],
     known: argparse.Namespace,
     executor: MakeExecutor,
     console: Console,
@@ -79,7 +79,7 @@ def _make(
         if not known.quiet:
             console.print(f"{escape(config.name)}, seed {config.seed}: {escape(config.out)}", soft_wrap=True)
         with shown_progress(console, known.quiet) as progress, executor() as worker:
-            pipeline.execute(config, worker, progress)
+            execution.execute(config, worker, progress)
 
     for name, seed in make(runs, outcomes, execute, known.hours):
         outcome = outcomes[name, seed]
@@ -89,7 +89,7 @@ def _make(
             console.print(f"{escape(name)}, seed {seed}: {outcome.state}", soft_wrap=True)
 
 
-def _print(outcomes: Mapping[Place, Outcome], console: Console) -> pa.Table:
+def _print(outcomes: Mapping[SeededConfig, RunOutcome], console: Console) -> pa.Table:
     """Print the table, what differs from the first row, and what went wrong."""
     table = comparison.compare({place: outcome.records for place, outcome in outcomes.items()})
     shown = tables.comparison(table, {place: outcome.state for place, outcome in outcomes.items()})

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from raydd.cli import tables
 from raydd.cli.progress import shown_progress
-from raydd.datasets import DataConfig, problems
-from raydd.datasets.inspection import Inspection
-from raydd.datasets.inspection import inspect as look_through
+from raydd.data import DataConfig, problems
+from raydd.data.inspection import Inspection
+from raydd.data.inspection import inspect as look_through
+from raydd.sets.synthetic import preview
 from raydd.storage import Folder
-from raydd.synthetic import preview
 
 _MOST_CLASSES: Final = 20
 _MOST_SIZES: Final = 10

@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
-from raydd.evaluation import probe_tables
-from raydd.evaluation.probe_tables import TITLES, Row
 from raydd.evaluation.records import Probe
-from raydd.evaluation.trials import SETS
-from raydd.pipeline import probing
-from raydd.pipeline.run import Run
+from raydd.evaluation.students.trials import SETS
+from raydd.evaluation.tables import probe_tables
+from raydd.evaluation.tables.probe_tables import TITLES, ProbeRow
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import probes
 
 _Line = tuple[str, str, str]
 """Probe, metric and kind."""
@@ -46,12 +46,12 @@ def print_all(run: Run, console: Console) -> None:
     """Print a table for every probe that the config asks for."""
     if not run.config.evaluate.probes:
         return
-    found = probe_tables.rows(probing.answers(run))
+    found = probe_tables.rows(probes.answers(run))
     for probe in run.config.evaluate.probes:
         tables.print_whole(_of(probe, [row for row in found if row.probe == probe], run.config.name), console)
 
 
-def _of(probe: Probe, rows: list[Row], name: str) -> Table:
+def _of(probe: Probe, rows: list[ProbeRow], name: str) -> Table:
     """Mean and spread over the answers, a row for each training set."""
     metrics = probe_tables.shown(probe, dict.fromkeys(metric for row in rows for metric in row.values))
     table = Table(title=f"{TITLES[probe].lower()} ({escape(name)})")
@@ -73,7 +73,7 @@ def comparison(compared: pa.Table, accuracies: pa.Table) -> Table | None:
 
     Args:
         compared: as `probe_tables.compare` gives it.
-        accuracies: as `raydd.evaluation.comparison.compare` gives it.
+        accuracies: as `raydd.evaluation.tables.comparison.compare` gives it.
     """
     found = _by_set(compared, accuracies)
     lines = [place for place in _LEADING if any(place in cells for cells in found.values())]

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from raydd.progress import NoProgress, Numbers, Progress
+from raydd.core.progress import NoProgress, Numbers, Progress
 
 _SECONDS = 10.0
 _SLOWEST = 1e-9

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
-from raydd.evaluation import collection, query
-from raydd.evaluation.collection import Collection
-from raydd.evaluation.pooling import FIELDS, Line, after_all_stages, pool, told_apart
-from raydd.evaluation.query import Condition
+from raydd.evaluation.tables import collection, query
+from raydd.evaluation.tables.collection import Collection
+from raydd.evaluation.tables.pooling import FIELDS, PooledLine, after_all_stages, pool, told_apart
+from raydd.evaluation.tables.query import Condition
 from raydd.storage import Folder
 
 _ALWAYS = ("images_per_class", "labels")
@@ -71,18 +71,18 @@ def report(known: argparse.Namespace, console: Console) -> int:
 
 def _page(found: Collection, table: pa.Table, conditions: Sequence[Condition]) -> str:
     """The figures' library is loaded here: it would keep every command waiting."""
-    from raydd.report import several
+    from raydd.report import several_runs
 
-    return several.build(found, table, conditions)
+    return several_runs.build(found, table, conditions)
 
 
-def _place(line: Line) -> tuple[Any, ...]:
+def _place(line: PooledLine) -> tuple[Any, ...]:
     """Best first within a dataset, a number of images per class and a label regime."""
     row = line.row
     return row.dataset, row.images_per_class, row.labels, -(row.mean or 0.0)
 
 
-def _shown(lines: Sequence[Line]) -> tuple[list[str], Cells]:
+def _shown(lines: Sequence[PooledLine]) -> tuple[list[str], Cells]:
     """The table to read: what tells lines apart, and accuracies in per cent."""
     named = ("subject", "method", "dataset", *_ALWAYS)
     datasets = ["dataset"] * (len({line.row.dataset for line in lines}) > 1)
@@ -106,7 +106,7 @@ def _shown(lines: Sequence[Line]) -> tuple[list[str], Cells]:
     return ["run", "trained on", *(name.replace("_", " ") for name in fields), *parameters, *numbers], rows
 
 
-def _whole(lines: Sequence[Line]) -> tuple[list[str], list[list[Any]]]:
+def _whole(lines: Sequence[PooledLine]) -> tuple[list[str], list[list[Any]]]:
     """The table to compute with: every column, and the metrics that are not of a part; accuracies in per cent."""
     parameters = _parameters(lines)
     header = ["run", *FIELDS, *(f"param.{path}" for path in parameters), "mean_percent", "sd_percent", "n", "failed"]
@@ -131,7 +131,7 @@ def _whole(lines: Sequence[Line]) -> tuple[list[str], list[list[Any]]]:
     return header, rows
 
 
-def _parameters(lines: Sequence[Line]) -> list[str]:
+def _parameters(lines: Sequence[PooledLine]) -> list[str]:
     return sorted({path for line in lines for path in line.parameters})
 
 

@@ -9,15 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd import config as configs
-from raydd import pipeline
 from raydd.cli.tables import duration, scaled
 from raydd.config import RunConfig
-from raydd.errors import UserError
-from raydd.pipeline.run import CONFIG
+from raydd.core.errors import UserError
+from raydd.pipeline import execution
+from raydd.pipeline.runs.run import CONFIG
 from raydd.plan import Plan
-from raydd.plan.finished import rates_of
+from raydd.plan.finished_run import rates_of
 from raydd.plan.jobs import Link, works_of
-from raydd.plan.measured import measure
+from raydd.plan.measurement import measure
 from raydd.plan.rates import Rates
 from raydd.plan.schedule import Schedule
 from raydd.storage import Folder
@@ -81,7 +81,7 @@ def _of_run(folder: Folder) -> Rates:
     if not folder.has(CONFIG):
         raise UserError(f"--from: {folder.uri} has no {CONFIG}; name the folder of a finished run")
     done = configs.parse(folder.read(CONFIG), (folder / CONFIG).uri)
-    return rates_of(folder, done.sized(), pipeline.plan_of(done).facts)
+    return rates_of(folder, done.sized(), execution.plan_of(done).facts)
 
 
 def _rate_table(works: list[str], rates: Rates) -> Table:

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig, field_names
-from raydd.errors import ConfigError, UserError
-from raydd.interruption import Interrupted
-from raydd.progress import Progress
+from raydd.core.errors import ConfigError, UserError
+from raydd.core.interruption import Interrupted
+from raydd.core.progress import Progress
 
 if TYPE_CHECKING:
     from raydd.cluster.submit import Ending, Jobs

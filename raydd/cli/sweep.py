@@ -11,10 +11,10 @@ from rich.table import Table
 from raydd.cli import tables
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
+from raydd.config.sweep import described
 from raydd.pipeline.executor import Executor
-from raydd.pipeline.sweeping import BEST, InThisProcess, Swept, Workers
-from raydd.pipeline.sweeping import sweep as try_points
-from raydd.sweep import described
+from raydd.pipeline.sweeps.sweep import BEST, InThisProcess, Swept, Workers
+from raydd.pipeline.sweeps.sweep import sweep as try_points
 
 _TOLD = ("evaluate.networks", "evaluate.labels", "evaluate.baselines")
 MakeExecutor = Callable[[], AbstractContextManager[Executor]]

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from raydd.data.placement import Residence
 from raydd.evaluation import records
-from raydd.evaluation.summary import final_stages, summarise
-from raydd.pipeline.compare import Place
-from raydd.pipeline.run import Run
+from raydd.evaluation.tables.summary import final_stages, summarise
+from raydd.pipeline.compare import SeededConfig
+from raydd.pipeline.runs.run import Run
 from raydd.plan import Plan
-from raydd.residence import Residence
 from raydd.storage import Folder
 
 _NO_NUMBER = {"not run": "not run", "unfinished": "unfinished", "failed": "failed", "finished": "no student"}
@@ -52,8 +52,8 @@ def results(run: Run) -> Table:
     return table
 
 
-def comparison(compared: pa.Table, states: Mapping[Place, str]) -> Table:
-    """What `raydd.evaluation.comparison.compare` found, with the state of each run where it has no number."""
+def comparison(compared: pa.Table, states: Mapping[SeededConfig, str]) -> Table:
+    """What `raydd.evaluation.tables.comparison.compare` found, with the state of each run where it has no number."""
     rows, seeds = compared.to_pylist(maps_as_pydicts="strict"), list(dict.fromkeys(seed for _, seed in states))
     told_apart = _told_apart(rows)
     table = Table(title="test accuracy, last epoch, after the last stage")

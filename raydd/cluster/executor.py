@@ -5,25 +5,25 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 from raydd.cluster import (
-    evaluate,
     experts,
-    probing,
+    probes,
     ranking,
-    relabel,
     runtime,
-    scoring,
+    shared_folders,
     streaming,
+    students,
+    tasks,
     trackers,
     train,
-    visibility,
+    view_labels,
     waiting,
 )
 from raydd.cluster.gauges import Gauges
-from raydd.evaluation.probing import Question
-from raydd.evaluation.trials import LabelStore, Trial
-from raydd.pipeline import jobs
-from raydd.pipeline.run import Run
-from raydd.progress import Progress
+from raydd.core.progress import Progress
+from raydd.evaluation.probes.probe import Question
+from raydd.evaluation.students.trials import LabelStore, Trial
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import real_data
 
 
 class RayExecutor:
@@ -55,7 +55,7 @@ class RayExecutor:
             ):
                 if waiting.require(bundle, count, field, cluster.wait_seconds, progress):
                     self._connection.callback(waiting.ask_for_nothing)
-            visibility.require(run)
+            shared_folders.require(run)
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts on a pool of actors."""
@@ -68,7 +68,7 @@ class RayExecutor:
             if run.config.teacher.weights is None:
                 train.teach(_reading(run), progress)
             else:
-                jobs.teach(_reading(run), progress)
+                real_data.teach(_reading(run), progress)
 
     def rank(self, run: Run, progress: Progress) -> None:
         """Rank the training images on a pool of actors, or by Ray Data."""
@@ -78,7 +78,7 @@ class RayExecutor:
     def score(self, run: Run, progress: Progress) -> None:
         """Score the training images in a task of its own."""
         with self._at_work():
-            scoring.score(_reading(run), progress)
+            tasks.score(_reading(run), progress)
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage as one Ray Train job."""
@@ -88,27 +88,27 @@ class RayExecutor:
     def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
         """Label the distilled set on a pool of actors."""
         with self._at_work():
-            relabel.relabel(_reading(run), store, progress)
+            view_labels.relabel(_reading(run), store, progress)
 
     def observe(self, run: Run, progress: Progress) -> None:
         """Train the network that looks at images in a task of its own."""
         with self._at_work():
-            scoring.observe(_reading(run), progress)
+            tasks.observe(_reading(run), progress)
 
     def select(self, run: Run, progress: Progress) -> None:
         """Choose real images to compare with in a task of its own."""
         with self._at_work():
-            scoring.select(_reading(run), progress)
+            tasks.select(_reading(run), progress)
 
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students as Ray Tune trials."""
         with self._at_work():
-            evaluate.evaluate(_reading(run), trials, progress)
+            students.evaluate(_reading(run), trials, progress)
 
     def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
         """Answer these questions on a pool of actors."""
         with self._at_work():
-            probing.answer(_reading(run), questions, progress)
+            probes.answer(_reading(run), questions, progress)
 
     def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
         """Prometheus; refuse trackers that would fail later."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import ray
 
-from raydd.cluster import pool
+from raydd.cluster import actor_pool
 from raydd.cluster.progress import BoardProgress, relayed
-from raydd.experts import packs
-from raydd.pipeline import choices, jobs
-from raydd.pipeline.run import Run
-from raydd.progress import Progress
+from raydd.core.progress import Progress
+from raydd.ingredients.experts import packs
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import auto, real_data
 
 
 @ray.remote
@@ -18,7 +18,7 @@ class ExpertTrainer:
 
     def __init__(self, run: Run) -> None:
         """Set up the process."""
-        jobs.set_up(run)
+        real_data.set_up(run)
         self._run = run
 
     def __repr__(self) -> str:
@@ -27,11 +27,11 @@ class ExpertTrainer:
 
     def choose_pack(self) -> int:
         """How many experts an actor is to train side by side."""
-        return choices.pack(self._run)
+        return auto.pack(self._run)
 
     def train(self, numbers: list[int], progress: BoardProgress) -> None:
         """Train some experts to their end; all actors of a node share the mapped data through the page cache."""
-        jobs.train_experts(self._run, numbers, progress)
+        real_data.train_experts(self._run, numbers, progress)
 
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
@@ -42,7 +42,7 @@ def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
     """
     with (
         relayed(progress) as posted,
-        pool.actors(ExpertTrainer, "an expert's actor", run, len(numbers), progress) as trainers,
+        actor_pool.actors(ExpertTrainer, "an expert's actor", run, len(numbers), progress) as trainers,
     ):
         groups = packs(numbers, trainers.ask("choose_pack"))
         for _ in trainers.work_off("train", [(group, posted) for group in groups]):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from raydd.progress import Numbers, kind_of
+from raydd.core.progress import Numbers, kind_of
 
 SECONDS: Final = 5.0
 """From one measurement of rates, ages and the cluster to the next."""

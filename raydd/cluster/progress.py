@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raydd.interruption import GRACE_SECONDS, Asked, Interrupted, heeded
-from raydd.progress import Numbers, Progress
+from raydd.core.interruption import GRACE_SECONDS, Asked, Interrupted, heeded
+from raydd.core.progress import Numbers, Progress
 
 _SECONDS = 0.5
 _PATIENCE = 0.02

@@ -7,13 +7,13 @@ from their files, Ray Data hands such actors what tasks decode.
 import ray
 import ray.data
 
-from raydd import ranking
-from raydd.cluster import pool, runtime, streaming
-from raydd.pipeline import jobs
-from raydd.pipeline.run import Run
-from raydd.progress import Progress
-from raydd.ranking import BATCH, Batch, Parts
-from raydd.streamed import Streamed
+from raydd.cluster import actor_pool, runtime, streaming
+from raydd.core.progress import Progress
+from raydd.data.streamed_images import Streamed
+from raydd.ingredients import ranking
+from raydd.ingredients.ranking import BATCH, ImageBlock, Parts
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import real_data
 
 
 def rank(run: Run, progress: Progress) -> None:
@@ -38,7 +38,7 @@ class Ranker:
 
     def __init__(self, run: Run) -> None:
         """Set up the process."""
-        jobs.set_up(run)
+        real_data.set_up(run)
         self._run = run
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Ranker:
 
 def _from_memory(run: Run, parts: Parts, progress: Progress) -> None:
     missing = parts.missing()
-    with pool.actors(Ranker, "an actor that ranks images", run, len(missing), progress) as rankers:
+    with actor_pool.actors(Ranker, "an actor that ranks images", run, len(missing), progress) as rankers:
         for done in rankers.work_off("score", [(number,) for number in missing]):
             progress.update("ranking", len(parts) - len(missing) + done, len(parts))
 
@@ -61,10 +61,10 @@ class _Scorer:
     """Scores decoded batches, in an actor of Ray Data. What can go wrong does so in the call, whose errors arrive."""
 
     def __init__(self, run: Run) -> None:
-        jobs.set_up(run)
+        real_data.set_up(run)
         self._run = run
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: ImageBlock) -> ImageBlock:
         return ranking.score_batch(batch, self._run.teacher, self._run.data.preprocessing)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import ray
 
-from raydd.cluster_config import ClusterConfig
-from raydd.errors import ResourceError, RunError, UserError
-from raydd.interruption import heeded
+from raydd.config.cluster import ClusterConfig
+from raydd.core.errors import ResourceError, RunError, UserError
+from raydd.core.interruption import heeded
 
 NAMESPACE = "raydd"
 _QUIET = {

@@ -15,11 +15,10 @@ import ray.data
 import torch
 from torch import Tensor
 
-from raydd import streamed
 from raydd.cluster.runtime import silent
-from raydd.datasets import Undecoded
-from raydd.errors import RunError
-from raydd.streamed import Pixels
+from raydd.core.errors import RunError
+from raydd.data import Undecoded, streamed_images
+from raydd.data.streamed_images import DecodedBlocks
 
 BLOCK = 256
 """Images that a task decodes."""
@@ -30,7 +29,7 @@ Columns = Mapping[str, np.ndarray[Any, Any]]
 """Arrays of B rows by name."""
 
 
-def read(files: Undecoded, channels: int, rows: Sequence[Tensor]) -> Pixels:
+def read(files: Undecoded, channels: int, rows: Sequence[Tensor]) -> DecodedBlocks:
     """Decode with tasks of Ray Data, which run ahead as far as its share of the object store allows.
 
     There are as many as CPUs are free. None is asked for: who waits for images may have them all. A process that is
@@ -41,7 +40,7 @@ def read(files: Undecoded, channels: int, rows: Sequence[Tensor]) -> Pixels:
         RunError: Ray gives up.
     """
     if not (rows and ray.is_initialized()):
-        yield from streamed.read_here(files, channels, rows)
+        yield from streamed_images.read_here(files, channels, rows)
         return
     blocks = [{"index": index_B.numpy()} for index_B in torch.cat(list(rows)).split(BLOCK)]
     free = int(ray.available_resources().get("CPU", 0))
@@ -90,7 +89,7 @@ def failing_quietly(what: str) -> Iterator[None]:
 
 
 def _decoded(block: Columns, listing: Sequence[ray.ObjectRef], channels: int) -> Columns:
-    images = streamed.decoded(_fetched(listing[0]), torch.tensor(block["index"]), channels)
+    images = streamed_images.decoded(_fetched(listing[0]), torch.tensor(block["index"]), channels)
     return {**block, "image": images.numpy()}
 
 

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from raydd.errors import ResourceError
+from raydd.core.errors import ResourceError
 
 PATIENCE_SECONDS: Final = 600.0
 """How long a cluster that was lost while its job was followed is sought again."""

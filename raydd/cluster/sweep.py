@@ -14,17 +14,17 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from raydd.cluster import runtime, state, trackers, visibility, waiting
+from raydd.cluster import ray_state, runtime, shared_folders, trackers, waiting
 from raydd.cluster.waiting import Lookout, LookoutOfTune
-from raydd.errors import ConfigError
-from raydd.evaluation.best import Tried
-from raydd.pipeline import trying
-from raydd.pipeline.points import Sweep
-from raydd.pipeline.sweeping import Timing, tried_point, write_points
-from raydd.pipeline.trying import Job
-from raydd.progress import Progress
-from raydd.random import initial_seed
-from raydd.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, described, suggested, suggestion
+from raydd.config.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, described, suggested, suggestion
+from raydd.core.errors import ConfigError
+from raydd.core.keyed_random import initial_seed
+from raydd.core.progress import Progress
+from raydd.evaluation.tables.best import Tried
+from raydd.pipeline.sweeps import trial
+from raydd.pipeline.sweeps.points import Sweep
+from raydd.pipeline.sweeps.sweep import Timing, tried_point, write_points
+from raydd.pipeline.sweeps.trial import PointWork
 
 _EPOCH, _ACCURACY = "epoch", "validation_accuracy"
 
@@ -38,7 +38,9 @@ class OnTune:
             problem = "optuna is not installed: pip install 'raydd[optuna]', or take grid or random"
             raise ConfigError("sweep.search", problem)
 
-    def work_off(self, sweep: Sweep, jobs: Sequence[Job], tried: list[Tried], done: int, progress: Progress) -> Timing:
+    def work_off(
+        self, sweep: Sweep, jobs: Sequence[PointWork], tried: list[Tried], done: int, progress: Progress
+    ) -> Timing:
         """Do these jobs; a point that ASHA stops early says so."""
         with runtime.session(), runtime.explained():
             share, at_once, lookout = _resources(sweep, len(jobs), progress)
@@ -64,7 +66,7 @@ class OnTune:
             for result in tuner.fit():
                 job, said = jobs[result.config["job"]], result.metrics or {}
                 if result.error is not None:
-                    trying.give_up(sweep, job, f"the process died: {result.error}")
+                    trial.give_up(sweep, job, f"the process died: {result.error}")
                 elif "seconds" not in said:
                     stopped = f"stopped by asha after epoch {said[_EPOCH]}, validation accuracy {said[_ACCURACY]:.4f}"
                     tried[job.point.number] = replace(tried[job.point.number], error=stopped)
@@ -107,8 +109,8 @@ class OnTune:
             spent = 0.0
             for result in tuner.fit():
                 if result.error is not None:
-                    job = trying.whole(sweep, 0, suggested(sweep.config, result.config))
-                    trying.give_up(sweep, job, f"the process died: {result.error}")
+                    job = trial.whole(sweep, 0, suggested(sweep.config, result.config))
+                    trial.give_up(sweep, job, f"the process died: {result.error}")
                 spent += (result.metrics or {}).get("seconds", 0.0)
             wall = time.perf_counter() - began
         return Timing(trials=count, at_once=at_once, wall_seconds=wall, trial_seconds=spent)
@@ -165,7 +167,7 @@ def _resources(sweep: Sweep, count: int, progress: Progress) -> tuple[dict[str, 
     share = runtime.share_resources(cluster, count)
     if waiting.require(share, 1, "cluster.threads_per_worker", cluster.wait_seconds, progress):
         waiting.ask_for_nothing()
-    visibility.require(sweep.base)
+    shared_folders.require(sweep.base)
     at_once, lookout = min(count, runtime.how_many_fit(share)), waiting.one_share(cluster, share, progress)
     return {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}, at_once, lookout
 
@@ -173,7 +175,7 @@ def _resources(sweep: Sweep, count: int, progress: Progress) -> tuple[dict[str, 
 def _experiment(sweep: Sweep, lookout: Lookout, shown: _Shown) -> tune.RunConfig:
     return tune.RunConfig(
         name=f"sweep-{uuid.uuid4().hex[:8]}",
-        **state.kept_in(sweep.folder / "work" / "ray"),
+        **ray_state.kept_in(sweep.folder / "work" / "ray"),
         failure_config=tune.FailureConfig(max_failures=sweep.base.config.cluster.max_failures),
         callbacks=[shown, LookoutOfTune(lookout), *trackers.callbacks(sweep.base, sweep.folder)],
         verbose=0,
@@ -185,9 +187,9 @@ def _title(sweep: Sweep) -> str:
     return f"points of {sweep.base.config.name}"
 
 
-def _asha(sweep: Sweep, jobs: Sequence[Job]) -> TrialScheduler:
+def _asha(sweep: Sweep, jobs: Sequence[PointWork]) -> TrialScheduler:
     """Stops a point whose student is not among the best third of those that came as far, at 1/9 and 1/3 of the way."""
-    epochs = max(trying.watched(sweep, job).recipe.epochs for job in jobs)
+    epochs = max(trial.watched(sweep, job).recipe.epochs for job in jobs)
     return ASHAScheduler(
         time_attr=_EPOCH,
         metric=_ACCURACY,
@@ -198,7 +200,7 @@ def _asha(sweep: Sweep, jobs: Sequence[Job]) -> TrialScheduler:
     )
 
 
-def _do(config: dict[str, Any], sweep: Sweep, jobs: list[Job], watched: bool) -> dict[str, float]:
+def _do(config: dict[str, Any], sweep: Sweep, jobs: list[PointWork], watched: bool) -> dict[str, float]:
     """One trial: of a point that is watched, a student that stands for all of it first."""
     job = jobs[config["job"]]
     began, last = time.perf_counter(), dict[str, float]()
@@ -208,20 +210,20 @@ def _do(config: dict[str, Any], sweep: Sweep, jobs: list[Job], watched: bool) ->
         tune.report(dict(last))
 
     if watched:
-        trying.watch(sweep, job, ASHA_LOOKS, report)
-    trying.do(sweep, job)
-    return {**(last or trying.measured(sweep, job.point)), "seconds": time.perf_counter() - began}
+        trial.watch(sweep, job, ASHA_LOOKS, report)
+    trial.do(sweep, job)
+    return {**(last or trial.measured(sweep, job.point)), "seconds": time.perf_counter() - began}
 
 
 def _suggested(config: dict[str, Any], sweep: Sweep) -> dict[str, float]:
     """One trial of a point that is suggested; what goes wrong with it counts as an accuracy of 0."""
     began = time.perf_counter()
     try:
-        job = trying.whole(sweep, 0, suggested(sweep.config, config))
+        job = trial.whole(sweep, 0, suggested(sweep.config, config))
     except ConfigError:
         return {_ACCURACY: 0.0, "seconds": time.perf_counter() - began}
-    trying.do(sweep, job)
-    return {_ACCURACY: trying.accuracy(sweep, job.point), "seconds": time.perf_counter() - began}
+    trial.do(sweep, job)
+    return {_ACCURACY: trial.accuracy(sweep, job.point), "seconds": time.perf_counter() - began}
 
 
 def _distribution(among: list[Any] | Range, known: Any) -> Any:

@@ -9,8 +9,8 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 
-from raydd.errors import ConfigError
-from raydd.pipeline.run import Run
+from raydd.core.errors import ConfigError
+from raydd.pipeline.runs.run import Run
 from raydd.storage import Folder
 
 _FIELD = "cluster.trackers"

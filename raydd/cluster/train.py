@@ -6,18 +6,19 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raydd.cluster import runtime, state
-from raydd.cluster.beside import students_beside
+from raydd.cluster import ray_state, runtime
 from raydd.cluster.progress import BoardProgress, relayed
-from raydd.cluster.regrouping import Regrouping
+from raydd.cluster.students_beside import students_beside
+from raydd.cluster.train_waiting import Regrouping
 from raydd.cluster.waiting import Lookout
-from raydd.errors import RunError, UserError
-from raydd.interruption import Interrupted, Interruption
-from raydd.pipeline import distilling, jobs
-from raydd.pipeline.run import Run
-from raydd.progress import NoProgress, Progress
+from raydd.core.errors import RunError, UserError
+from raydd.core.interruption import Interrupted, Interruption
+from raydd.core.progress import NoProgress, Progress
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import distill as distill_work
+from raydd.pipeline.work import real_data
 
-Job = Callable[[Run, Progress, Interruption], None]
+TrainJob = Callable[[Run, Progress, Interruption], None]
 """What every worker does; picklable."""
 
 WAIT_SECONDS = 600
@@ -30,7 +31,7 @@ UNLIMITED = -1
 def distill(run: Run, progress: Progress) -> None:
     """Distil every stage on `cluster.num_workers` workers; see `_train`."""
     with students_beside(run, progress):
-        _train(run, distilling.distill, f"distill-{run.synthetic_key}", progress)
+        _train(run, distill_work.distill, f"distill-{run.synthetic_key}", progress)
 
 
 def teach(run: Run, progress: Progress) -> None:
@@ -40,10 +41,10 @@ def teach(run: Run, progress: Progress) -> None:
 
 def _teach(run: Run, progress: Progress, _: Interruption) -> None:
     """The teacher's part of it; every epoch is kept, and nothing lost where it ends at once."""
-    jobs.teach(run, progress)
+    real_data.teach(run, progress)
 
 
-def _train(run: Run, job: Job, name: str, progress: Progress) -> None:
+def _train(run: Run, job: TrainJob, name: str, progress: Progress) -> None:
     """Have all workers do a job; lost ones are replaced, and all begin the job again, which finds what is finished.
 
     Raises:
@@ -68,7 +69,7 @@ def _train(run: Run, job: Job, name: str, progress: Progress) -> None:
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo", timeout_s=WAIT_SECONDS),
             run_config=RunConfig(
                 name=name,
-                **state.kept_in(run.work / "ray"),
+                **ray_state.kept_in(run.work / "ray"),
                 failure_config=FailureConfig(
                     max_failures=cluster.max_failures,
                     controller_failure_limit=UNLIMITED,  # Regrouping sets the limits
@@ -100,9 +101,9 @@ def _worker(config: dict[str, object]) -> BaseException | None:
     """One worker's whole life. What cannot be mended by trying again is returned, not raised."""
     run, job, posted = config["run"], config["job"], config["progress"]
     assert isinstance(run, Run) and callable(job) and isinstance(posted, BoardProgress)
-    jobs.set_up(run)
+    real_data.set_up(run)
     first = ray.train.get_context().get_world_rank() == 0
-    shows = first or job is distilling.distill and run.config.method.works_on == "teacher"
+    shows = first or job is distill_work.distill and run.config.method.works_on == "teacher"
     try:
         job(run, posted if shows else NoProgress(), posted)
     except Interrupted as interrupted:

@@ -12,9 +12,9 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from raydd.cluster.runtime import how_many_fit
-from raydd.cluster_config import ClusterConfig
-from raydd.errors import ResourceError
-from raydd.progress import WAITING, Progress
+from raydd.config.cluster import ClusterConfig
+from raydd.core.errors import ResourceError
+from raydd.core.progress import WAITING, Progress
 
 SECONDS = 1.0
 """From one look at the cluster to the next."""

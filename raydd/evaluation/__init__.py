@@ -1,1 +1,1 @@
-"""Students and what is said about them: training recipes, one record per student, and the summary of many."""
+"""Students, probes and their tables: what is said about a set. Nothing here knows a method."""

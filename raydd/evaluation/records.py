@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raydd.errors import ArtefactError
+from raydd.core.errors import ArtefactError
 from raydd.storage import Folder, content_key
 
 Status = Literal["ok", "failed"]
 Subject = Literal["synthetic", "ema", "init", "random", "k_center", "herding", "imported", "full"]
-Labels = Literal["hard", "stored", "replayed", "online"]
-Mode = Literal["single_shot", "chain", "new_only"]
+LabelRegime = Literal["hard", "stored", "replayed", "online"]
+StageMode = Literal["single_shot", "chain", "new_only"]
 Budget = Literal["reference", "matched"]
 Probe = Literal["copies", "membership", "robustness", "continual", "search", "realism"]
-"""What is asked of a set beside the accuracy of its students; see `raydd.evaluation.probing`."""
+"""What is asked of a set beside the accuracy of its students; see `raydd.evaluation.probes.probe`."""
 
 SCHEMA = pa.schema(
     {
@@ -104,8 +104,8 @@ class Record:
     stage: int
     subject: Subject
     """What the student was trained on; `ema` is the average over the iterations, `init` where the method started."""
-    labels: Labels
-    mode: Mode
+    labels: LabelRegime
+    mode: StageMode
     budget: Budget
     network: str
     recipe: str

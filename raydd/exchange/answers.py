@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from raydd.errors import UserError
+from raydd.core.errors import UserError
 
 LabelKind = Literal["logits", "probabilities", "centred"]
 """What the numbers [K] of a soft label are."""

@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
-from raydd import __version__
-from raydd.evaluation.summary import SummaryRow
-from raydd.exchange.source import Source
-from raydd.recipe import Recipe
-from raydd.whitening import Preprocessing
+from raydd.core.version import __version__
+from raydd.data.preprocessing import Preprocessing
+from raydd.evaluation.tables.summary import SummaryRow
+from raydd.exchange.source import ExportSource
+from raydd.training.recipe import Recipe
 
 CARD: Final = "card.json"
 README: Final = "README.md"
@@ -42,7 +42,7 @@ def write_whitening(preprocessing: Preprocessing, folder: Path) -> None:
 
 
 def write_readme(
-    source: Source, form: str, folder: Path, *, whitening: str = WHITENING, front_matter: str = ""
+    source: ExportSource, form: str, folder: Path, *, whitening: str = WHITENING, front_matter: str = ""
 ) -> None:
     """Write the README of a format.
 
@@ -79,7 +79,7 @@ def write_readme(
     (folder / README).write_text(text)
 
 
-def write_card(source: Source, form: str, folder: Path) -> None:
+def write_card(source: ExportSource, form: str, folder: Path) -> None:
     """Write the card, as the last file: it lists the others with their sizes and SHA-256 sums."""
     synthetic, stored = source.synthetic, source.stored
     card = {

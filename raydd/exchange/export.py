@@ -9,26 +9,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from raydd.errors import ConfigError
+from raydd.core.errors import ConfigError
 from raydd.exchange.card import CARD, write_card
 from raydd.exchange.imagefolder_out import write_imagefolder
 from raydd.exchange.parquet_out import write_parquet
-from raydd.exchange.placing import new_folder
-from raydd.exchange.source import Source
+from raydd.exchange.source import ExportSource
 from raydd.exchange.tensors_out import write_tensors
+from raydd.exchange.whole_folder import new_folder
 from raydd.storage import Folder
 
-Format = Literal["pt", "imagefolder", "parquet"]
+ExportFormat = Literal["pt", "imagefolder", "parquet"]
 
-FORMATS: Final = get_args(Format)
-_WRITERS: Final[Mapping[str, Callable[[Source, Path], None]]] = {
+FORMATS: Final = get_args(ExportFormat)
+_WRITERS: Final[Mapping[str, Callable[[ExportSource, Path], None]]] = {
     "pt": write_tensors,
     "imagefolder": write_imagefolder,
     "parquet": write_parquet,
 }
 
 
-def export(folder: Folder, form: Format, to: Folder) -> Source:
+def export(folder: Folder, form: ExportFormat, to: Folder) -> ExportSource:
     """Write the set of a run, or of a folder that holds one, in a format for others.
 
     Args:
@@ -47,7 +47,7 @@ def export(folder: Folder, form: Format, to: Folder) -> Source:
     if form not in FORMATS:
         raise ConfigError("format", f"must be one of {', '.join(FORMATS)}, is {form}")
     with new_folder(to, last=CARD) as place:
-        source = Source.load(folder)
+        source = ExportSource.load(folder)
         _WRITERS[form](source, place)
         write_card(source, form, place)
     return source

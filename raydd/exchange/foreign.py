@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange import value_space
 from raydd.exchange.answers import Answers, LabelKind
 from raydd.exchange.soft_labels import MEANING, as_logits
 from raydd.exchange.tensor_files import sha256
-from raydd.prepared import PreparedData
-from raydd.synthetic import SyntheticSet, union
+from raydd.sets.synthetic import SyntheticSet, union
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange import image_folders, kip, rat_bptt, res_files, stage_folders, triples
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign, synthetic_set
-from raydd.prepared import PreparedData
-from raydd.synthetic import SyntheticSet
+from raydd.sets.synthetic import SyntheticSet
 
-Reader = Callable[[Path, PreparedData, Answers], list[Foreign]]
+FormatReader = Callable[[Path, PreparedData, Answers], list[Foreign]]
 
 
 @dataclass(frozen=True)
-class Format:
+class SetFormat:
     """One family of files."""
 
-    read: Reader
+    read: FormatReader
     hard: str
     """The recipe, of `LEGACY`, where labels are classes."""
     soft: str
@@ -32,13 +32,13 @@ class Format:
         return self.hard if synthetic.soft_labels is None else self.soft
 
 
-FORMATS: Final[Mapping[str, Format]] = {
-    "pt": Format(triples.read, "mtt", "datm"),
-    "res": Format(res_files.read, "dsa", "dsa"),
-    "kip": Format(kip.read, "dc-bench", "dc-bench"),
-    "rat_bptt": Format(rat_bptt.read, "dc-bench", "dc-bench"),
-    "imagefolder": Format(image_folders.read, "rethinkdc", "rethinkdc", asks_space=False),
-    "pdd": Format(stage_folders.read, "pdd", "pdd"),
+FORMATS: Final[Mapping[str, SetFormat]] = {
+    "pt": SetFormat(triples.read, "mtt", "datm"),
+    "res": SetFormat(res_files.read, "dsa", "dsa"),
+    "kip": SetFormat(kip.read, "dc-bench", "dc-bench"),
+    "rat_bptt": SetFormat(rat_bptt.read, "dc-bench", "dc-bench"),
+    "imagefolder": SetFormat(image_folders.read, "rethinkdc", "rethinkdc", asks_space=False),
+    "pdd": SetFormat(stage_folders.read, "pdd", "pdd"),
 }
 
 

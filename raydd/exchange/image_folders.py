@@ -12,12 +12,12 @@ from typing import Final
 
 import torch
 
-from raydd.datasets.decoding import decode
-from raydd.datasets.imagefolder import image_files, listing_of
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.decoding import decode
+from raydd.data.prepared import PreparedData
+from raydd.data.sources.imagefolder import image_files, listing_of
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
-from raydd.prepared import PreparedData
 from raydd.storage import Folder
 
 _NUMBERED: Final = re.compile(r"(?:new)?(\d+)")

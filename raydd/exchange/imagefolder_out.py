@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
 from raydd.exchange.card import write_readme, write_whitening
 from raydd.exchange.pictures import class_folders, picture_files, png
-from raydd.exchange.source import Source
+from raydd.exchange.source import ExportSource
 
 CLASSES, SOFT_LABELS = "classes.txt", "soft_labels.npy"
 
 
-def write_imagefolder(source: Source, folder: Path) -> None:
+def write_imagefolder(source: ExportSource, folder: Path) -> None:
     """Write the files, README included.
 
     Folders are called by the number of their class with zeros in front, so that `ImageFolder`, which sorts them by

@@ -12,11 +12,11 @@ from zipfile import BadZipFile
 import numpy as np
 from torch import Tensor
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import array, only
-from raydd.prepared import PreparedData
 
 _NAMES = {"images": ("images", "x"), "labels": ("labels", "y")}
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from raydd.recipe import Recipe
+from raydd.training.recipe import Recipe
 
 _MTT: Final = Recipe(
     epochs=1001, lr=None, momentum=0.9, weight_decay=5e-4, batch_size=256, schedule="step", augmentation="dsa"

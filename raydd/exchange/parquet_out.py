@@ -19,7 +19,7 @@ import yaml
 
 from raydd.exchange.card import WHITENING, write_readme
 from raydd.exchange.pictures import picture_files, png
-from raydd.exchange.source import Source
+from raydd.exchange.source import ExportSource
 from raydd.storage import Folder
 
 FILE_BYTES: Final = 256 * 2**20
@@ -28,7 +28,7 @@ _ROW_GROUP: Final = 100
 """Rows that are read together; few, so that one image can be shown without reading many."""
 
 
-def write_parquet(source: Source, folder: Path) -> None:
+def write_parquet(source: ExportSource, folder: Path) -> None:
     """Write the files, README included."""
     synthetic = source.synthetic
     rows = max(1, FILE_BYTES // (synthetic.images[0].numel() + 4 * synthetic.num_classes))
@@ -43,7 +43,7 @@ def write_parquet(source: Source, folder: Path) -> None:
     write_readme(source, "parquet", folder, whitening=f"synthetic/{WHITENING}", front_matter=front_matter)
 
 
-def _table(source: Source, rows: slice) -> pa.Table:
+def _table(source: ExportSource, rows: slice) -> pa.Table:
     synthetic = source.synthetic
     names = ["/".join(name) for name in picture_files(source.counts)[rows]]
     images = [{"bytes": png(pixels), "path": name} for pixels, name in zip(source.pixels[rows], names, strict=True)]
@@ -64,7 +64,7 @@ def _table(source: Source, rows: slice) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def _front_matter(source: Source) -> dict[str, Any]:
+def _front_matter(source: ExportSource) -> dict[str, Any]:
     """The metadata of a dataset card (https://huggingface.co/docs/hub/datasets-cards)."""
     names = {str(label): name for label, name in enumerate(source.synthetic.class_names)}
     features: list[dict[str, Any]] = [

@@ -10,11 +10,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from raydd.errors import DataError, UserError
+from raydd.core.errors import DataError, UserError
+from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import array, only
-from raydd.prepared import PreparedData
 
 
 def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from raydd import networks
-from raydd.errors import ConfigError, DataError
+from raydd.core.errors import ConfigError, DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange.tensor_files import load_pt
-from raydd.flat_network import FlatNetwork
-from raydd.network_config import NetworkConfig
-from raydd.prepared import PreparedData
-from raydd.training import accuracy, predict
-from raydd.trajectories import Snapshot, TrajectoryStore
-from raydd.trajectory_card import TrajectoryCard
+from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
+from raydd.ingredients.trajectory_card import TrajectoryCard
+from raydd.networks.config import NetworkConfig
+from raydd.networks.flat import FlatNetwork
+from raydd.training.loop import accuracy, predict
 
 _CHECKED: Final = 1024
 """Test images that the first expert classifies, to see that it belongs to the data."""

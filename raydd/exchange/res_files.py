@@ -6,11 +6,11 @@ by network.
 
 from pathlib import Path
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import load_pt, only, tensor
-from raydd.prepared import PreparedData
 
 
 def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from torch import Tensor
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
 from raydd.exchange.answers import LabelKind
 
 LEAST_PROBABILITY: Final = 1e-6

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from raydd.errors import ArtefactError
+from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
-from raydd.evaluation.summary import SummaryRow, final_stages, summarise
+from raydd.evaluation.tables.summary import SummaryRow, final_stages, summarise
+from raydd.sets.synthetic import KIND, SyntheticSet
 from raydd.storage import Artefact, Folder
-from raydd.synthetic import KIND, SyntheticSet
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Quantisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ExportSource:
     """A set and its results."""
 
     stored: SyntheticSet
@@ -43,7 +43,7 @@ class Source:
     """Of the run's students after the last stage; empty where the set was not found in a run's folder."""
 
     @classmethod
-    def load(cls, folder: Folder) -> "Source":
+    def load(cls, folder: Folder) -> "ExportSource":
         """Read the set of a run, or of a folder that holds one.
 
         Raises:

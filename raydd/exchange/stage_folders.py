@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.triples import images_file, read_one
-from raydd.prepared import PreparedData
 
 
 def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:

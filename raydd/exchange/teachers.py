@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
 
 _HEADS = ("head", "fc")
 """The last layer under raydd's name and torchvision's."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
 
 _SCALAR: Final[Callable[..., Any]] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 _NUMBERS: Final[list[Callable[..., Any] | tuple[Callable[..., Any], str]]] = [

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from raydd.exchange.card import write_readme, write_whitening
-from raydd.exchange.source import Source
+from raydd.exchange.source import ExportSource
 
 IMAGES, LABELS, LEARNED_LR = "images_best.pt", "labels_best.pt", "lr_best.pt"
 
 
-def write_tensors(source: Source, folder: Path) -> None:
+def write_tensors(source: ExportSource, folder: Path) -> None:
     """Write the files, README included.
 
     Images are float32 [M, C, H, W]; labels float32 [M, K] logits, or int64 [M] where they are hard; the step size is

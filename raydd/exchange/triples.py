@@ -9,11 +9,11 @@ Letters: N images, K classes, C H W.
 
 from pathlib import Path
 
-from raydd.errors import DataError
+from raydd.core.errors import DataError
+from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import load_pt, number, tensor
-from raydd.prepared import PreparedData
 
 _LR = ("lr", "syn_lr")
 

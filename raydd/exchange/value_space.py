@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from raydd.errors import DataError
-from raydd.pixels import Images
-from raydd.prepared import PreparedData
+from raydd.core.errors import DataError
+from raydd.data.images import Images
+from raydd.data.prepared import PreparedData
 
 LARGEST_SCALE: Final = 5.0
 """Deviation of a channel over that of the real images."""

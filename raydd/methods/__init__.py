@@ -6,17 +6,17 @@ from typing import Annotated, Any
 from pydantic import Discriminator
 
 from raydd.methods.base import Method, Start, Task
-from raydd.methods.cda import CDAConfig
-from raydd.methods.datm import DATMConfig
-from raydd.methods.dc import DCConfig, DSAConfig
-from raydd.methods.delt import DELTConfig
-from raydd.methods.dm import DMConfig
-from raydd.methods.ftd import FTDConfig
-from raydd.methods.idc import IDCConfig
+from raydd.methods.condensation.dc import DCConfig, DSAConfig
+from raydd.methods.condensation.dm import DMConfig
+from raydd.methods.condensation.idc import IDCConfig
+from raydd.methods.decoupled.cda import CDAConfig
+from raydd.methods.decoupled.delt import DELTConfig
+from raydd.methods.decoupled.rded import RDEDConfig
+from raydd.methods.decoupled.sre2l import SRe2LConfig
 from raydd.methods.imported import ImportedConfig
-from raydd.methods.mtt import MTTConfig
-from raydd.methods.rded import RDEDConfig
-from raydd.methods.sre2l import SRe2LConfig
+from raydd.methods.trajectory.datm import DATMConfig
+from raydd.methods.trajectory.ftd import FTDConfig
+from raydd.methods.trajectory.mtt import MTTConfig
 
 MethodConfig = Annotated[
     MTTConfig

@@ -1,30 +1,25 @@
 """What every distillation method takes and gives."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from raydd.errors import ConfigError
-from raydd.network_config import NetworkConfig
-from raydd.prepared import PreparedData
-from raydd.random import Key
-from raydd.synthetic import SyntheticSet
-from raydd.trajectories import TrajectoryStore
-
-if TYPE_CHECKING:
-    from raydd.ranking import Ranking
-    from raydd.teacher import Teacher
+from raydd.core.errors import ConfigError
+from raydd.core.keyed_random import Key
+from raydd.data.prepared import PreparedData
+from raydd.ingredients.network_pool import NetworkStates
+from raydd.ingredients.ranking import Ranking
+from raydd.ingredients.teacher import Teacher
+from raydd.ingredients.trajectories import TrajectoryStore
+from raydd.networks.config import NetworkConfig
+from raydd.sets.synthetic import SyntheticSet
 
 WorksOn = Literal["trajectories", "teacher", "data"]
 """What a method needs beside the real images: expert trajectories, a teacher, or nothing that is trained first."""
 
-Pool = Sequence[Mapping[str, Tensor]]
-"""States (parameters and buffers) of networks to begin in."""
-
-State = dict[str, Any]
+MethodState = dict[str, Any]
 """A method's whole state: tensors and JSON scalars under flat names."""
 
 
@@ -47,8 +42,8 @@ class Task:
     """Whether inner steps are compiled, where the network's equations are written out."""
     kept_steps: int = 0
     """Compiled inner steps that keep what takes convolutions for the way back."""
-    teacher: "Teacher | None" = None
-    ranking: "Ranking | None" = None
+    teacher: Teacher | None = None
+    ranking: Ranking | None = None
     """Of the real training images by the teacher."""
     groups: tuple[int, ...] = ()
     """The class groups that a distiller of independent ones works on, side by side in one forward pass."""
@@ -63,7 +58,7 @@ class Task:
             raise ConfigError("experts", "trajectory matching needs expert trajectories")
         return self.trajectories
 
-    def require_teacher(self) -> "Teacher":
+    def require_teacher(self) -> Teacher:
         """The teacher.
 
         Raises:
@@ -73,7 +68,7 @@ class Task:
             raise ConfigError("teacher", "this method needs a trained teacher")
         return self.teacher
 
-    def require_ranking(self) -> "Ranking":
+    def require_ranking(self) -> Ranking:
         """The ranking of the real images.
 
         Raises:
@@ -94,7 +89,7 @@ class Start:
     """The images of earlier stages: constants, unless `frozen_lr_scale` says otherwise."""
     frozen_lr_scale: float = 0.0
     """Their step size as a part of the new images'; they are constants at 0."""
-    pool: Pool = ()
+    pool: NetworkStates = ()
     """Networks to begin in; freshly initialised ones where there are none."""
     fresh_fraction: float = 0.0
     """The part of the iterations that take a freshly initialised network all the same."""
@@ -120,10 +115,10 @@ class Method(Protocol):
     def revised(self) -> SyntheticSet | None:
         """The earlier stages' images as this one left them; None where they are constants."""
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> MethodState:
         """A copy of the whole state: exact continuation from it."""
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: MethodState) -> None:
         """Continue from what `state_dict` returned."""
 
 

@@ -15,13 +15,13 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from raydd.errors import ConfigError, RunError
-from raydd.formation import Formation
-from raydd.methods.base import KeepsClasses, Method, Start, State, Task, WorksOn
-from raydd.prepared import PreparedData
-from raydd.random import Key
+from raydd.core.errors import ConfigError, RunError
+from raydd.core.keyed_random import Key
+from raydd.data.prepared import PreparedData
+from raydd.methods.base import KeepsClasses, Method, MethodState, Start, Task, WorksOn
+from raydd.sets.formation import Formation
+from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
-from raydd.synthetic import SyntheticSet
 
 SAME_SPACE: Final = 1e-3
 """How far the same pixels may lie apart under two preprocessings that are taken for one."""
@@ -173,11 +173,11 @@ class Imported:
         """None."""
         return None
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> MethodState:
         """Nothing changes."""
         return {}
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: MethodState) -> None:
         """Nothing changes."""
 
 

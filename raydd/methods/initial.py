@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from raydd import networks, random
-from raydd.errors import ConfigError
-from raydd.flat_network import FlatNetwork
+from raydd import networks
+from raydd.core import keyed_random
+from raydd.core.errors import ConfigError
+from raydd.core.keyed_random import Key
+from raydd.data.prepared import PreparedData
 from raydd.methods.base import Start, Task
-from raydd.prepared import PreparedData
-from raydd.random import Key
-from raydd.sampling import repeated
-from raydd.training import predict
+from raydd.networks.flat import FlatNetwork
+from raydd.training.loop import predict
+from raydd.training.sampling import repeated
 
 
 def class_labels(num_classes: int, images_per_class: int) -> Tensor:
@@ -142,7 +143,7 @@ def _experts(task: Task, epoch: int | None) -> Iterator[torch.nn.Module]:
 
 def _shuffled(data: PreparedData, label: int, key: Key) -> Tensor:
     rows = (data.train.labels == label).nonzero().squeeze(1)
-    return rows[random.permutation(key.child("class", label), len(rows))]
+    return rows[keyed_random.permutation(key.child("class", label), len(rows))]
 
 
 def _require(data: PreparedData, label: int, found: int, images_per_class: int, repeat: bool, what: str) -> None:

@@ -14,25 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydd.config import RunConfig
-from raydd.errors import RunError, UserError
+from raydd.core.errors import RunError, UserError
 from raydd.evaluation import records
-from raydd.pipeline import probing
-from raydd.pipeline.run import CONFIG, REPORT, Run
+from raydd.pipeline.runs.run import CONFIG, REPORT, Run
+from raydd.pipeline.work import probes as asked
 from raydd.storage import Folder
 
-Place = tuple[str, int]
+SeededConfig = tuple[str, int]
 """The name of a configuration, and a seed."""
-State = Literal["not run", "unfinished", "finished", "failed"]
+RunState = Literal["not run", "unfinished", "finished", "failed"]
 
 
 _nothing = records.SCHEMA.empty_table
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How far a run is."""
 
-    state: State
+    state: RunState
     records: pa.Table = field(default_factory=_nothing)
     """Of the students that the configuration names, where all of them were trained; else empty."""
     probes: pa.Table = field(default_factory=_nothing)
@@ -43,7 +43,7 @@ class Outcome:
     """Where that was, if it is neither a user's mistake nor work that broke off."""
 
 
-def cells(configs: Mapping[str, RunConfig], seeds: Sequence[int]) -> dict[Place, RunConfig]:
+def cells(configs: Mapping[str, RunConfig], seeds: Sequence[int]) -> dict[SeededConfig, RunConfig]:
     """The runs in the order in which they are made: every configuration with the first seed, then with the second.
 
     Raises:
@@ -58,28 +58,28 @@ def cells(configs: Mapping[str, RunConfig], seeds: Sequence[int]) -> dict[Place,
     return {(name, seed): _with_seed(config, seed) for seed in seeds for name, config in configs.items()}
 
 
-def look(config: RunConfig) -> Outcome:
+def look(config: RunConfig) -> RunOutcome:
     """How far a run is, as its folder says; nothing is written."""
     run = Run.of(config)
     try:
         if not run.results.files():
-            return Outcome("unfinished" if run.folder.has(CONFIG) else "not run")
-        students, probes = _records(run), probing.answers(run)
-        counts = len(_wanted(run)), len(probing.questions(run))
+            return RunOutcome("unfinished" if run.folder.has(CONFIG) else "not run")
+        students, probes = _records(run), asked.answers(run)
+        counts = len(_wanted(run)), len(asked.questions(run))
         if not run.folder.has(REPORT) or (len(students), len(probes)) != counts:
-            return Outcome("unfinished")
+            return RunOutcome("unfinished")
         is_done = all(status == "ok" for table in (students, probes) for status in table["status"].to_pylist())
-        return Outcome("finished" if is_done else "unfinished", students, probes)
+        return RunOutcome("finished" if is_done else "unfinished", students, probes)
     except UserError as error:
-        return Outcome("failed", error=str(error))
+        return RunOutcome("failed", error=str(error))
 
 
 def make(
-    runs: Mapping[Place, RunConfig],
-    outcomes: dict[Place, Outcome],
+    runs: Mapping[SeededConfig, RunConfig],
+    outcomes: dict[SeededConfig, RunOutcome],
     execute: Callable[[RunConfig], object],
     hours: float | None = None,
-) -> Iterator[Place]:
+) -> Iterator[SeededConfig]:
     """Make the runs that are not finished, one after the other; one that fails does not keep the next from being made.
 
     Args:
@@ -97,7 +97,7 @@ def make(
             continue
         if hours is not None and time.monotonic() - began >= 3600 * hours:
             return
-        outcomes[place] = Outcome("unfinished")
+        outcomes[place] = RunOutcome("unfinished")
         outcomes[place] = _attempt(config, execute)
         yield place
 
@@ -117,12 +117,12 @@ def _records(run: Run) -> pa.Table:
     return table.filter(pc.is_in(table["record_id"], pa.array(_wanted(run), pa.string())))
 
 
-def _attempt(config: RunConfig, execute: Callable[[RunConfig], object]) -> Outcome:
+def _attempt(config: RunConfig, execute: Callable[[RunConfig], object]) -> RunOutcome:
     try:
         execute(config)
         run = Run.of(config)
-        return Outcome("finished", _records(run), probing.answers(run))
+        return RunOutcome("finished", _records(run), asked.answers(run))
     except (UserError, RunError) as error:
-        return Outcome("failed", error=str(error))
+        return RunOutcome("failed", error=str(error))
     except Exception as error:  # the runs after it may do better
-        return Outcome("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        return RunOutcome("failed", error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())

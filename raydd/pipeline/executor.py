@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from raydd.evaluation.probing import Question
-from raydd.evaluation.trials import LabelStore, Trial
-from raydd.pipeline.run import Run
-from raydd.progress import Progress
+from raydd.core.progress import Progress
+from raydd.evaluation.probes.probe import Question
+from raydd.evaluation.students.trials import LabelStore, Trial
+from raydd.pipeline.runs.run import Run
 
 
 class Executor(Protocol):

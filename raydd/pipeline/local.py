@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from raydd import experts
-from raydd.errors import ConfigError, ResourceError
-from raydd.evaluation.probing import Question
-from raydd.evaluation.trials import LabelStore, Trial
-from raydd.pipeline import choices, distilling, evaluating, jobs, probing
-from raydd.pipeline.run import Run
-from raydd.pipeline.teaching import Relabelling
-from raydd.progress import Progress
+from raydd.core.errors import ConfigError, ResourceError
+from raydd.core.progress import Progress
+from raydd.evaluation.probes.probe import Question
+from raydd.evaluation.students.trials import LabelStore, Trial
+from raydd.ingredients import experts
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import auto, distill, probes, real_data, students
+from raydd.pipeline.work.teacher_labels import Relabelling
 
 
 class LocalExecutor:
@@ -24,58 +24,58 @@ class LocalExecutor:
 
     def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
         """Train these experts, pack by pack."""
-        jobs.set_up(run)
-        for group in experts.packs(numbers, choices.pack(run)):
-            jobs.train_experts(run, group, progress)
+        real_data.set_up(run)
+        for group in experts.packs(numbers, auto.pack(run)):
+            real_data.train_experts(run, group, progress)
 
     def teacher(self, run: Run, progress: Progress) -> None:
         """Train the teacher, or take it over."""
-        jobs.set_up(run)
-        jobs.teach(run, progress)
+        real_data.set_up(run)
+        real_data.teach(run, progress)
 
     def rank(self, run: Run, progress: Progress) -> None:
         """Rank the training images by the teacher."""
-        jobs.set_up(run)
-        jobs.rank(run, progress)
+        real_data.set_up(run)
+        real_data.rank(run, progress)
 
     def score(self, run: Run, progress: Progress) -> None:
         """Score the training images by how often they are forgotten."""
-        jobs.set_up(run)
-        jobs.score(run, progress)
+        real_data.set_up(run)
+        real_data.score(run, progress)
 
     def distill(self, run: Run, progress: Progress) -> None:
         """Distil every stage."""
-        jobs.set_up(run)
-        distilling.distill(run, progress)
+        real_data.set_up(run)
+        distill.distill(run, progress)
 
     def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
         """Label the distilled set, epoch by epoch."""
-        jobs.set_up(run)
+        real_data.set_up(run)
         Relabelling(run, store).finish(progress)
 
     def observe(self, run: Run, progress: Progress) -> None:
         """Train the network that looks at images."""
-        jobs.set_up(run)
-        jobs.observe(run, progress)
+        real_data.set_up(run)
+        real_data.observe(run, progress)
 
     def select(self, run: Run, progress: Progress) -> None:
         """Choose real images to compare with by what a network sees in them."""
-        jobs.set_up(run)
-        jobs.select(run, progress)
+        real_data.set_up(run)
+        real_data.select(run, progress)
 
     def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
         """Train these students, pack by pack."""
-        jobs.set_up(run)
-        for pack in choices.student_packs(run, trials):
-            evaluating.evaluate(run, pack, progress)
+        real_data.set_up(run)
+        for pack in auto.student_packs(run, trials):
+            students.evaluate(run, pack, progress)
 
     def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
         """Answer these questions, one after the other."""
-        jobs.set_up(run)
-        for preparation in probing.unprepared(run, questions):
-            probing.prepare(run, preparation, progress)
+        real_data.set_up(run)
+        for preparation in probes.unprepared(run, questions):
+            probes.prepare(run, preparation, progress)
         for question in questions:
-            probing.answer(run, question, progress)
+            probes.answer(run, question, progress)
 
     def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
         """Nobody; refuse trackers that are told by Ray Tune."""

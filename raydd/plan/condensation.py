@@ -10,22 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raydd import networks
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.formation import Formation
-from raydd.functional import hard_cross_entropy
+from raydd.data import DataFacts
 from raydd.methods import DCConfig, DMConfig, DSAConfig, IDCConfig
-from raydd.network_config import NetworkConfig
+from raydd.networks.config import NetworkConfig
+from raydd.networks.losses import hard_cross_entropy
 from raydd.plan.cost import gradient_step, network_size, predicting, training
-from raydd.plan.sizes import (
-    METRICS_ROW_BYTES,
-    SAVE_FACTOR,
-    data_bytes,
-    num_synthetic,
-    set_bytes,
-    synthetic_bytes,
-)
+from raydd.plan.sizes import METRICS_ROW_BYTES, SAVE_FACTOR, data_bytes, num_synthetic, set_bytes, synthetic_bytes
 from raydd.plan.step import Step
-from raydd.recipe import Recipe
+from raydd.sets.formation import Formation
+from raydd.training.recipe import Recipe
 
 Compares = DCConfig | DSAConfig | DMConfig | IDCConfig
 

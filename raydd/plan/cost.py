@@ -20,21 +20,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from raydd import networks
-from raydd.convnet_steps import ConvNetSteps
-from raydd.datasets import DataFacts
-from raydd.flat_network import FlatNetwork
-from raydd.functional import (
-    DifferentiatedSteps,
-    InnerLoop,
-    InnerStep,
-    adjoint,
-    hard_cross_entropy,
-    soft_cross_entropy,
-    unroll,
-)
-from raydd.methods.moments import bn_loss, measuring
-from raydd.network_config import NetworkConfig
-from raydd.recipe import Recipe
+from raydd.adjoint.convnet import ConvNetSteps
+from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, unroll
+from raydd.data import DataFacts
+from raydd.methods.decoupled.moments import bn_loss, measuring
+from raydd.networks.config import NetworkConfig
+from raydd.networks.flat import FlatNetwork
+from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
+from raydd.training.recipe import Recipe
 
 HEAP_FACTOR = 2.2
 """What glibc's heap grows to for each byte alive. Measured 2.1 to 2.7 over steps at widths 32 to 128 on one thread."""

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.evaluation.trials import LabelStore
+from raydd.data import DataFacts
+from raydd.evaluation.students.trials import LabelStore
+from raydd.ingredients.teacher import CHECK_IMAGES
+from raydd.ingredients.teacher_epochs import teacher_epochs
+from raydd.ingredients.view_labels import label_bytes
 from raydd.methods import RDEDConfig
-from raydd.methods.decoupled import RecoverConfig
+from raydd.methods.decoupled.family import RecoverConfig
 from raydd.plan.cost import Cost, network_size, predicting, recover_step, slots, state_size, training
 from raydd.plan.sizes import (
     METRICS_ROW_BYTES,
@@ -27,9 +30,6 @@ from raydd.plan.sizes import (
 )
 from raydd.plan.step import Step
 from raydd.plan.students import pixel_bytes, trials_of, whole_set
-from raydd.relabel import label_bytes
-from raydd.teacher import CHECK_IMAGES
-from raydd.teacher_epochs import teacher_epochs
 
 TEACHER_HEADER_BYTES = 2_600
 """Of a teacher: card, without the names of the classes, and manifest."""

@@ -1,7 +1,7 @@
 """What it takes to take over a set that is there: its bytes, and no work."""
 
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
+from raydd.data import DataFacts
 from raydd.plan.sizes import SAVE_FACTOR, data_bytes, num_synthetic, set_bytes, synthetic_bytes
 from raydd.plan.step import Step
 

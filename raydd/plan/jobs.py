@@ -21,17 +21,17 @@ from torch import nn
 
 from raydd import networks
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.evaluation.trials import LabelStore, Trial, alike
+from raydd.data import DataFacts
+from raydd.evaluation.students.trials import LabelStore, Trial, alike
+from raydd.ingredients.ranking import PART
 from raydd.methods import DCConfig, DSAConfig, IDCConfig
-from raydd.methods.matching import MatchingConfig, inner_gradient
-from raydd.network_config import NetworkConfig
+from raydd.methods.trajectory.matching import MatchingConfig, inner_gradient
+from raydd.networks.config import NetworkConfig
 from raydd.plan import condensation, decoupled, stages, students, trajectories
 from raydd.plan.cost import network_size, predicting, training
 from raydd.plan.rates import Rates
-from raydd.plan.simulation import Job
+from raydd.plan.simulation import SimulatedJob
 from raydd.plan.sizes import num_synthetic, set_bytes
-from raydd.ranking import PART
 
 EXCHANGE = ", all-reduce"
 """Follows the name of a part whose workers sum what they have found."""
@@ -73,7 +73,7 @@ def works_of(config: RunConfig) -> list[str]:
     return [*own, "evaluate"]
 
 
-def jobs_of(config: RunConfig, facts: DataFacts, rates: Rates, gpus: int, link: Link) -> tuple[Job, ...]:
+def jobs_of(config: RunConfig, facts: DataFacts, rates: Rates, gpus: int, link: Link) -> tuple[SimulatedJob, ...]:
     """All jobs of a run, in the order in which they are come to, but for the preparation of the data."""
     made = _Jobs(config, facts, rates, gpus, link)
     if config.method.works_on == "trajectories":
@@ -98,7 +98,7 @@ class _Jobs:
     rates: Rates
     gpus: int
     link: Link
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[SimulatedJob] = field(default_factory=list)
     done: tuple[int, ...] = ()
     """What has to be finished before the next job begins."""
 
@@ -110,12 +110,12 @@ class _Jobs:
 
     def alone(self, work: str, flops: float) -> None:
         """What one process does."""
-        self._then([Job(part=work, seconds=self.rates.seconds(work, flops), after=self.done)])
+        self._then([SimulatedJob(part=work, seconds=self.rates.seconds(work, flops), after=self.done)])
 
     def pool(self, part: str, seconds: Sequence[float], count: int | None = None) -> None:
         """What actors or trials work off; they are `count`, so that this many want room on the GPUs."""
         per_machine = self._share(len(seconds) if count is None else count)
-        self._then([Job(part=part, seconds=one, after=self.done, per_machine=per_machine) for one in seconds])
+        self._then([SimulatedJob(part=part, seconds=one, after=self.done, per_machine=per_machine) for one in seconds])
 
     def shared(self, part: str, seconds: float, share: float, exchange: float) -> None:
         """What all workers do together.
@@ -129,12 +129,16 @@ class _Jobs:
         for name, taken in ((part, seconds * share), (part + EXCHANGE, exchange)):
             if taken:
                 held = (0, self.workers)
-                self._then([Job(part=name, seconds=taken, after=self.done, machines=self.workers, among=held)])
+                self._then([SimulatedJob(part=name, seconds=taken, after=self.done, machines=self.workers, among=held)])
 
     def dealt(self, part: str, seconds: Sequence[float]) -> None:
         """What is dealt to the workers by number, and is waited for."""
         shares = [sum(seconds[rank :: self.workers]) for rank in range(self.workers)]
-        jobs = [Job(part=part, seconds=one, after=self.done, among=(r, r + 1)) for r, one in enumerate(shares) if one]
+        jobs = [
+            SimulatedJob(part=part, seconds=one, after=self.done, among=(r, r + 1))
+            for r, one in enumerate(shares)
+            if one
+        ]
         self._then(jobs)
 
     def experts(self) -> None:
@@ -248,7 +252,9 @@ class _Jobs:
             before: tuple[int, ...] = ()
             for leg in trial.legs()[:-1]:
                 after = (*before, *(finished[leg.stage] if room else self.done))
-                job = Job(part="evaluate", seconds=self._student(leg), after=after, per_machine=share, among=room)
+                job = SimulatedJob(
+                    part="evaluate", seconds=self._student(leg), after=after, per_machine=share, among=room
+                )
                 before = (self._add(job),)
             flying += before
         if flying:
@@ -275,7 +281,7 @@ class _Jobs:
         """How many of `count` processes fit on a GPU; see `cluster.runtime.share_resources`."""
         return max(1, min(self.config.cluster.experts_per_gpu, math.ceil(count / self.gpus)))
 
-    def _then(self, jobs: Iterable[Job]) -> None:
+    def _then(self, jobs: Iterable[SimulatedJob]) -> None:
         """Jobs that wait for the ones before them, and are all waited for."""
         numbers = [self._add(job) for job in jobs]
         if len(numbers) == 1:
@@ -284,9 +290,9 @@ class _Jobs:
             self._gate(numbers)
 
     def _gate(self, numbers: Iterable[int]) -> None:
-        self.done = (self._add(Job(part="", seconds=0.0, after=tuple(numbers), machines=0)),)
+        self.done = (self._add(SimulatedJob(part="", seconds=0.0, after=tuple(numbers), machines=0)),)
 
-    def _add(self, job: Job) -> int:
+    def _add(self, job: SimulatedJob) -> int:
         self.jobs.append(job)
         return len(self.jobs) - 1
 

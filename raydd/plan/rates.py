@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from raydd.evaluation.trials import Trial
+from raydd.evaluation.students.trials import Trial
 
 LegKind = tuple[str, ...]
 """What students are told apart by whose FLOPs take different times; see `leg_kind`."""

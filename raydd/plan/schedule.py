@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
+from raydd.data import DataFacts
 from raydd.plan.jobs import EXCHANGE, Link, jobs_of
 from raydd.plan.rates import Rates
 from raydd.plan.simulation import Timeline, simulate

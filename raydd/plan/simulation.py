@@ -11,7 +11,7 @@ from fractions import Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class SimulatedJob:
     """A piece of work that is never interrupted."""
 
     part: str
@@ -40,7 +40,7 @@ class Span:
 class Timeline:
     """What came of a simulation."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[SimulatedJob, ...]
     spans: tuple[Span, ...]
     """Of each job."""
     machines: int
@@ -62,7 +62,7 @@ class Timeline:
         return {part: spent for part, spent in seconds.items() if spent}
 
 
-def simulate(jobs: Sequence[Job], machines: int) -> Timeline:
+def simulate(jobs: Sequence[SimulatedJob], machines: int) -> Timeline:
     """Play the jobs through on so many equal machines.
 
     Raises:
@@ -77,7 +77,7 @@ def simulate(jobs: Sequence[Job], machines: int) -> Timeline:
 class _Simulation:
     """Where everything stands at a moment."""
 
-    def __init__(self, jobs: Sequence[Job], machines: int) -> None:
+    def __init__(self, jobs: Sequence[SimulatedJob], machines: int) -> None:
         self.jobs, self.now = tuple(jobs), 0.0
         self.free = [Fraction(1)] * machines
         self.sharing = [0] * machines
@@ -141,7 +141,7 @@ class _Simulation:
                 heapq.heapify(self.ready)
         self.ready = waiting
 
-    def _places(self, job: Job) -> list[int] | None:
+    def _places(self, job: SimulatedJob) -> list[int] | None:
         """Machines with room for a job, the first ones there are; None where there are too few."""
         if not job.machines:
             return []
@@ -174,7 +174,7 @@ class _Simulation:
         return next(number for number, end in self.ended.items() if end == moment and self.jobs[number].seconds)
 
 
-def _allowed(job: Job, machines: int) -> range:
+def _allowed(job: SimulatedJob, machines: int) -> range:
     """The machines that a job may be on."""
     first, last = job.among or (0, machines)
     return range(min(first, machines), min(last, machines))

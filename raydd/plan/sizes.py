@@ -4,8 +4,8 @@ Letters: N real images, M synthetic images, K classes, C H W, D = C * H * W, P p
 """
 
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.residence import Residence
+from raydd.data import DataFacts
+from raydd.data.placement import Residence
 
 SAVE_FACTOR = 4
 """State, its copy, and the two serialised forms that safetensors holds at once (measured 4.0)."""

@@ -9,19 +9,19 @@ import math
 from dataclasses import replace
 
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.evaluation.records import Labels
-from raydd.evaluation.trials import Trial
-from raydd.experts import epochs_stored
+from raydd.config.stages import StagesConfig
+from raydd.data import DataFacts
+from raydd.evaluation.records import LabelRegime
+from raydd.evaluation.students.trials import Trial
+from raydd.ingredients.experts import epochs_stored
 from raydd.methods import DCConfig, DMConfig, DSAConfig, IDCConfig, MethodConfig
-from raydd.methods.condensation import CONSTANTS_AT_ONCE
-from raydd.methods.matching import MatchingConfig
+from raydd.methods.condensation.family import CONSTANTS_AT_ONCE
+from raydd.methods.trajectory.matching import MatchingConfig
 from raydd.plan import condensation, decoupled, imported, trajectories
 from raydd.plan.cost import gradient_step, predicting, training
 from raydd.plan.sizes import SAVE_FACTOR, data_bytes, num_synthetic, part_bytes, set_bytes
 from raydd.plan.step import Step, together
 from raydd.plan.students import labelled, training_bytes, whole_set
-from raydd.progressive import StagesConfig
 
 SCORE_BYTES = 5
 """Of one image in the forgetting scores: row, class, count and whether it was learned, compressed."""
@@ -52,6 +52,11 @@ def num_frozen(config: RunConfig, facts: DataFacts, stage: int) -> int:
     return facts.num_classes * _earlier(config, stage)
 
 
+def _num_stored(config: RunConfig) -> int:
+    """Epochs of a trajectory that a stage by itself stores."""
+    return len(epochs_stored(config.experts, config.matching.epochs_read(config.experts.training.epochs)))
+
+
 def experts(config: RunConfig, facts: DataFacts) -> Step:
     """The trajectories on which the run begins, and those that begin in the pools of later stages.
 
@@ -60,11 +65,13 @@ def experts(config: RunConfig, facts: DataFacts) -> Step:
     numbers = range(config.stages.count)
     own = [stage for stage in numbers if config.uses_trajectories(stage)]
     readers = [alone(config, facts, stage) for stage in numbers if stage not in own]
-    stored = {epoch for reader in readers for epoch in epochs_stored(config.experts, reader.matching)}
+    last_epoch = config.experts.training.epochs
+    read = {epoch for reader in readers for epoch in reader.matching.epochs_read(last_epoch)}
+    stored = epochs_stored(config.experts, read) if readers else []
     steps = [trajectories.experts(alone(config, facts, 0), facts, len(stored))]
     for stage in own:
         like = alone(config, facts, stage)
-        step = trajectories.experts(like, facts, len(epochs_stored(like.experts, like.matching)))
+        step = trajectories.experts(like, facts, _num_stored(like))
         if not config.stages.keep_trajectories:
             step = replace(step, disk_bytes=0, working_disk_bytes=step.working_disk_bytes + step.disk_bytes)
         steps.append(step)
@@ -143,7 +150,7 @@ def transition_stage(config: RunConfig, facts: DataFacts, stage: int) -> Step:
         config.evaluate.recipe_for(config.network, images_per_class, facts.num_classes, config.data.source)
     )
     asks = config.method.works_on == "teacher" and config.evaluate.regimes(config.method)[0] != "hard"
-    labels: Labels = "online" if asks else "hard"
+    labels: LabelRegime = "online" if asks else "hard"
     trial = Trial(subject="synthetic", labels=labels, network=config.network, recipe=recipe, student_seed=0)
     num_images = facts.num_classes * sum(method.images_per_class * method.decoded_images for method in methods)
     one = labelled(config, facts, trial, training(config.network, recipe, facts, num_images, 0))

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from raydd.datasets import DataFacts
-from raydd.residence import Residence
+from raydd.data import DataFacts
+from raydd.data.placement import Residence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,22 +12,15 @@ import torch
 
 from raydd import networks
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.evaluation.lineup import plan_trials
-from raydd.evaluation.trials import Trial
-from raydd.network_config import NetworkConfig
+from raydd.config.lineup import plan_trials
+from raydd.data import DataFacts
+from raydd.evaluation.students.trials import Trial
+from raydd.networks.config import NetworkConfig
 from raydd.plan.cost import Cost, network_size, predicting, slots, state_size, training
-from raydd.plan.sizes import (
-    RECORD_BYTES,
-    SAVE_FACTOR,
-    TENSOR_HEADER_BYTES,
-    data_bytes,
-    num_synthetic,
-    set_bytes,
-)
+from raydd.plan.sizes import RECORD_BYTES, SAVE_FACTOR, TENSOR_HEADER_BYTES, data_bytes, num_synthetic, set_bytes
 from raydd.plan.step import Step, together
-from raydd.recipe import Recipe
-from raydd.views import ViewsConfig
+from raydd.training.recipe import Recipe
+from raydd.training.views import ViewsConfig
 
 SELECTION_HEADER_BYTES = 1_200
 """Of a selection: Parquet schema and footer, and manifest."""

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from raydd.config import RunConfig
-from raydd.datasets import DataFacts
-from raydd.methods.matching import MatchingConfig, draw_batches, inner_gradient
+from raydd.core.keyed_random import Key
+from raydd.data import DataFacts
+from raydd.methods.trajectory.matching import MatchingConfig, draw_batches, inner_gradient
 from raydd.plan.cost import gradient_step, kept_bytes, matching_step, network_size, predicting, training
 from raydd.plan.sizes import (
     METRICS_ROW_BYTES,
@@ -23,7 +24,6 @@ from raydd.plan.sizes import (
     trajectory_bytes,
 )
 from raydd.plan.step import Step
-from raydd.random import Key
 
 
 def checkpoint_bytes(config: RunConfig, facts: DataFacts) -> int:

@@ -8,16 +8,16 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from raydd.evaluation.architectures import architectures
-from raydd.evaluation.pooling import Facts, Line, after_all_stages, told_apart
-from raydd.evaluation.records import Labels
-from raydd.evaluation.scores import scores
+from raydd.evaluation.records import LabelRegime
+from raydd.evaluation.tables.architectures import architectures
+from raydd.evaluation.tables.pooling import Facts, PooledLine, after_all_stages, told_apart
+from raydd.evaluation.tables.scores import scores
 from raydd.report import figures
 from raydd.report.drawing import RUNS, Panel
-from raydd.report.naming import Names, own_fields, worded
+from raydd.report.names import Names, own_fields, worded
 from raydd.report.trends import trends
 
-_REGIMES = get_args(Labels)
+_REGIMES = get_args(LabelRegime)
 _APART = ("images_per_class", "network", "method", "recipe", "mode", "budget", "stage", "augmentation", "optimizer")
 """What tells rows of a block apart; the number of images, by which they are grouped, first."""
 _CONDITIONS = ("network", "recipe", "augmentation", "optimizer", "epochs")
@@ -28,7 +28,7 @@ _MOST_BARS = 6
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table, a `Line` or a row of `scores`."""
 
     title: str
@@ -41,10 +41,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cell:
+class NetworkCell:
     """Students of one network."""
 
-    line: Line
+    line: PooledLine
     share: float
     """Where the mean stands between the lowest and the highest of the matrix, in 0..1."""
     drop: float | None
@@ -55,7 +55,7 @@ class Cell:
 class Across:
     """One set in all networks."""
 
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, NetworkCell]
     others: float | None
     """The mean over networks that the set was not made with."""
     source: str | None
@@ -67,7 +67,7 @@ class Across:
         return fmean(cell.line.row.mean or 0.0 for cell in self.cells.values())
 
 
-Groups = list[tuple[str, list[Row]]]
+Groups = list[tuple[str, list[TableRow]]]
 """Rows by the number of images per class, in words."""
 
 
@@ -95,7 +95,7 @@ class Block:
 
 def blocks(
     table: pa.Table,
-    lines: Sequence[Line],
+    lines: Sequence[PooledLine],
     names: Names,
     sources: Mapping[str, str],
     class_names: Mapping[str, Sequence[str]],
@@ -149,7 +149,7 @@ def _place_of_block(key: tuple[str, str]) -> tuple[str, int]:
     return key[0], _REGIMES.index(key[1]) if key[1] in _REGIMES else len(_REGIMES)
 
 
-def _shared(lines: Sequence[Line]) -> list[str]:
+def _shared(lines: Sequence[PooledLine]) -> list[str]:
     """The conditions that are the same for all lines."""
     return [name for name in _CONDITIONS if len({getattr(line.row, name) for line in lines}) == 1]
 
@@ -171,7 +171,7 @@ def _grouped(values: Sequence[Any], facts: Sequence[Facts], names: Names, by: Ca
     for value, row, fields in zip(values, facts, own_fields(facts, apart), strict=True):
         own = [name for name in fields if name != "images_per_class"]
         note = ", ".join(worded({**row, "parameters": ()}, [n for n in varying if n not in ("images_per_class", *own)]))
-        made = Row(names.title(row, own), note, names.colour(row), names.is_ring(row), value)
+        made = TableRow(names.title(row, own), note, names.colour(row), names.is_ring(row), value)
         rows.append((_place_of_group(row), by(value), made))
     rows.sort(key=lambda entry: entry[:2])
     return [(_title_of_group(place), [row for *_, row in own]) for place, own in groupby(rows, key=lambda r: r[0])]
@@ -188,7 +188,11 @@ def _title_of_group(place: tuple[bool, int]) -> str:
 
 
 def _matrix(
-    lines: Sequence[Line], full: Sequence[Line], scored: Sequence[Facts], names: Names, sources: Mapping[str, str]
+    lines: Sequence[PooledLine],
+    full: Sequence[PooledLine],
+    scored: Sequence[Facts],
+    names: Names,
+    sources: Mapping[str, str],
 ) -> Groups:
     """Sets by networks; those who were trained on all the data last, whatever the regime: their labels are hard."""
     every = [line for line in [*lines, *(line for line in full if line not in lines)] if line.row.n]
@@ -199,14 +203,14 @@ def _matrix(
     fields = told_apart([line.facts for line in every], ("network", *_APART))
     fields = [name for name in fields if name != "network"]
     known = {_set(row): row for row in scored}
-    rows: dict[tuple[Any, ...], tuple[Facts, dict[str, Cell]]] = {}
+    rows: dict[tuple[Any, ...], tuple[Facts, dict[str, NetworkCell]]] = {}
     for line in every:
         facts = line.facts
         place = (line.variant, str(facts["parameters"]), line.row.subject, *(facts[name] for name in fields))
         drops = dict((known.get(_set(facts)) or {"drop": ()})["drop"])
         share = ((line.row.mean or low) - low) / (high - low) if high > low else 0.5
         cells = rows.setdefault(place, (facts, {}))[1]
-        cells[line.row.network] = Cell(line, share, drops.get(line.row.network))
+        cells[line.row.network] = NetworkCell(line, share, drops.get(line.row.network))
     made = [
         Across(cells, (known.get(_set(facts)) or {}).get("others_accuracy"), sources.get(facts["run"]))
         for facts, cells in rows.values()
@@ -219,13 +223,13 @@ def _set(row: Facts) -> tuple[Any, ...]:
     return (*(row[name] for name in _SET), str(sorted(row["parameters"])))
 
 
-def _bars(lines: Sequence[Line], names: Names, class_names: Sequence[str] | None, name: str) -> list[Panel]:
+def _bars(lines: Sequence[PooledLine], names: Names, class_names: Sequence[str] | None, name: str) -> list[Panel]:
     """Draw the classes' accuracies of the best line of each colour, one panel for each number of images per class."""
     panels = []
     measured = [line for line in lines if line.row.n and line.row.class_accuracy and line.row.subject in _BARS]
     ranked = sorted(measured, key=lambda line: (line.row.images_per_class, -(line.row.mean or 0.0)))
     for count, own in groupby(ranked, key=lambda line: line.row.images_per_class):
-        best: dict[str, Line] = {}
+        best: dict[str, PooledLine] = {}
         for line in own:
             best.setdefault(names.families.get(line.variant, line.row.subject), line)
         sets = [line for line in best.values() if line.variant]
@@ -244,9 +248,9 @@ def _bars(lines: Sequence[Line], names: Names, class_names: Sequence[str] | None
     return panels
 
 
-def _coloured(lines: Sequence[Line], names: Names) -> dict[str, Line]:
+def _coloured(lines: Sequence[PooledLine], names: Names) -> dict[str, PooledLine]:
     """Lines by colours that no two share: their own, as long as those are free."""
-    found: dict[str, Line] = {}
+    found: dict[str, PooledLine] = {}
     for line in lines:
         free = (colour for colour in (names.colour(line.facts), *RUNS) if colour not in found)
         found[next(free)] = line

@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from raydd.report.contents import JsonLine, Recovery
 from raydd.report.drawing import COLOUR, Floats, Panel, column, panel, thinned
-from raydd.report.reading import Line, Recovery
 
 
-def distillation(lines: Sequence[Line]) -> list[Panel]:
+def distillation(lines: Sequence[JsonLine]) -> list[Panel]:
     """Draw one stage's outer loop; a quantity that the method does not have gets no panel."""
     drawers = (("loss", _loss), ("learned_lr", _learned_lr), ("start_epoch", _start_epochs))
     return [drawer(lines) for name, drawer in drawers if np.isfinite(column(lines, name)).any()]
@@ -28,7 +28,7 @@ def recovery(found: Recovery) -> list[Panel]:
     return [drawer(found) for drawer in drawers]
 
 
-def experts(lines: Sequence[Line]) -> Panel:
+def experts(lines: Sequence[JsonLine]) -> Panel:
     """Draw the accuracies of every expert over its epochs, and their means."""
     curves = {
         colour: name
@@ -59,7 +59,7 @@ def running_mean(values_T: Floats, window: int) -> Floats:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _loss(lines: Sequence[Line]) -> Panel:
+def _loss(lines: Sequence[JsonLine]) -> Panel:
     iteration, loss, skipped = (column(lines, name) for name in ("iteration", "loss", "skipped"))
     window = _window(lines)
 
@@ -121,7 +121,7 @@ def _active_images(found: Recovery) -> Panel:
     return panel("Images that take part", "Iteration", draw, legend=legend, caption=caption)
 
 
-def _learned_lr(lines: Sequence[Line]) -> Panel:
+def _learned_lr(lines: Sequence[JsonLine]) -> Panel:
     def draw(axes: Axes) -> None:
         points = thinned(column(lines, "iteration"), column(lines, "learned_lr"))
         axes.plot(*points, color=COLOUR["synthetic"], linewidth=1.8)
@@ -129,7 +129,7 @@ def _learned_lr(lines: Sequence[Line]) -> Panel:
     return panel("Learned step size", "Iteration", draw, legend={})
 
 
-def _start_epochs(lines: Sequence[Line]) -> Panel:
+def _start_epochs(lines: Sequence[JsonLine]) -> Panel:
     iteration, drawn, bound = (column(lines, name) for name in ("iteration", "start_epoch", "max_start_epoch"))
 
     def draw(axes: Axes) -> None:
@@ -141,7 +141,7 @@ def _start_epochs(lines: Sequence[Line]) -> Panel:
     return panel("Start epochs", "Iteration", draw, legend=legend)
 
 
-def _window(lines: Sequence[Line]) -> int:
+def _window(lines: Sequence[JsonLine]) -> int:
     return max(2, len(lines) // 40)
 
 
@@ -159,7 +159,7 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _mean_by_epoch(lines: Sequence[Line], name: str) -> tuple[Floats, Floats]:
+def _mean_by_epoch(lines: Sequence[JsonLine], name: str) -> tuple[Floats, Floats]:
     """The epochs at which a quantity was measured, and its means over experts there."""
     epochs, values = column(lines, "epoch"), column(lines, name)
     known = np.isfinite(values)

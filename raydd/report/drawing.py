@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from raydd.evaluation.records import Subject
-from raydd.report.reading import Line
+from raydd.report.contents import JsonLine
 
 Floats = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ def panel(
     return Panel(title=title, svg=_themed(text.getvalue(), title), legend=legend, caption=caption)
 
 
-def column(lines: Sequence[Line], name: str) -> Floats:
+def column(lines: Sequence[JsonLine], name: str) -> Floats:
     """One quantity of metrics lines, float64 [T]; NaN where a line lacks it."""
     values = (line.get(name) for line in lines)
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from raydd.synthetic import SyntheticSet
+from raydd.sets.synthetic import SyntheticSet
 
 _MOST_PICTURES = 200
 _MOST_OF_A_CLASS = 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from raydd.synthetic import SyntheticSet
+from raydd.sets.synthetic import SyntheticSet
 
 _MOST_CLASSES, _MOST_OF_A_CLASS = 10, 4
 _GAP = 1

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from raydd.evaluation.continual import Curve, Memory
-from raydd.evaluation.corruptions import CORRUPTIONS
-from raydd.evaluation.probe_tables import Row
-from raydd.evaluation.rank_correlation import CONFIDENCE, Estimate
-from raydd.evaluation.search import EARLY, Searched
+from raydd.evaluation.probes.continual import Curve, Memory
+from raydd.evaluation.probes.corruptions import CORRUPTIONS
+from raydd.evaluation.probes.rank_correlation import CONFIDENCE, Estimate
+from raydd.evaluation.probes.search import EARLY, Searched
+from raydd.evaluation.tables.probe_tables import ProbeRow
 from raydd.report import figures
 from raydd.report.drawing import COLOUR, Panel, panel
 from raydd.report.tables import NAMES
@@ -36,7 +36,7 @@ def learning(found: Sequence[Curve]) -> list[Panel]:
     ]
 
 
-def withstood(rows: Sequence[Row]) -> list[Panel]:
+def withstood(rows: Sequence[ProbeRow]) -> list[Panel]:
     """Draw what is left of accuracy under attack, and under every corruption.
 
     Returns:

@@ -11,15 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from raydd.evaluation import continual, probe_tables, search
-from raydd.evaluation.probe_tables import TITLES, Row
+from raydd.evaluation.probes import continual, search
 from raydd.evaluation.records import Probe
+from raydd.evaluation.tables import probe_tables
+from raydd.evaluation.tables.probe_tables import TITLES, ProbeRow
 from raydd.report import probe_figures
 from raydd.report.drawing import Panel
 from raydd.report.gallery import Picture
 from raydd.report.probe_figures import interval, signed
-from raydd.report.rendering import duration, number, size
 from raydd.report.tables import NAMES, WORDS
+from raydd.report.templates import duration, number, size
 
 _EXPLAINED: Final[Mapping[Probe, str]] = {
     "copies": (
@@ -98,7 +99,7 @@ _WIDEST: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class ProbeCell:
     """A number of a table."""
 
     mean: str
@@ -108,7 +109,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ProbeLine:
     """What was found of one training set, or of what stands beside it."""
 
     colour: str
@@ -117,11 +118,11 @@ class Line:
     """What sets it apart from others of the name."""
     count: int
     failed: int
-    cells: list[Cell | None]
+    cells: list[ProbeCell | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranking:
+class ArchitectureRanking:
     """What one ranking of architectures is worth."""
 
     colour: str
@@ -132,7 +133,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class ProbeSection:
     """All that one probe found."""
 
     probe: Probe
@@ -141,16 +142,16 @@ class Section:
     about: str
     """What the lines are."""
     heads: list[str]
-    lines: list[Line]
-    others: list[tuple[str, list[Cell | None]]]
+    lines: list[ProbeLine]
+    others: list[tuple[str, list[ProbeCell | None]]]
     """Metrics that do not lead, with a number for each of the lines."""
     pictures: list[Picture] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)
-    rankings: list[Ranking] = field(default_factory=list)
+    rankings: list[ArchitectureRanking] = field(default_factory=list)
     failures: list[dict[str, Any]]
 
 
-def sections(table: pa.Table, pictures: Mapping[str, Sequence[bytes]]) -> list[Section]:
+def sections(table: pa.Table, pictures: Mapping[str, Sequence[bytes]]) -> list[ProbeSection]:
     """Make a section for every probe that has records.
 
     Args:
@@ -168,7 +169,9 @@ def sections(table: pa.Table, pictures: Mapping[str, Sequence[bytes]]) -> list[S
     ]
 
 
-def _section(probe: Probe, table: pa.Table, rows: list[Row], pictures: Mapping[str, Sequence[bytes]]) -> Section:
+def _section(
+    probe: Probe, table: pa.Table, rows: list[ProbeRow], pictures: Mapping[str, Sequence[bytes]]
+) -> ProbeSection:
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     leading = [name for name in probe_tables.shown(probe, names) if not name.endswith(_ENDS)]
     others = [name for name in names if name not in leading and not name.endswith(_ENDS)]
@@ -179,7 +182,7 @@ def _section(probe: Probe, table: pa.Table, rows: list[Row], pictures: Mapping[s
         *probe_figures.withstood([row for row in rows if row.probe == "robustness"]),
         *probe_figures.rankings(rankings),
     ]
-    return Section(
+    return ProbeSection(
         probe=probe,
         title=TITLES[probe],
         explained=_EXPLAINED[probe],
@@ -194,11 +197,11 @@ def _section(probe: Probe, table: pa.Table, rows: list[Row], pictures: Mapping[s
     )
 
 
-def _line(row: Row, rows: Sequence[Row], leading: Sequence[str]) -> Line:
+def _line(row: ProbeRow, rows: Sequence[ProbeRow], leading: Sequence[str]) -> ProbeLine:
     colour, name = _KINDS.get(row.kind, (row.subject, NAMES[row.subject]))
     same = [other for other in rows if (other.subject == "full") == (row.subject == "full")]
     varying = [fact for fact in ("labels", "images_per_class") if len({getattr(own, fact) for own in same}) > 1]
-    return Line(
+    return ProbeLine(
         colour=colour,
         name=name,
         note=", ".join(WORDS[fact].format(getattr(row, fact)) for fact in varying),
@@ -208,7 +211,7 @@ def _line(row: Row, rows: Sequence[Row], leading: Sequence[str]) -> Line:
     )
 
 
-def _cell(row: Row, name: str) -> Cell | None:
+def _cell(row: ProbeRow, name: str) -> ProbeCell | None:
     """A metric of a row; of a single ranking with its interval."""
     if name not in row.values:
         return None
@@ -216,7 +219,7 @@ def _cell(row: Row, name: str) -> Cell | None:
     ends = [row.values.get(f"{name}{end}") for end in _ENDS]
     note = " to ".join(_told(name, end[0]) for end in ends if end is not None) if row.count == 1 else ""
     is_count = std == 0 and mean > 1 and mean % 1 == 0
-    return Cell(mean=_told(name, mean), std=None if std is None or is_count else _told(name, std), note=note)
+    return ProbeCell(mean=_told(name, mean), std=None if std is None or is_count else _told(name, std), note=note)
 
 
 def _told(name: str, value: float) -> str:
@@ -240,9 +243,9 @@ def _called(name: str) -> str:
     return _HEADS.get(name, f"{words}{', %' * _is_part(name)}")
 
 
-def _ranking(one: search.Searched) -> Ranking:
+def _ranking(one: search.Searched) -> ArchitectureRanking:
     colour, name = _KINDS.get(one.proxy, (one.proxy, NAMES.get(one.proxy, one.proxy)))
-    return Ranking(
+    return ArchitectureRanking(
         colour=colour,
         name=f"{name}{f', draw {one.draw}' * (one.proxy == 'random')}",
         picked=one.pick,

@@ -8,7 +8,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from raydd.evaluation.summary import SummaryRow, summarise, with_all_images
+from raydd.evaluation.tables.summary import SummaryRow, summarise, with_all_images
 from raydd.report.drawing import COLOUR, Panel, panel
 
 Way = tuple[str, str]

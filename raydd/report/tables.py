@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raydd.evaluation.summary import Difference, SummaryRow, difference, pool_draws, summarise
+from raydd.evaluation.tables.summary import Difference, SummaryRow, difference, pool_draws, summarise
 
 NAMES = {
     "synthetic": "synthetic set",

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from raydd.evaluation.collection import REAL
-from raydd.evaluation.pooling import FIELDS, Line, told_apart
+from raydd.evaluation.tables.collection import REAL
+from raydd.evaluation.tables.pooling import FIELDS, PooledLine, told_apart
 from raydd.report.drawing import COLOUR, Floats, Panel, panel
-from raydd.report.naming import Names, own_fields
-from raydd.report.rendering import size
+from raydd.report.names import Names, own_fields
+from raydd.report.templates import size
 
 _WIDTH = 4.0
 _LINE_HEIGHT, _AROUND = 0.15, 0.75
@@ -38,7 +38,7 @@ class Series:
     marker: str
     is_ring: bool
     """Whether its markers are hollow."""
-    lines: list[Line]
+    lines: list[PooledLine]
 
     @property
     def is_real(self) -> bool:
@@ -58,14 +58,14 @@ class Quantity:
     name: str
     horizontal: str
     """The axis' label."""
-    of: Callable[[Line], float | None]
+    of: Callable[[PooledLine], float | None]
     draw_axis: Callable[[Axes, Floats], None]
     """Ticks, given where there are points."""
     is_count: bool
     """Whether points often share a value, and then stand side by side."""
 
 
-def trends(lines: Sequence[Line], full: Sequence[Line], names: Names, subtitle: str) -> list[Panel]:
+def trends(lines: Sequence[PooledLine], full: Sequence[PooledLine], names: Names, subtitle: str) -> list[Panel]:
     """Draw what students of one dataset, network and label regime reached against images per class and bytes.
 
     Args:
@@ -99,10 +99,10 @@ def trends(lines: Sequence[Line], full: Sequence[Line], names: Names, subtitle: 
     return [drawn(quantity) for quantity in known]
 
 
-def _series(lines: Sequence[Line], names: Names) -> list[Series]:
+def _series(lines: Sequence[PooledLine], names: Names) -> list[Series]:
     """What is joined by a line: all that differs in images per class alone."""
     facts = [line.facts for line in lines]
-    groups: dict[tuple[str, str], list[Line]] = {}
+    groups: dict[tuple[str, str], list[PooledLine]] = {}
     for line, row, fields in zip(lines, facts, own_fields(facts, _APART), strict=True):
         groups.setdefault((names.family(row, set(fields) - {"images_per_class"}), names.colour(row)), []).append(line)
     series: list[Series] = []
@@ -114,7 +114,7 @@ def _series(lines: Sequence[Line], names: Names) -> list[Series]:
     return series
 
 
-def _full_name(line: Line, full: Sequence[Line], names: Names) -> str:
+def _full_name(line: PooledLine, full: Sequence[PooledLine], names: Names) -> str:
     fields = told_apart([one.facts for one in full], ("recipe", "augmentation", "optimizer", "epochs"))
     return f"{names.title(line.facts, fields)}, hard labels"
 

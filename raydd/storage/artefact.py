@@ -16,7 +16,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, with_config
 
-from raydd.errors import ArtefactError, UserError
+from raydd.core.errors import ArtefactError, UserError
 from raydd.storage.folder import MANIFEST, Folder, is_plain
 from raydd.storage.local import sweep
 

@@ -13,10 +13,9 @@ from typing import Any
 
 from pyarrow.fs import LocalFileSystem, copy_files
 
-from raydd.errors import ConfigError
-from raydd.storage.local import explained, make_folder, publish, sweep, temporary
-from raydd.storage.lock import exclusive
-from raydd.storage.patience import patiently
+from raydd.core.errors import ConfigError
+from raydd.storage.local import exclusive, explained, make_folder, publish, sweep, temporary
+from raydd.storage.retries import patiently
 
 CHUNK_BYTES = 16 * 2**20
 """What one request to an object store carries."""

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from os.path import normpath
@@ -16,11 +16,10 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pyarrow import memory_map
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, S3FileSystem
 
-from raydd.errors import UserError
+from raydd.core.errors import UserError
 from raydd.storage import cache
 from raydd.storage.local import explained, first_line, publish, temporary, temporary_name
-from raydd.storage.lock import flock, heartbeat
-from raydd.storage.patience import PatientS3, patiently
+from raydd.storage.retries import PatientS3, patiently
 
 MANIFEST = "manifest.json"
 """The file that makes an artefact exist; of everything in a folder it is written last and deleted first."""
@@ -223,14 +222,6 @@ class Folder:
             filesystem, bucket = _connect(_store(self.uri))
             if filesystem.get_file_info(bucket).type == FileType.NotFound:
                 raise UserError(f"{self.uri}: there is no bucket {bucket}; make it, or correct the name")
-
-    def lock(self, name: str = "run.lock") -> AbstractContextManager[None]:
-        """Hold this folder's lock for the length of a `with` block.
-
-        Raises:
-            UserError: somebody else holds it; the message names host, process and time.
-        """
-        return flock((self / name).path) if self.is_local else heartbeat(self / name)
 
     @property
     def location(self) -> tuple[Any, str]:

@@ -1,6 +1,7 @@
 """Writes on the local disk that happen as a whole or not at all, and words for what a file system refuses."""
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raydd.errors import UserError
+from raydd.core.errors import UserError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.")
 _ABANDONED_SECONDS = 24 * 3600
@@ -65,6 +66,14 @@ def temporary(folder: Path, name: str, place: str) -> Iterator[Path]:
         raise
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait for the flock on a local file (made if need be) and hold it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def publish(path: Path, target: Path) -> None:

@@ -15,17 +15,14 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
-from raydd.errors import HeldError, UserError
+from raydd.core.errors import HeldError, UserError
+from raydd.storage.folder import Folder
 from raydd.storage.local import explained, make_folder
-
-if TYPE_CHECKING:
-    from raydd.storage.folder import Folder
 
 BEAT_SECONDS = 20.0
 """How often a holder renews its claim in an object store."""
@@ -35,12 +32,13 @@ _MISSED_BEATS = 3
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait for the flock on a local file (made if need be) and hold it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def locked(folder: Folder, name: str = "run.lock") -> AbstractContextManager[None]:
+    """Hold a folder's lock for the length of a `with` block.
+
+    Raises:
+        UserError: somebody else holds it; the message names host, process and time.
+    """
+    return flock((folder / name).path) if folder.is_local else heartbeat(folder / name)
 
 
 @contextmanager
@@ -69,7 +67,7 @@ def flock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def heartbeat(claims: "Folder", beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
+def heartbeat(claims: Folder, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Hold a folder of an object store by a claim in it. A claim is stale after three missed beats.
 
     Raises:
@@ -90,7 +88,7 @@ def heartbeat(claims: "Folder", beat_seconds: float = BEAT_SECONDS) -> Iterator[
         claims.delete(claim)
 
 
-def _withdraw_if_held(claims: "Folder", claim: str, stale_seconds: float) -> None:
+def _withdraw_if_held(claims: Folder, claim: str, stale_seconds: float) -> None:
     """Raise UserError if another claim is fresh; remove those that are stale."""
     times = {info.base_name: info.mtime_ns * 1e-9 for info in claims.listing() if info.is_file}
     now = times.pop(claim)
@@ -103,7 +101,7 @@ def _withdraw_if_held(claims: "Folder", claim: str, stale_seconds: float) -> Non
         claims.delete(other)
 
 
-def _beat(claims: "Folder", claim: str, stop: threading.Event, beat_seconds: float) -> None:
+def _beat(claims: Folder, claim: str, stop: threading.Event, beat_seconds: float) -> None:
     """Renew the claim until told to stop; an outage of the store is logged and outlived."""
     holder = _holder()
     while not stop.wait(beat_seconds):

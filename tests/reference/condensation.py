@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from reference.matching import Logits, mean_loss
+from tests.reference.matching import Logits, mean_loss
 
 Shapes = Sequence[tuple[int, ...]]
 Classes = Sequence[Tensor]

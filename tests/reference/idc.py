@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reference.condensation import Augment, Classes, Shapes, gradient, pieces, sgd
-from reference.matching import Logits
+from tests.reference.condensation import Augment, Classes, Shapes, gradient, pieces, sgd
+from tests.reference.matching import Logits
 
 ToNetworkSpace = Callable[[Tensor], Tensor]
 

@@ -1,0 +1,113 @@
+"""Image files in one folder per class."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from raydd.core.errors import DataError
+from raydd.core.keyed_random import Key
+from raydd.data.listing import Item, Listing, folder_name, open_encoded
+from raydd.data.place import Place
+from raydd.data.stratified import drawn
+from raydd.storage import Folder
+
+TEST_SHARE: Final = 0.2
+"""Of every class, where there is no test split."""
+
+File = tuple[int, Folder, str]
+"""The label of an image file, its folder and its name."""
+
+
+def imagefolder(place: Place) -> tuple[Listing, Listing]:
+    """The training and the test split: the first of these.
+
+    - `root/train/<class>/*` and `root/test/<class>/*` (`root/val` where there is no `root/test`);
+    - `root/train/<class>/*` alone, or class folders directly in the root: of every class 20 % of the images are for
+      testing, rounded halves up, but at least one and not all. The draw is the same for every seed, so that all runs
+      share the test images; it depends on each class's number of images and place among the classes alone.
+
+    The dataset is named by its root; classes are in the order of their folders' names, images in the order of their
+    files' names. Files whose suffix no image format has are passed over, and so are folders inside class folders.
+
+    Raises:
+        DataError: a split or its class folders are missing, or a class whose images are to be divided has only one.
+    """
+    root, folders = place.root, place.root.folders()
+    test = next((name for name in ("test", "val") if name in folders), None)
+    if test is not None or not folders:
+        return _split(root, root / "train"), _split(root, root / (test or "test"))
+    return _divided(root, root / "train" if "train" in folders else root)
+
+
+def in_class_folders(folder: Folder, class_names: Sequence[str]) -> list[File]:
+    """The image files `folder/<class>/*`, labelled by the order of these classes."""
+    places = [(label, folder / class_name) for label, class_name in enumerate(class_names)]
+    return [(label, place, file) for label, place in places for file in image_files(place)]
+
+
+def listing_of(dataset: str, where: str, class_names: tuple[str, ...], files: Sequence[File]) -> Listing:
+    """The split of these image files, in this order."""
+
+    def items(rows: Tensor) -> Iterator[Item]:
+        for row in rows.tolist():
+            _, folder, file = files[row]
+            yield Item((folder / file).uri, partial(_open, folder, file))
+
+    def place(row: int) -> tuple[Folder, str]:
+        return files[row][1:]
+
+    labels = torch.tensor([label for label, _, _ in files], dtype=torch.int64)
+    return Listing(dataset, where, class_names, labels, items, place)
+
+
+def image_files(folder: Folder) -> list[str]:
+    """The names of a folder's files, sorted, but for those whose suffix no image format has."""
+    suffixes = Image.registered_extensions()
+    return [file for file in folder.files() if PurePosixPath(file).suffix.lower() in suffixes]
+
+
+def _split(root: Folder, folder: Folder) -> Listing:
+    class_names = _class_names(folder)
+    return listing_of(folder_name(root), folder.uri, class_names, in_class_folders(folder, class_names))
+
+
+def _divided(root: Folder, folder: Folder) -> tuple[Listing, Listing]:
+    """The training and the test split of images that are in class folders together."""
+    class_names = _class_names(folder)
+    files = in_class_folders(folder, class_names)
+    labels = torch.tensor([label for label, _, _ in files], dtype=torch.int64)
+    for class_name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
+        if count < 2:
+            raise DataError(
+                f"{(folder / class_name).uri}: there is {'one image' if count else 'no image'}, but one is needed to "
+                "train on and one to test on; add images, remove the folder, or divide them into train/<class>/* and "
+                "test/<class>/* below data.root"
+            )
+    is_test = drawn(labels, len(class_names), TEST_SHARE, Key.root(0), "test").tolist()
+    train, test = (
+        [file for file, chosen in zip(files, is_test, strict=True) if chosen == wanted] for wanted in (False, True)
+    )
+    name, where = folder_name(root), folder.uri
+    return (
+        listing_of(name, f"{where}, 4 in 5", class_names, train),
+        listing_of(name, f"{where}, 1 in 5", class_names, test),
+    )
+
+
+def _class_names(folder: Folder) -> tuple[str, ...]:
+    class_names = tuple(folder.folders())
+    if not class_names:
+        raise DataError(
+            f"{folder.uri}: there are no class folders; data.root must hold train/<class>/* and test/<class>/* (or "
+            "val), or only one of train/<class>/* and <class>/*, which is then divided"
+        )
+    return class_names
+
+
+def _open(folder: Folder, file: str) -> Image.Image:
+    return open_encoded(folder.read(file))

@@ -1,0 +1,1 @@
+"""Probes: what a set gives away, and what it is good for."""

@@ -1,0 +1,1 @@
+"""Students: networks trained on a set, and what is measured on them."""

@@ -1,0 +1,321 @@
+"""Train students and measure them.
+
+Letters: M training images, N test images, K classes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydd.core import process
+from raydd.core.keyed_random import Key
+from raydd.core.progress import Progress
+from raydd.core.version import commit
+from raydd.data.images import Images
+from raydd.data.prepared import LabelledImages, PreparedData
+from raydd.evaluation.records import Record
+from raydd.evaluation.students.metrics import accuracy_per_class, beside_accuracy, class_size_accuracy
+from raydd.evaluation.students.trials import Trial
+from raydd.ingredients.experts import build_seeded
+from raydd.ingredients.view_labels import ViewLabels
+from raydd.training.loop import Training, accuracy, predict
+from raydd.training.recipe import Recipe
+
+NetworkState = Mapping[str, Tensor]
+"""Of a training: a network's parameters, buffers and momenta by flat names."""
+
+OnMeasured = Callable[[int, Sequence[float | None]], None]
+"""`(epochs done, validation accuracy of each student)`, None where there is no validation split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """What a student is trained on."""
+
+    images: Images | Tensor
+    """[M, C, H, W] in network space."""
+    targets: Tensor
+    """int64 [M] classes, or float32 [M, K] label logits."""
+    classes: Tensor | None = None
+    """int64 [M], where the targets are logits."""
+    learned_lr: float | None
+    """The step size that comes with the set."""
+    images_per_class: int
+    bytes_total: int
+    """Bytes that the set takes as stored, with what else its labels need."""
+    views: ViewLabels | None = None
+    """Views of the images with targets, where students are not trained on the images as they are."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What was measured of the set itself."""
+    earlier_steps: int = 0
+    """Optimiser steps that a chain took before it came to this set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a record says about the run that it belongs to."""
+
+    run: str
+    method: str
+    dataset: str
+    recipe_name: str
+    distill_seed: int
+    config_key: str
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student that was trained, or was to be."""
+
+    record: Record
+    state: NetworkState | None
+    """Of its training, to go on from; None where that failed."""
+
+
+def train_students(
+    trials: Sequence[Trial],
+    data: PreparedData,
+    training_set: TrainingSet,
+    provenance: Provenance,
+    record_ids: Sequence[str],
+    device: torch.device,
+    progress: Progress,
+    compiled: bool = False,
+    before: Sequence[NetworkState] = (),
+    on_measured: OnMeasured | None = None,
+) -> list[Student]:
+    """Train networks by the trials' recipe, several side by side, and measure them.
+
+    They are measured after the last epoch and, where the trials say so, after every `measure_every` epochs before it,
+    which changes nothing about their training.
+
+    Args:
+        trials: subject, network, recipe and seed; they differ in the seed alone.
+        data: the real data: its test split, and its validation split where there is one.
+        training_set: what to train on.
+        provenance: what else the records say.
+        record_ids: the records' names.
+        device: where to train.
+        progress: is told after every epoch.
+        compiled: whether the steps of training are compiled.
+        before: the states that they go on from; fresh networks by default.
+        on_measured: is called after every measurement; what it raises ends the training and is raised here. It does
+            not hear of students that are trained once more alone.
+
+    Returns:
+        The students with finished records; with status `failed` and the error where training broke off. Where it does
+        with several side by side, each is trained once more alone. Seconds are a student's share of the pack's.
+    """
+    began = time.perf_counter()
+    commons = [
+        described(trial, training_set, provenance, record_id)
+        for trial, record_id in zip(trials, record_ids, strict=True)
+    ]
+    try:
+        training = student_training(trials, data, training_set, device, compiled, before)
+        measured = _train(training, trials, data, training_set, progress, on_measured)
+    except _Stopped as stopped:
+        raise stopped.reason from stopped.reason.__cause__
+    except Exception as error:  # a failed student stays as a row; the others go on
+        if len(trials) == 1:
+            text = f"{type(error).__name__}: {error}"
+            ended: dict[str, Any] = {"status": "failed", "error": text, "metrics": training_set.metrics}
+            return [Student(Record(**commons[0], **ended, **circumstances(began, device)), None)]
+        arguments = (data, training_set, provenance)
+        return [
+            student
+            for number, (trial, record_id) in enumerate(zip(trials, record_ids, strict=True))
+            for student in train_students(
+                [trial], *arguments, [record_id], device, progress, compiled, before[number : number + 1]
+            )
+        ]
+    return [
+        Student(Record(**common, **numbers, **circumstances(began, device, len(trials))), state)
+        for common, numbers, state in zip(commons, measured, training.state_dicts(), strict=True)
+    ]
+
+
+def student_training(
+    trials: Sequence[Trial],
+    data: PreparedData,
+    training_set: TrainingSet,
+    device: torch.device,
+    compiled: bool,
+    before: Sequence[NetworkState] = (),
+) -> Training:
+    """The training of the trials' students side by side, from their initialisations, or from where they were."""
+    keys = [Key.root(trial.student_seed).child("student") for trial in trials]
+    modules = [build_seeded(trials[0].network, data, key.child("init")).to(device) for key in keys]
+    return training_on(training_set, trials[0].recipe, modules, keys, trials[0].number, compiled, before)
+
+
+def training_on(
+    training_set: TrainingSet,
+    recipe: Recipe,
+    modules: Sequence[nn.Module],
+    keys: Sequence[Key],
+    number: int,
+    compiled: bool,
+    before: Sequence[NetworkState] = (),
+) -> Training:
+    """Training on a distilled set, of students and of the networks of a pool alike (PDD's Train(theta, U)).
+
+    Args:
+        training_set: images and targets, with the step size that was learned for them.
+        recipe: of the training.
+        modules: the networks.
+        keys: of the draws of each.
+        number: which training this is of those that the networks go through, from 0.
+        compiled: whether steps are compiled.
+        before: where the training before this one ended: networks, and momenta where they are carried on.
+    """
+    own = [key.child("training") for key in keys]
+    training = Training(
+        modules,
+        training_set.images,
+        training_set.targets,
+        recipe,
+        [key.child("stage", number) for key in own] if number else own,
+        training_set.learned_lr,
+        compiled=compiled,
+        views=training_set.views,
+    )
+    if before:
+        training.load_state_dicts(before)
+    return training
+
+
+class _Stopped(Exception):
+    """Whoever was told of a measurement wants no more of them."""
+
+    def __init__(self, reason: Exception) -> None:
+        """Keep what was raised."""
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """A student after some epochs."""
+
+    epoch: int
+    """Epochs done."""
+    test: float
+    validation: float | None
+
+
+def _train(
+    training: Training,
+    trials: Sequence[Trial],
+    data: PreparedData,
+    training_set: TrainingSet,
+    progress: Progress,
+    on_measured: OnMeasured | None,
+) -> list[dict[str, Any]]:
+    """Run all epochs; returns, of every student, what its record says of the training and of what came of it."""
+    epochs, every = trials[0].recipe.epochs, trials[0].measure_every
+    curves: list[list[_Measurement]] = [[] for _ in trials]
+    for epoch in range(1, epochs + 1):
+        results = training.run_epoch(epoch - 1)
+        for trial, result in zip(trials, results, strict=True):
+            progress.update(trial.title, epoch, epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
+        if epoch == epochs or (every is not None and epoch % every == 0):
+            logits = [predict(module, data.test.images) for module in training.modules]
+            for curve, module, own in zip(curves, training.modules, logits, strict=True):
+                validation = None if data.validation is None else _accuracy(module, data.validation)
+                curve.append(_Measurement(epoch, accuracy(own, data.test.labels), validation))
+            _tell(on_measured, [curve[-1] for curve in curves])
+    forwards = 0 if training_set.views is None else training_set.views.teacher_forwards
+    classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in logits]
+    sizes = data.train.labels.bincount(minlength=data.num_classes).tolist()
+    return [
+        {
+            "teacher_forwards": forwards,
+            "train_accuracy": result.accuracy,
+            "test_accuracy": curve[-1].test,
+            "validation_accuracy": curve[-1].validation,
+            "best_test_accuracy": None if every is None else max(measured.test for measured in curve),
+            "class_accuracy": per_class,
+            "metrics": {
+                **training_set.metrics,
+                **beside_accuracy(own, data.test.labels),
+                **class_size_accuracy(per_class, sizes),
+                **({} if every is None else _selected(curve)),
+            },
+        }
+        for own, per_class, curve, result in zip(logits, classes, curves, results, strict=True)
+    ]
+
+
+def _accuracy(module: nn.Module, split: LabelledImages) -> float:
+    return accuracy(predict(module, split.images), split.labels)
+
+
+def _tell(on_measured: OnMeasured | None, measured: Sequence[_Measurement]) -> None:
+    if on_measured is None:
+        return
+    try:
+        on_measured(measured[0].epoch, [one.validation for one in measured])
+    except Exception as reason:
+        raise _Stopped(reason) from None
+
+
+def _selected(curve: Sequence[_Measurement]) -> dict[str, float]:
+    """The epoch with the best validation accuracy, the earliest of equals, and the test accuracy there."""
+    known = [one for one in curve if one.validation is not None]
+    if not known:
+        return {}
+    best = max(known, key=lambda one: one.validation or 0.0)
+    return {"validation_epoch": best.epoch, "test_accuracy_at_validation_epoch": best.test}
+
+
+def described(trial: Trial, training_set: TrainingSet, provenance: Provenance, record_id: str) -> dict[str, Any]:
+    """What a record says of a student before it is trained."""
+    recipe = trial.recipe
+    return {
+        "record_id": record_id,
+        "run": provenance.run,
+        "method": provenance.method,
+        "dataset": provenance.dataset,
+        "images_per_class": training_set.images_per_class,
+        "num_images": len(training_set.images),
+        "stage": trial.stage,
+        "subject": trial.subject,
+        "labels": trial.labels,
+        "mode": trial.mode,
+        "budget": trial.budget,
+        "network": trial.network.label,
+        "recipe": provenance.recipe_name,
+        "augmentation": recipe.augmentation,
+        "optimizer": recipe.optimizer_name,
+        "student_seed": trial.student_seed,
+        "distill_seed": trial.draw if trial.subject == "random" else provenance.distill_seed,
+        "learned_lr": training_set.learned_lr if recipe.lr is None else recipe.lr,
+        "epochs": recipe.epochs,
+        "optimizer_steps": training_set.earlier_steps + recipe.steps(len(training_set.images)),
+        "bytes_total": training_set.bytes_total,
+        "config_key": provenance.config_key,
+        "commit": commit(),
+    }
+
+
+def circumstances(began: float, device: torch.device, students: int = 1) -> dict[str, Any]:
+    """What a record says of its making, by one of several students that began together."""
+    return {
+        "seconds": (time.perf_counter() - began) / students,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "time": datetime.now(UTC),
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used so far: of the GPU where the device is one, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return process.peak_memory_bytes()

@@ -1,0 +1,1 @@
+"""Records put together: summaries, comparisons, scores."""

@@ -1,0 +1,1 @@
+"""What is made from the real data before, or beside, distilling: experts, teachers, rankings, scores, selections."""

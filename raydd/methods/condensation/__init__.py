@@ -1,0 +1,1 @@
+"""Condensation: real and synthetic images compared in fresh networks. DC, DSA, DM, IDC."""

@@ -1,0 +1,350 @@
+"""Trajectory matching as a running method: what MTT, FTD and DATM share once images, labels and window are chosen.
+
+Letters: M synthetic images, F of earlier stages, B batch, K classes, C H W, P flat parameters, T inner steps.
+"""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from raydd import networks
+from raydd.adjoint.compiled_steps import WrittenSteps
+from raydd.adjoint.inner_loop import (
+    DifferentiatedSteps,
+    FrozenRows,
+    InnerGradients,
+    InnerLoop,
+    InnerStep,
+    PiecewiseSteps,
+    Steps,
+    adjoint,
+    unroll,
+)
+from raydd.core import keyed_random
+from raydd.core.distributed import shard
+from raydd.core.errors import ConfigError, RunError
+from raydd.core.keyed_random import Key
+from raydd.methods.base import MethodState, Start, Task
+from raydd.methods.initial import earlier_images
+from raydd.methods.trajectory.learned import Learned
+from raydd.methods.trajectory.matching import (
+    MatchingConfig,
+    draw_batches,
+    first_step_size,
+    inner_gradient,
+    matching_loss,
+    moving_average,
+)
+from raydd.networks.flat import FlatNetwork
+from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
+from raydd.sets.synthetic import SyntheticSet
+from raydd.training.dsa import Augmentation, Draw, augmentation
+
+Window = Callable[[int], tuple[int, int]]
+"""From the outer iteration to the start epochs [low, high) that may be drawn."""
+
+_ASSIGNED_AT_ONCE = 256
+_COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What one iteration matches."""
+
+    expert: int
+    epoch: int
+    """At which it starts."""
+    bound: int
+    """The exclusive bound under which that was drawn."""
+    start: Tensor
+    """theta*_s [P]"""
+    target: Tensor
+    """theta*_{s+M} [P]"""
+
+
+class TrajectoryMatching:
+    """Learns images, step size and, where asked to, label logits by matching expert segments."""
+
+    units = 1
+
+    def __init__(
+        self,
+        config: MatchingConfig,
+        task: Task,
+        start: Start,
+        key: Key,
+        *,
+        images_MCHW: Tensor,
+        labels_M: Tensor,
+        window: Window,
+        soft_labels_MK: Tensor | None = None,
+        label_lr: float | None = None,
+        label_momentum: float = 0.0,
+        assigns_labels: bool = False,
+        ema_decay: float | None = None,
+    ) -> None:
+        """Begin at the given images and labels.
+
+        Args:
+            config: everything that the methods share.
+            task: data, network and expert trajectories.
+            start: frozen earlier parts; networks begin on the task's trajectories, and not in a pool.
+            key: of this stage's draws.
+            images_MCHW: the starting images, in network space.
+            labels_M: their classes.
+            window: the start epochs allowed at an iteration.
+            soft_labels_MK: their label logits; None matches with hard labels, unless labels are assigned.
+            label_lr: the rate at which the label logits are learned; None leaves them as they are.
+            label_momentum: their momentum.
+            assigns_labels: the labels of an iteration are what the end of its expert segment says of the images.
+            ema_decay: of the moving average over the images of all iterations; None keeps none.
+
+        Raises:
+            ConfigError: one stage has soft labels and an earlier one hard labels, or the reverse.
+        """
+        self.config, self.task, self.start, self.key = config, task, start, key
+        self.iteration = 0
+        self.consecutive_skips = 0
+        self.rollbacks = 0
+        self.good_iteration = 0
+        self._trajectories = task.require_trajectories()
+        module = networks.build(task.network, task.data.shape, task.data.num_classes)
+        self._network = FlatNetwork(module.to(task.device, task.dtype))
+        self._compiled: WrittenSteps | None = None
+        self._reader = ThreadPoolExecutor(1, "snapshots")
+        self._read_ahead: tuple[int, Future[Segment]] | None = None
+        self._labels = labels_M
+        self._window = window
+        self._augmentation: Augmentation = augmentation(config.augmentation)
+        self._assigns_labels, self._ema_decay = assigns_labels, ema_decay
+        step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
+        self._lr_name = "lr" if config.synthetic_lr_space == "linear" else "log_lr"
+        step_size = step_size if self._lr_name == "lr" else step_size.log()
+        self._learned = Learned()
+        self._learned.add("images", self._own(images_MCHW), config.image_lr, config.momentum)
+        self._learned.add(self._lr_name, self._own(step_size), config.synthetic_lr_lr, config.momentum)
+        soft = assigns_labels or soft_labels_MK is not None
+        self._frozen_images, self._earlier_labels = earlier_images(task, start, soft)
+        if start.frozen_lr_scale and len(self._frozen_images):
+            rate = config.image_lr * start.frozen_lr_scale
+            self._learned.add("earlier", self._own(self._frozen_images), rate, config.momentum)
+            self._frozen_images = self._frozen_images[:0].clone()
+        if ema_decay is not None:
+            self._learned.add("ema", self._values["images"].clone())
+        if assigns_labels:
+            self._learned.add("soft_labels", self._assigned(self._segment()))
+        elif soft_labels_MK is not None:
+            self._learned.add("soft_labels", self._own(soft_labels_MK), label_lr, label_momentum)
+        self._learned.mark()
+
+    def step(self) -> dict[str, float]:
+        """Match one expert segment; returns loss, step size, and what was drawn and skipped."""
+        segment = self._segment()
+        own_labels = self._assigned(segment) if self._assigns_labels else self._values.get("soft_labels")
+        loss, gradients = self._match(segment, own_labels)
+        skipped = gradients is None
+        if gradients is None:
+            self._count_skip(loss)
+        else:
+            self._update(gradients, own_labels)
+        self.iteration += 1
+        return {
+            "loss": loss,
+            "learned_lr": float(self._lr),
+            "expert": segment.expert,
+            "start_epoch": segment.epoch,
+            "max_start_epoch": segment.bound,
+            "skipped": int(skipped),
+            "consecutive_skips": self.consecutive_skips,
+            "rollbacks": self.rollbacks,
+        }
+
+    def result(self) -> SyntheticSet:
+        """The images, labels and step size as they are now."""
+        soft = self._values.get("soft_labels")
+        return SyntheticSet(
+            images=_exported(self._values["images"]),
+            labels=self._labels.cpu(),
+            soft_labels=None if soft is None else _exported(soft),
+            stage=torch.full((len(self._labels),), self.start.stage, dtype=torch.int32),
+            learned_lr=(float(self._lr.float()),),
+            class_names=self.task.data.class_names,
+            preprocessing=self.task.data.preprocessing,
+        )
+
+    def averaged(self) -> SyntheticSet | None:
+        """The result with the moving average of its images, where one is kept."""
+        average = self._values.get("ema")
+        if average is None:
+            return None
+        return replace(self.result(), images=_exported(average), card={"ema_decay": self._ema_decay})
+
+    def revised(self) -> SyntheticSet | None:
+        """The earlier stages' images as they are now, where they are learned too; their labels stay."""
+        if self.start.frozen is None or "earlier" not in self._values:
+            return None
+        return replace(self.start.frozen, images=_exported(self._values["earlier"]))
+
+    def state_dict(self) -> MethodState:
+        """Images, labels, step size, average, momenta, counters and the state to fall back to."""
+        return {**self._learned.state_dict(), **{name: getattr(self, name) for name in _COUNTERS}}
+
+    def load_state_dict(self, state: MethodState) -> None:
+        """Continue from what `state_dict` returned."""
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        self._learned.load_state_dict(state)
+
+    @property
+    def _values(self) -> dict[str, Tensor]:
+        return self._learned.values
+
+    @property
+    def _lr(self) -> Tensor:
+        """The step size, a scalar."""
+        value = self._values[self._lr_name]
+        return value if self._lr_name == "lr" else value.exp()
+
+    def _segment(self) -> Segment:
+        """The segment of the current iteration, read while the one before was computed; the next is read from now."""
+        number, reading = self._read_ahead or (self.iteration, None)
+        segment = reading.result() if reading and number == self.iteration else self._read(self.iteration)
+        self._read_ahead = self.iteration + 1, self._reader.submit(self._read, self.iteration + 1)
+        return segment
+
+    def _read(self, iteration: int) -> Segment:
+        low, high = self._window(iteration)
+        expert = self._expert(iteration)
+        epoch = keyed_random.integer(self.key.child("start epoch", iteration), low, high)
+        start, target = (
+            self._own(self._trajectories.params(expert, e)) for e in (epoch, epoch + self.config.expert_epochs)
+        )
+        return Segment(expert=expert, epoch=epoch, bound=high, start=start, target=target)
+
+    def _match(self, segment: Segment, own_labels: Tensor | None) -> tuple[float, InnerGradients | None]:
+        """The loss of one segment; gradients only where the update is to be made."""
+        config, lr, loop = self.config, self._lr, self._inner_loop()
+        images, labels = self._trained_on(own_labels)
+        trajectory = unroll(loop, segment.start, lr, images, labels)
+        loss, cotangent = matching_loss(trajectory.params[-1], segment.target, segment.start, config.matched_fraction)
+        bound = math.inf if config.threshold is None else config.threshold
+        if not (loss.isfinite() and loss <= bound):
+            return float(loss), None
+        gradients = adjoint(loop, trajectory, lr, images, labels, cotangent)
+        finite = all(
+            bool(g.isfinite().all()) for g in (gradients.images, gradients.labels, gradients.lr) if g is not None
+        )
+        return float(loss), gradients if finite else None
+
+    def _inner_loop(self) -> InnerLoop:
+        """The steps of the current iteration, with this worker's share of each."""
+        config, key, first = self.config, self.key.child("inner", self.iteration), len(self._frozen_images)
+        num_images = len(self._earlier_labels) + len(self._labels)
+        batch_size = min(config.synthetic_batch_size or len(self._labels), num_images)
+        steps = []
+        for t, batch in enumerate(draw_batches(key, num_images, batch_size, config.synthetic_steps)):
+            draw, share = partial(self._augmentation.draw, key.child("augment", t)), shard(batch)
+            learned = share[share >= first]
+            frozen = self._frozen_rows(share[share < first], draw) if first else None
+            steps.append(InnerStep((learned - first).to(self.task.device), len(batch), draw(learned), frozen))
+        curvature, last_steps = inner_gradient(config.gradient)
+        return InnerLoop(self._steps(batch_size), steps, self.task.kept_steps, curvature, last_steps)
+
+    def _frozen_rows(self, index: Tensor, draw: Callable[[Tensor], Draw]) -> FrozenRows:
+        return FrozenRows(self._frozen_images, self._earlier_labels, index.to(self.task.device), draw(index))
+
+    def _steps(self, batch_size: int) -> Steps:
+        """How this worker computes its share of a batch."""
+        share = len(shard(torch.arange(batch_size)))
+        rows = min(share, self.task.rows_at_once or share)
+        if self.task.compiled and self._compiled is None:
+            self._compiled = WrittenSteps.of(self._network, self.task.network, self.task.data.shape, rows)
+        loss = soft_cross_entropy if "soft_labels" in self._values else hard_cross_entropy
+        steps = self._compiled or DifferentiatedSteps(self._network, loss)
+        return steps if rows == share else PiecewiseSteps(steps, rows)
+
+    def _update(self, gradients: InnerGradients, own_labels: Tensor | None) -> None:
+        """One momentum step on everything learned; rolled back where the step size would not stay positive."""
+        if self.iteration >= self.good_iteration + self.config.max_consecutive_skips:
+            self._learned.mark()
+            self.good_iteration = self.iteration
+        if self._assigns_labels and own_labels is not None:
+            self._values["soft_labels"] = own_labels
+        num_own = len(self._labels)
+        by_name = {
+            "images": gradients.images[-num_own:],
+            "earlier": gradients.images[:-num_own],
+            "lr": gradients.lr,
+            "log_lr": gradients.lr * self._lr,
+        }
+        if gradients.labels is not None:
+            by_name["soft_labels"] = gradients.labels[-num_own:]
+        self._learned.step(by_name, 0.5**self.rollbacks)
+        if not self._lr > 0:
+            self._roll_back(f"the learned step size fell to {float(self._lr):g}")
+            return
+        if self._ema_decay is not None:
+            self._values["ema"] = moving_average(self._values["ema"], self._values["images"], self._ema_decay)
+        self.consecutive_skips = 0
+
+    def _count_skip(self, loss: float) -> None:
+        self.consecutive_skips += 1
+        if not math.isfinite(loss):
+            self._roll_back(f"the matching loss is {loss}")
+        elif self.consecutive_skips >= self.config.max_consecutive_skips:
+            self._roll_back(f"{self.consecutive_skips} updates in a row were skipped (loss {loss:.3g})")
+
+    def _roll_back(self, reason: str) -> None:
+        if self.rollbacks == self.config.max_rollbacks:
+            self._learned.fall_back()
+            raise RunError(
+                f"iteration {self.iteration}: {reason}, after {self.rollbacks} roll-backs; "
+                "lower method.image_lr or method.synthetic_lr_lr, or method.synthetic_lr_init if it began like this"
+            )
+        self.rollbacks += 1
+        self.consecutive_skips = 0
+        self._learned.fall_back()
+
+    def _expert(self, iteration: int) -> int:
+        """Every expert once before any is used again, in an order drawn anew each time."""
+        cycle, position = divmod(iteration, self.task.num_experts)
+        return int(keyed_random.permutation(self.key.child("experts", cycle), self.task.num_experts)[position])
+
+    @torch.no_grad()
+    def _assigned(self, segment: Segment) -> Tensor:
+        """The logits [M, K] that the end of a segment gives the images as they are, un-augmented (TESLA)."""
+        chunks = self._values["images"].split(_ASSIGNED_AT_ONCE)
+        return torch.cat([self._network(segment.target, chunk) for chunk in chunks])
+
+    def _trained_on(self, own_labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The images that are learned, with their labels: the stage's own, behind earlier ones where those are too."""
+        images, earlier = self._values["images"], self._values.get("earlier")
+        labels = self._labels.to(self.task.device) if own_labels is None else own_labels
+        if earlier is None:
+            return images, labels
+        return torch.cat([earlier, images]), torch.cat([self._earlier_labels, labels])
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self.task.device, self.task.dtype, copy=True)
+
+
+def _first_step_size(config: MatchingConfig, task: Task) -> float:
+    """Of the inner loop."""
+    if config.synthetic_lr_init != "auto":
+        return config.synthetic_lr_init
+    recipe = task.require_trajectories().card.recipe
+    if "lr" not in recipe or "batch_size" not in recipe:
+        problem = "auto goes by the experts' step size, of which nothing is known here: give a number"
+        raise ConfigError("method.synthetic_lr_init", problem)
+    steps = config.expert_epochs * math.ceil(len(task.data.train) / recipe["batch_size"])
+    return first_step_size(recipe["lr"], steps, config.synthetic_steps)
+
+
+def _exported(tensor: Tensor) -> Tensor:
+    """A copy as synthetic sets have it."""
+    return tensor.detach().float().cpu().clone()

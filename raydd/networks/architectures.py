@@ -1,0 +1,278 @@
+"""The networks of the dataset-distillation literature, in one table.
+
+ConvNet is that of DC, MTT and DATM (Gidaris and Komodakis, CVPR 2018): blocks of convolution, norm, ReLU and average
+pooling; what else can stand in their place is what DC searches 720 ConvNets for (Zhao et al., ICLR 2021, section 4.3).
+The others are the small-image forms in which the same papers report transfer across architectures. All start from
+torch's default initialisation, drawn from the global generator (see `raydd.core.keyed_random.seeded`).
+
+Two habits of the literature: the first convolution pads greyscale 28x28 images to 32x32 (not in ResNet-18); and images
+of 64 pixels or more are halved once more (not in ConvNet), by the first convolution or, in VGG-11, at the end. The
+decoupled family's ResNet-18 for small images does not halve those of 64 pixels: `stem: small`.
+
+Letters: B batch, K classes, C H W, F features.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from functools import cache, partial
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from raydd.core.errors import ArtefactError, ConfigError
+from raydd.networks.config import GROUPS, NetworkConfig
+
+Shape = tuple[int, int, int]
+
+
+class Network(nn.Module):
+    """A body that turns images into features, and one linear layer."""
+
+    def __init__(self, body: nn.Module, num_features: int, num_classes: int) -> None:
+        """Put a linear layer of F = `num_features` inputs on top of `body`."""
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(num_features, num_classes)
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """What the linear layer sees, [B, F]."""
+        features: Tensor = self.body(images_BCHW)
+        return features.flatten(1)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits [B, K]."""
+        logits: Tensor = self.head(self.features(images_BCHW))
+        return logits
+
+
+def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
+    """Build a network for images of a shape, with fresh parameters from torch's global generator.
+
+    Args:
+        config: which network.
+        shape: C, H, W of the images.
+        num_classes: K.
+
+    Raises:
+        ConfigError: the images are smaller than the network can pool.
+    """
+    _check_size(config, shape)
+    body = _BODIES[config.name](config, shape)
+    return Network(body, _features_of(config, shape), num_classes)
+
+
+@cache
+def _features_of(config: NetworkConfig, shape: Shape) -> int:
+    """F of the network's body, found once for all that are built."""
+    with torch.device("meta"):
+        body = _BODIES[config.name](config, shape)
+    return _num_features(body, shape)
+
+
+def load_torchvision(module: Network, state: Mapping[str, Tensor]) -> None:
+    """Take over the parameters and running statistics of torchvision's network of the same architecture.
+
+    Args:
+        module: a ResNet-18 as `build` makes it.
+        state: under torchvision's names: `conv1.weight`, `layer1.0.conv1.weight`, ..., `fc.bias`.
+
+    Raises:
+        ArtefactError: names or shapes are not those of the module; says the first that differs.
+    """
+    renamed = {f"head.{name[3:]}" if name.startswith("fc.") else f"body.{name}": t for name, t in state.items()}
+    load_state(module, renamed)
+
+
+def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
+    """Take over parameters and buffers under the module's own names; counts of batches may be missing.
+
+    Raises:
+        ArtefactError: names or shapes are not those of the module; says the first that differs.
+    """
+    here, there = module.state_dict(), state
+    for name in sorted(here.keys() | there.keys()):
+        wanted, found = (list(tensors[name].shape) if name in tensors else "absent" for tensors in (here, there))
+        if wanted != found and not name.endswith("num_batches_tracked"):
+            raise ArtefactError(
+                f"the stored parameters are not this network's: {name} is {found} there and {wanted} in the network; "
+                "name the network that they are of (for a resnet18 its stem too), and the data with their classes"
+            )
+    module.load_state_dict(state, strict=False)
+
+
+def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    return _blocks(config, shape, ((config.width, _POOLINGS[config.pooling]()) for _ in range(config.num_blocks)))
+
+
+def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Simonyan and Zisserman, ICLR 2015, with one linear layer. At 64 pixels the last map keeps every other pixel."""
+    plan = ((width, nn.MaxPool2d(2) if pooled else nn.Identity()) for width, pooled in _VGG11)
+    return _blocks(config, shape, plan).append(nn.AvgPool2d(1, stride=_extra_stride(shape)))
+
+
+def _resnet18(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """He et al., CVPR 2016. The stem of small images, below 128 pixels, is one 3x3 convolution without pooling."""
+    channels = shape[0]
+    from torchvision.models import resnet18  # here, because importing torchvision takes seconds
+
+    net: nn.Module = resnet18(norm_layer=partial(_norm, config))
+    if _has_large_stem(config, shape):
+        net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    else:
+        stride = _extra_stride(shape) if config.stem == "auto" else 1
+        net.conv1 = nn.Conv2d(channels, 64, 3, stride=stride, padding=1, bias=False)
+        net.maxpool = nn.Identity()
+    net.fc = nn.Identity()
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+    return net
+
+
+def _has_large_stem(config: NetworkConfig, shape: Shape) -> bool:
+    """Whether a ResNet-18 takes images in as on ImageNet."""
+    return min(shape[1:]) >= 128 if config.stem == "auto" else config.stem == "imagenet"
+
+
+def _alexnet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Krizhevsky et al., NeurIPS 2012, as DC shrank it: five convolutions, no norm, one linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 128, 5, stride=_extra_stride(shape), padding=2 + _extra_padding(shape)),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(128, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(192, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 192, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(192, 192, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+
+
+def _lenet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """LeCun et al., 1998, with ReLU and max pooling."""
+    convolutions = nn.Sequential(
+        nn.Conv2d(shape[0], 6, 5, stride=_extra_stride(shape), padding=_extra_padding(shape)),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+    num_features = _num_features(convolutions, shape)
+    return nn.Sequential(convolutions, nn.Linear(num_features, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
+
+
+def _mlp(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Two hidden layers of 128."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU())
+
+
+_BODIES: Final[Mapping[str, Callable[[NetworkConfig, Shape], nn.Module]]] = {
+    "convnet": _convnet,
+    "resnet18": _resnet18,
+    "vgg11": _vgg11,
+    "alexnet": _alexnet,
+    "lenet": _lenet,
+    "mlp": _mlp,
+}
+
+_VGG11: Final = (
+    (64, True), (128, True), (256, False), (256, True), (512, False), (512, True), (512, False), (512, True),
+)  # fmt: skip
+"""Width of each block, and whether it ends in a pooling."""
+
+
+_ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+_POOLINGS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "avg": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),
+    "none": nn.Identity,
+}
+
+
+def _norm(config: NetworkConfig, channels: int, size: tuple[int, int] | None = None) -> nn.Module:
+    """The norm of maps [C, H, W]; its H and W where that is `layer`."""
+    if config.norm == "layer":
+        assert size is not None
+        return nn.LayerNorm((channels, *size))
+    return _NORMS[config.norm](channels)
+
+
+def _instance_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(channels, channels)
+
+
+_NORMS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
+    "instance": _instance_norm,
+    "batch": nn.BatchNorm2d,
+    "group": partial(nn.GroupNorm, GROUPS),
+    "none": nn.Identity,
+}
+
+_SMALLEST_SIDE: Final[Mapping[str, int]] = {"resnet18": 9, "vgg11": 32, "alexnet": 8, "lenet": 16, "mlp": 1}
+"""What leaves one pixel after the last pooling; for ResNet-18 two, as an instance norm makes a constant of one."""
+_SMALLEST_IMAGENET_SIDE: Final = 33
+
+
+def _blocks(config: NetworkConfig, shape: Shape, plan: Iterable[tuple[int, nn.Module]]) -> nn.Sequential:
+    """3x3 convolution, norm, activation and a pooling, once for every (width, pooling) of the plan."""
+    blocks = nn.Sequential()
+    channels, padding = shape[0], 1 + _extra_padding(shape)
+    height, width = (side + 2 * _extra_padding(shape) for side in shape[1:])
+    for num_maps, pool in plan:
+        parts = {
+            "conv": nn.Conv2d(channels, num_maps, 3, padding=padding),
+            "norm": _norm(config, num_maps, (height, width)),
+            config.activation: _ACTIVATIONS[config.activation](),
+            "pool": pool,
+        }
+        blocks.append(nn.Sequential(OrderedDict(parts)))
+        channels, padding = num_maps, 1
+        height, width = (side if isinstance(pool, nn.Identity) else side // 2 for side in (height, width))
+    return blocks
+
+
+def _extra_padding(shape: Shape) -> int:
+    """What makes greyscale 28x28 images 32x32, pixels on every side."""
+    return 2 if shape == (1, 28, 28) else 0
+
+
+def _extra_stride(shape: Shape) -> int:
+    """What halves images of 64 pixels or more."""
+    return 2 if min(shape[1:]) >= 64 else 1
+
+
+def _num_features(body: nn.Module, shape: Shape) -> int:
+    """F, found by shapes alone."""
+    features = deepcopy(body).to("meta")(torch.empty(2, *shape, device="meta"))
+    return math.prod(features.shape[1:])
+
+
+def _check_size(config: NetworkConfig, shape: Shape) -> None:
+    side, size = min(shape[1:]) + 2 * _extra_padding(shape), f"{shape[1]}x{shape[2]}"
+    if config.name == "convnet":
+        if config.pooling != "none" and side < 2**config.num_blocks:
+            most = side.bit_length() - 1
+            problem = f"{config.num_blocks} blocks pool an image of {size} to nothing; take at most {most}"
+            raise ConfigError("network.depth", problem)
+    elif config.stem == "imagenet" and side < _SMALLEST_IMAGENET_SIDE:
+        problem = f"imagenet needs images of at least {_SMALLEST_IMAGENET_SIDE} pixels a side, not {size}; take small"
+        raise ConfigError("network.stem", problem)
+    elif side < _SMALLEST_SIDE[config.name]:
+        least = _SMALLEST_SIDE[config.name]
+        problem = f"{config.name} needs images of at least {least}x{least}, not {size}; take convnet or mlp"
+        raise ConfigError("network.name", problem)

@@ -1,0 +1,99 @@
+"""Which network to build; `raydd.networks` builds it."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
+
+from raydd.core.errors import ConfigError
+
+Norm = Literal["instance", "batch", "layer", "group", "none"]
+Activation = Literal["relu", "leaky_relu", "sigmoid"]
+Pooling = Literal["avg", "max", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Which network to build."""
+
+    name: Literal["convnet", "resnet18", "vgg11", "alexnet", "lenet", "mlp"] = "convnet"
+    width: int = 128
+    """Channels of every block (convnet)."""
+    depth: int | Literal["auto"] = 3
+    """Number of blocks, each of which halves the image where it pools (convnet). auto is the literature's choice by the
+    size of the images: 3 at 32 pixels, 4 at 64, 5 at 128, 6 at 224; 2 at the least."""
+    norm: Norm = "instance"
+    """Normalisation after each convolution (convnet, resnet18, vgg11). Only convnet has layer, over a whole map with a
+    scale and a shift for each of its values, and group, over a fourth of the channels."""
+    stem: Literal["auto", "small", "imagenet"] = "auto"
+    """How an image is taken in (resnet18). small: a 3x3 convolution, at full size; imagenet: a 7x7 convolution and a
+    pooling, which leave a quarter of each side; auto: by the image's size."""
+    activation: Activation = "relu"
+    """What follows the norm (convnet); the slope of leaky_relu is 0.01 below 0."""
+    pooling: Pooling = "avg"
+    """What ends a block (convnet); none leaves the image at its size."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below 1, and what the network does not have, with a ConfigError."""
+        for field in ("width", "depth"):
+            if (value := getattr(self, field)) != "auto" and value < 1:
+                raise ConfigError(f"network.{field}", f"must be at least 1, not {value}")
+        if self.stem != "auto" and self.name != "resnet18":
+            raise ConfigError("network.stem", f"only resnet18 has a choice of stems, {self.name} takes auto")
+        if self.name != "convnet":
+            self._check_blocks()
+        if self.norm == "group" and self.width % GROUPS:
+            raise ConfigError("network.width", f"must be a multiple of {GROUPS} for norm: group, not {self.width}")
+
+    def _check_blocks(self) -> None:
+        """See that what only the blocks of a ConvNet can be made of is left as it is."""
+        if self.norm in ("layer", "group"):
+            raise ConfigError(
+                "network.norm", f"only convnet has {self.norm}, {self.name} takes instance, batch or none"
+            )
+        for field, usual in _USUAL_BLOCK.items():
+            if getattr(self, field) != usual:
+                raise ConfigError(f"network.{field}", f"only convnet has a choice, {self.name} takes {usual}")
+
+    @property
+    def label(self) -> str:
+        """The name in tables and records, such as `convnet-d3-w128-instance`, `resnet18-batch` or `alexnet`."""
+        if self.name == "convnet":
+            unusual = [value for name, value in self._blocks.items() if value != _USUAL_BLOCK[name]]
+            parts = ["unpooled" if value == "none" else value for value in unusual]
+            return "-".join([f"convnet-d{self.depth}-w{self.width}-{self.norm}", *parts])
+        stem = "" if self.stem == "auto" else f"-{self.stem}"
+        return f"{self.name}-{self.norm}{stem}" if self.name in ("resnet18", "vgg11") else self.name
+
+    def sized(self, side: int) -> "NetworkConfig":
+        """The same with the depth that `auto` means for images whose shorter side has so many pixels."""
+        return replace(self, depth=max(2, round(math.log2(side)) - 2)) if self.depth == "auto" else self
+
+    @property
+    def num_blocks(self) -> int:
+        """The depth, which is known by now."""
+        assert self.depth != "auto"
+        return self.depth
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is a ConvNet as the papers distil with: instance norm, ReLU and average pooling."""
+        return self.name == "convnet" and self.norm == "instance" and self._blocks == _USUAL_BLOCK
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the network keeps running statistics of what its layers see."""
+        return self.norm == "batch" and self.name in ("convnet", "resnet18", "vgg11")
+
+    def identity(self) -> dict[str, str | int]:
+        """What determines the network, for content keys; a stem, activation or pooling only where one was chosen."""
+        unsaid = {"stem": "auto", **_USUAL_BLOCK}
+        return {name: value for name, value in asdict(self).items() if unsaid.get(name) != value}
+
+    @property
+    def _blocks(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in _USUAL_BLOCK}
+
+
+_USUAL_BLOCK: Final = {"activation": "relu", "pooling": "avg"}
+GROUPS: Final = 4
+"""Of channels, under norm: group."""

@@ -1,0 +1,1 @@
+"""What other code made, taken over; and sets of disjoint classes joined."""

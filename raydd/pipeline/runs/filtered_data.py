@@ -1,0 +1,79 @@
+"""The real data that a stage sees where a filter leaves some out."""
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from raydd.data.prepared import PreparedData
+from raydd.ingredients import real_filter
+from raydd.ingredients.network_pool import NetworkPool
+from raydd.ingredients.real_filter import FilterConfig
+from raydd.pipeline.runs.inputs import RunInputs
+from raydd.storage import Folder, content_key, self_checked
+
+_MASK = "mask"
+
+
+@dataclass(frozen=True)
+class FilteredData:
+    """What a filter leaves to a stage: decided once, by one worker, and kept under `work/`."""
+
+    run: RunInputs
+    config: FilterConfig
+    stage: int
+    """Counted from 0."""
+    least: int
+    """Real images that every class has to keep."""
+    pool: NetworkPool | None = None
+    """The networks in which the stage begins, where it begins in some."""
+
+    @cached_property
+    def named(self) -> PreparedData:
+        """All real data, with a fingerprint that says what of them the stage is to see."""
+        run = self.run
+        of = {
+            "data": run.data.fingerprint,
+            "filter": {**asdict(self.config), "scoring": self.config.scoring.identity()},
+            "scores": run.scores_key if self.config.needs_scores else None,
+            "stage": self.stage,
+            "pool": self.pool.key if self.config.needs_pool and self.pool is not None else None,
+            "seed": run.config.seed,
+        }
+        if self.config.policy == "forgetting_window":
+            of["last"] = self.stage == run.config.stages.count - 1
+        return replace(run.data, fingerprint=content_key(of))
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it is decided."""
+        return self._folder.has(self._file)
+
+    def choose(self) -> None:
+        """Decide it, and see that enough is left of every class."""
+        run = self.run
+        mask = real_filter.stage_mask(
+            self.config,
+            self.stage,
+            run.config.stages.count,
+            run.scores if self.config.needs_scores else None,
+            self.pool,
+            run.config.network,
+            run.data,
+            run.key(),
+            run.device,
+        )
+        real_filter.restricted(run.data, mask, self.least, self.stage)
+        self._folder.write(self._file, self_checked.pack({_MASK: mask}))
+
+    def data(self) -> PreparedData:
+        """What is left."""
+        tensors, _ = self_checked.unpack(self._folder.read(self._file), (self._folder / self._file).uri)
+        kept = real_filter.restricted(self.run.data, tensors[_MASK], self.least, self.stage)
+        return replace(kept, fingerprint=self.named.fingerprint)
+
+    @property
+    def _folder(self) -> Folder:
+        return self.run.work / "masks"
+
+    @property
+    def _file(self) -> str:
+        return f"{self.named.fingerprint}.safetensors"

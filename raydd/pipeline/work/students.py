@@ -1,0 +1,178 @@
+"""Students: what each is trained on, and the records of packs of them, by whoever trains these."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from raydd.core.progress import Progress
+from raydd.data.images import Images
+from raydd.evaluation import records
+from raydd.evaluation.records import Record
+from raydd.evaluation.students.training import NetworkState, Provenance, TrainingSet, train_students
+from raydd.evaluation.students.trials import SETS, Trial
+from raydd.ingredients.network_pool import without_momenta
+from raydd.methods.initial import random_real
+from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work import auto, teacher_labels
+from raydd.pipeline.work.diversity import diversity_of
+from raydd.storage import Folder, self_checked, stored_bytes
+
+
+def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> list[Record]:
+    """Train students side by side that differ in their seeds alone, but for those that have records of success."""
+    missing = [trial for trial in trials if unfinished_legs(run, trial)]
+    if missing:
+        _train(run, missing, progress)
+    made = (records.find(run.results, run.record_id(leg)) for trial in trials for leg in trial.legs())
+    return [record for record in made if record is not None]
+
+
+def unfinished_legs(run: Run, trial: Trial) -> list[Trial]:
+    """The trainings of a student that have no record of success."""
+    found = ((leg, records.find(run.results, run.record_id(leg))) for leg in trial.legs())
+    return [leg for leg, record in found if record is None or record.status != "ok"]
+
+
+def _train(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
+    """Train students from where all of them are, leg by leg; one that fails is not trained on."""
+    legs = [trial.legs() for trial in trials]
+    number = min(leg.index(unfinished_legs(run, trial)[0]) for leg, trial in zip(legs, trials, strict=True))
+    while number and not all(_chains(run).has(_state_file(run, leg[number - 1])) for leg in legs):
+        number -= 1
+    before = [_state(run, leg[number - 1]) for leg in legs] if number else []
+    while legs and number < len(legs[0]):
+        last = number == len(legs[0]) - 1
+        before, legs = _train_leg(run, [leg[number] for leg in legs], legs, before, progress, keeps=not last)
+        number += 1
+
+
+def _train_leg(
+    run: Run,
+    trials: Sequence[Trial],
+    legs: Sequence[list[Trial]],
+    before: Sequence[NetworkState],
+    progress: Progress,
+    keeps: bool,
+) -> tuple[list[NetworkState], list[list[Trial]]]:
+    """Train students on one set and write their records; returns the states, and the legs, of those that go on."""
+    config, first = run.config, trials[0]
+    learned = training_set(run, first)
+    compiles = auto.compiles_training(run, first.network, first.recipe, len(learned.images))
+    names = [run.record_id(trial) for trial in trials]
+    made = train_students(
+        trials, run.data, learned, provenance(run, first), names, run.device, progress, compiles, before
+    )
+    going_on: list[NetworkState] = []
+    their_legs: list[list[Trial]] = []
+    for student, trial, own in zip(made, trials, legs, strict=True):
+        records.write(run.results, student.record)
+        if student.state is None:
+            _give_up(run, student.record, own[trial.number + 1 :])
+        else:
+            going_on.append(student.state if config.stages.carry_momentum else without_momenta(student.state))
+            their_legs.append(own)
+            if keeps:
+                _chains(run).write(_state_file(run, trial), self_checked.pack(going_on[-1]))
+    return going_on, their_legs
+
+
+def provenance(run: Run, trial: Trial) -> Provenance:
+    """What records say about the run."""
+    config = run.config
+    return Provenance(
+        run=config.name,
+        method=config.method.name,
+        dataset=run.data.name,
+        recipe_name=config.evaluate.protocol or config.evaluate.recipe_name,
+        distill_seed=config.seed,
+        config_key=run.stages[trial.stage].union_key,
+    )
+
+
+def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:
+    """Records of what a student that failed is not trained on any more."""
+    for leg in legs:
+        missed = replace(
+            failed,
+            record_id=run.record_id(leg),
+            stage=leg.stage,
+            num_images=_num_images(run, leg),
+            error=f"stage {failed.stage}: {failed.error}",
+        )
+        records.write(run.results, missed)
+
+
+def training_set(run: Run, trial: Trial) -> TrainingSet:
+    """What a trial's student is trained on; of one that goes through the stages, at the last of them."""
+    chosen = _chosen(run, trial)
+    if run.config.method.works_on == "teacher":
+        return teacher_labels.with_teacher(run, trial, chosen)
+    return replace(chosen, metrics=diversity_of(run, trial, chosen))
+
+
+def _chosen(run: Run, trial: Trial) -> TrainingSet:
+    """Images and targets, without a teacher."""
+    if trial.subject in (*SETS, "ema", "init"):
+        name = "synthetic" if trial.subject in SETS else trial.subject
+        stage = run.stages[trial.stage]
+        chosen = stage.part() if trial.mode == "new_only" else stage.union(name)
+        seen = chosen.decoded()
+        parts = run.stages[trial.stage if trial.mode == "new_only" else 0 : trial.stage + 1]
+        return TrainingSet(
+            images=seen.images,
+            targets=seen.targets if trial.labels == "stored" else seen.labels,
+            classes=seen.labels if trial.labels == "stored" else None,
+            learned_lr=chosen.learned_lr[-1],
+            images_per_class=chosen.images_per_class,
+            bytes_total=sum(stored_bytes(part.folder / name) for part in parts),
+            earlier_steps=sum(leg.recipe.steps(_num_images(run, leg)) for leg in trial.legs()[:-1]),
+        )
+    synthetic = run.last_stage.union()
+    images: Images | Tensor = run.data.train.images
+    classes = run.data.train.labels
+    if trial.selects_real:
+        rows = _rows(run, trial)
+        images, classes = images[rows], classes[rows]
+    targets = classes
+    if trial.uses_experts:
+        targets = run.config.matching.expert_labels(run.stages[0].task(), images[:], classes)
+    return TrainingSet(
+        images=images,
+        targets=targets,
+        classes=classes if trial.uses_experts else None,
+        learned_lr=synthetic.learned_lr[-1],
+        images_per_class=len(images) // run.data.num_classes,
+        bytes_total=math.prod(images.shape) + targets.numel() * targets.element_size(),
+    )
+
+
+def _rows(run: Run, trial: Trial) -> Tensor:
+    """Rows of the real images that a student is trained on, class-major."""
+    if trial.coreset is not None:
+        return run.selection.rows[trial.coreset]
+    config, key = run.config, run.key().child("random", trial.draw)
+    return random_real(run.data, config.images_per_class, key, config.method.repeat_images)
+
+
+def _num_images(run: Run, leg: Trial) -> int:
+    """Images that a student sees in an epoch of a leg."""
+    methods = run.config.methods[: leg.stage + 1]
+    seen = methods[-1:] if leg.mode == "new_only" else methods
+    return run.data.num_classes * sum(method.images_per_class * method.decoded_images for method in seen)
+
+
+def _chains(run: Run) -> Folder:
+    """The states of students that go through the stages."""
+    return run.work / "chains"
+
+
+def _state_file(run: Run, leg: Trial) -> str:
+    return f"{run.record_id(leg)}.safetensors"
+
+
+def _state(run: Run, leg: Trial) -> NetworkState:
+    folder, file = _chains(run), _state_file(run, leg)
+    tensors, _ = self_checked.unpack(folder.read(file), (folder / file).uri)
+    return tensors

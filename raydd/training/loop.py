@@ -1,0 +1,272 @@
+"""The one epoch loop: minibatch SGD on labelled images, for experts, students and whatever else is trained.
+
+Letters: N images, B batch, K classes, C H W.
+"""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raydd.core import compilation
+from raydd.core.distributed import all_reduce_sum, shard
+from raydd.core.errors import ConfigError, RunError
+from raydd.core.keyed_random import Key
+from raydd.data.images import Images, as_images
+from raydd.networks import global_batch_norm
+from raydd.training import cutmix, gsam, optimizers
+from raydd.training.batches import Batch, measure
+from raydd.training.cutmix import Mix
+from raydd.training.dsa import augmentation
+from raydd.training.recipe import Recipe
+from raydd.training.sampling import epoch_order
+from raydd.training.stacked import Pack
+
+FEW_STEPS = 10
+"""An epoch of at most so many whole batches is short enough for the last one to be compiled for its own size."""
+
+Views = Callable[[Key, int, Tensor], tuple[Tensor, Tensor]]
+"""`(key, epoch, rows int64 [B])` to what a step trains on in place of augmented images: images [B, C, H, W] in network
+space and targets, int64 [B] classes or [B, K] label logits, on the device."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Running means over one epoch of training, under augmentation."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one network is shown in one step, by this worker."""
+
+    key: Key
+    """Of the network's draws."""
+    own: Tensor
+    """int64 [b]: the rows that it is trained on."""
+    size: int
+    """B, of all workers together."""
+    mixed: tuple[Mix, Tensor] | None = None
+    """Where boxes are pasted: which, and int64 [b], the rows that they are from."""
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 [b], or [2 b] where boxes are pasted: whose images are looked at."""
+        return self.own if self.mixed is None else torch.cat([self.own, self.mixed[1]])
+
+
+class Training:
+    """Networks being trained side by side, each as if it were alone.
+
+    Every draw is keyed by epoch and step, so that any epoch can be the first.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        images: Images | Tensor,
+        targets: Tensor,
+        recipe: Recipe,
+        keys: Sequence[Key],
+        lr: float | None = None,
+        *,
+        compiled: bool = False,
+        views: Views | None = None,
+        shared: bool = False,
+    ) -> None:
+        """Set up the training of the modules in place.
+
+        Args:
+            modules: E networks of one architecture, on the device to train on; several are trained as one `Pack`.
+            images: N images; a tensor is in network space, and may be memory-mapped. Another device gets one copy of
+                those that are resident; those that are not are asked for an epoch ahead, batch by batch.
+            targets: class indices int64 [N], or label logits [N, K] for soft cross entropy.
+            recipe: optimiser, batches, schedule and augmentation.
+            keys: of each network's draws.
+            lr: the step size where the recipe leaves it open.
+            compiled: whether steps are compiled; results then differ in the last digits. A last, smaller batch is
+                left out where epochs are long.
+            views: what steps train on in place of augmented images, which are not looked at then.
+            shared: whether all workers of `torch.distributed` take the steps of one network together, each with its
+                share of every batch's rows. What comes out does not depend on their number beyond rounding, and all of
+                them hold the same: gradients are summed, and batch norm sees the whole batch.
+        """
+        assert len(modules) == 1 or not shared
+        if recipe.views is not None and views is None:
+            raise ConfigError("views", "only students that learn from a teacher's labels of each view have them")
+        step_size = recipe.lr if recipe.lr is not None else lr
+        if step_size is None:
+            raise ConfigError("lr", "this set has learned no step size: give the recipe one")
+        device = next(modules[0].parameters()).device
+        self.modules = tuple(modules)
+        self.images = as_images(images) if views is not None else as_images(images).to(device)
+        self.targets = targets.to(device)
+        self.recipe = recipe
+        self.keys = tuple(keys)
+        self.lr = step_size
+        self._workers = dist.get_world_size() if shared and dist.is_initialized() else 1
+        if self._workers > 1:
+            global_batch_norm.convert(modules[0])
+        self._network = modules[0] if len(modules) == 1 else Pack(modules)
+        self._augmentation = augmentation(recipe.augmentation)
+        self._views = views
+        self._compiled_sizes = self._sizes_worth_compiling() if compiled else frozenset()
+        self._optimizer = optimizers.build(
+            recipe.optimizer,
+            list(self._network.parameters()),
+            step_size,
+            recipe.momentum,
+            recipe.weight_decay,
+            stacked=len(modules) > 1,
+        )
+
+    def run_epoch(self, epoch: int) -> list[EpochResult]:
+        """Train for one epoch; returns one result a network.
+
+        Raises:
+            RunError: a loss is not finite any more.
+        """
+        self._follow_schedule(epoch)
+        num_images = len(self.targets)
+        sums = torch.zeros(2, len(self.modules), device=self.targets.device)
+        self._network.train()
+        with closing(self._batches(epoch)) as batches:
+            for batch in batches:
+                sums += self._step(batch)
+        if self._workers > 1:
+            all_reduce_sum(sums)
+        if isinstance(self._network, Pack):
+            self._network.push()
+        results = [EpochResult(loss / num_images, correct / num_images) for loss, correct in sums.T.tolist()]
+        for result in results:
+            if not math.isfinite(result.loss):
+                raise RunError(f"the training loss is {result.loss} in epoch {epoch} (step size {self.lr:g})")
+        return results
+
+    def state_dicts(self) -> list[dict[str, Tensor]]:
+        """Each network's parameters, buffers and momenta: a copy from which training goes on exactly."""
+        slots = optimizers.slots(self._optimizer, self._network.parameters())
+        states = []
+        for member, module in enumerate(self.modules):
+            state = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+            for name, tensor in slots.items():
+                state[name] = tensor[member] if len(self.modules) > 1 and tensor.ndim else tensor
+            states.append({name: tensor.clone() for name, tensor in state.items()})
+        return states
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take over what `state_dicts` returned, all after the same epoch."""
+        for module, state in zip(self.modules, states, strict=True):
+            own = {name.removeprefix("module."): t for name, t in state.items() if name.startswith("module.")}
+            module.load_state_dict(own)
+        if isinstance(self._network, Pack):
+            self._network.pull()
+        names = [name for name in states[0] if not name.startswith("module.")]
+        slots = {name: torch.stack([state[name] for state in states]) for name in names}
+        optimizers.load_slots(self._optimizer, self._network.parameters(), slots)
+
+    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
+        """What each step of an epoch is on, or this worker's share of it; images are asked for ahead."""
+        parts = self._parts(epoch)
+        if self._views is not None:
+            for step in parts:
+                yield Batch.stacked([Batch(*self._views(p.key.child("views"), epoch, p.own), p.size) for p in step])
+            return
+        images = self.images.batches([part.rows for step in parts for part in step])
+        for number, step in enumerate(parts):
+            yield Batch.stacked([self._batch(part, next(images), epoch, number) for part in step])
+
+    def _parts(self, epoch: int) -> list[list[_Part]]:
+        """For each step of an epoch what each network is shown."""
+        device, sampling = self.targets.device, self.recipe.sampling
+        orders = [epoch_order(key.child("order", epoch), self.targets, sampling, device) for key in self.keys]
+        steps = zip(*(order.split(self.recipe.batch_size) for order in orders), strict=True)
+        return [
+            [self._part(epoch, number, rows_B, key) for rows_B, key in zip(step, self.keys, strict=True)]
+            for number, step in enumerate(steps)
+        ]
+
+    def _part(self, epoch: int, step: int, rows_B: Tensor, key: Key) -> _Part:
+        size, own, mix = len(rows_B), self._share(rows_B), None
+        if self.recipe.cutmix:
+            mix = cutmix.draw(key.child("cutmix", epoch, step), self.recipe.cutmix, size, *self.images.shape[2:])
+        if mix is None:
+            return _Part(key, own, size)
+        return _Part(key, own, size, (mix, self._share(rows_B[mix.partners.to(rows_B.device)])))
+
+    def _share(self, rows_B: Tensor) -> Tensor:
+        return shard(rows_B) if self._workers > 1 else rows_B
+
+    def _batch(self, part: _Part, images: Tensor, epoch: int, step: int) -> Batch:
+        """What a network is trained on, from the images of its rows."""
+        images = self._augmentation.draw(part.key.child("augment", epoch, step), part.rows)(images)
+        targets = self.targets[part.own]
+        if part.mixed is None:
+            mixed = (targets, images.new_tensor(1.0)) if self.recipe.cutmix else ()
+            return Batch(images, targets, part.size, mixed)
+        mix, other = part.mixed
+        return Batch(
+            mix.paste(*images.chunk(2)), targets, part.size, (self.targets[other], images.new_tensor(mix.kept))
+        )
+
+    def _step(self, batch: Batch) -> Tensor:
+        """One update of every network; returns summed losses and numbers correct [2, E]."""
+        measured = self._backward(batch)
+        if self.recipe.is_gsam:
+            rho, alpha, adaptive = self.recipe.gsam_rho, self.recipe.gsam_alpha, self.recipe.gsam_adaptive
+            gsam.sharpen(self._network, len(self.modules), lambda: self._backward(batch), rho, alpha, adaptive)
+        self._optimizer.step()
+        return measured
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Set the gradients of the mean loss; returns summed losses and numbers correct [2, E]."""
+        chosen = _compiled_measure() if batch.size in self._compiled_sizes else measure
+        losses, correct = chosen(self._network, batch.images, batch.targets, self.recipe.temperature, *batch.mixed)
+        self._optimizer.zero_grad(set_to_none=True)
+        factor = self.recipe.temperature**2 if self.recipe.squares_temperature else 1.0
+        (losses.sum() * factor / batch.size).backward()
+        if self._workers > 1:
+            optimizers.sum_gradients(self._network.parameters())
+        return torch.stack([losses.detach(), correct]).view(2, -1)
+
+    def _sizes_worth_compiling(self) -> frozenset[int]:
+        """The sizes of batches, that of the last one where it is one in few; no worker's share of them is empty."""
+        whole, num_images = self.recipe.batch_size, len(self.targets)
+        few = num_images <= FEW_STEPS * whole
+        sizes = [min(whole, num_images), num_images % whole or whole] if few else [whole]
+        return frozenset(size for size in sizes if size >= self._workers)
+
+    def _follow_schedule(self, epoch: int) -> None:
+        """Set the epoch's step size; where `step` lowers it, the optimiser forgets its momenta."""
+        recipe = self.recipe
+        if recipe.schedule == "step" and epoch == recipe.decay_epoch:
+            self._optimizer.state.clear()
+        factor = optimizers.lr_factor(recipe.schedule, epoch, recipe.epochs, recipe.warmup_epochs, recipe.decay_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr * factor
+
+
+@cache
+def _compiled_measure() -> Callable[..., tuple[Tensor, Tensor]]:
+    """One for the whole process, so that what was compiled for a network serves all of its architecture."""
+    return compilation.compiled(measure)
+
+
+@torch.no_grad()
+def predict(module: nn.Module, images: Images | Tensor, batch_size: int = 256) -> Tensor:
+    """Logits float32 [N, K] of un-augmented images, in evaluation mode, on the CPU."""
+    device = next(module.parameters()).device
+    module.eval()
+    return torch.cat([module(batch.to(device)).float().cpu() for batch in images.split(batch_size)])
+
+
+def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
+    """The fraction of images whose largest logit is their class."""
+    return float((logits_NK.argmax(1) == labels_N).double().mean())
