@@ -11,9 +11,34 @@ from typing import TYPE_CHECKING, Any
 from raydd.core.version import __version__
 
 if TYPE_CHECKING:
-    from raydd.api import DistilledDataset, append, evaluate, export, load, probes, results, run
+    from raydd.api import (
+        PROBES,
+        RECORDS,
+        DistilledDataset,
+        append,
+        evaluate,
+        export,
+        load,
+        probes,
+        results,
+        run,
+        scores,
+    )
 
-__all__ = ["DistilledDataset", "__version__", "append", "evaluate", "export", "load", "probes", "results", "run"]
+__all__ = [
+    "PROBES",
+    "RECORDS",
+    "DistilledDataset",
+    "__version__",
+    "append",
+    "evaluate",
+    "export",
+    "load",
+    "probes",
+    "results",
+    "run",
+    "scores",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,3 +48,8 @@ def __getattr__(name: str) -> Any:
     from raydd import api
 
     return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are not imported yet, too."""
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""raydd from Python: run, load, evaluate, export, results."""
+"""raydd from Python: run, load, evaluate, export, append; results, scores, probes and their columns."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import Provenance, TrainingSet, train_students, training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.evaluation.tables import probe_tables
+from raydd.evaluation.tables.scores import scores
 from raydd.exchange import export as exporting
 from raydd.exchange.export import ExportFormat
 from raydd.exchange.source import set_folder
@@ -39,6 +40,25 @@ from raydd.storage import Folder
 from raydd.training import optimizers
 from raydd.training.recipe import Recipe
 from raydd.training.views import ImageViews
+
+__all__ = [
+    "PROBES",
+    "RECORDS",
+    "DistilledDataset",
+    "append",
+    "evaluate",
+    "export",
+    "load",
+    "probes",
+    "results",
+    "run",
+    "scores",
+]
+
+RECORDS = records.SCHEMA
+"""The columns of `results`."""
+PROBES = probe_tables.SCHEMA
+"""The columns of `probes`."""
 
 
 class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -1,24 +1,22 @@
 """`raydd compare`: several configs with several seeds, and one table."""
 
 import argparse
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 
 import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 
 from raydd import config as configs
-from raydd.cli import probes, tables
+from raydd.cli import fields, probes, tables
+from raydd.cli.fields import MakeExecutor
+from raydd.cli.output import console, errors
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.core.errors import UserError
 from raydd.evaluation.tables import comparison, probe_tables
 from raydd.pipeline import execution
 from raydd.pipeline.compare import RunOutcome, SeededConfig, cells, look, make
-from raydd.pipeline.executor import Executor
-
-MakeExecutor = Callable[[], AbstractContextManager[Executor]]
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -30,6 +28,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only-print", action="store_true", help="run nothing: the table of what is there")
     command.add_argument("--no-ray", action="store_true")
     command.add_argument("--quiet", action="store_true")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Make the runs of the configs that are named, and compare them; returns the exit code."""
+    return compare(known, lambda: fields.executor(known.no_ray), console, errors)
 
 
 def compare(known: argparse.Namespace, executor: MakeExecutor, console: Console, errors: Console) -> int:

@@ -5,6 +5,7 @@ import argparse
 from rich.console import Console
 from rich.markup import escape
 
+from raydd.cli.output import console
 from raydd.exchange.export import FORMATS
 from raydd.exchange.export import export as write
 from raydd.storage import Folder
@@ -15,6 +16,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", metavar="RUN", help="a run's folder, or one that holds a distilled set")
     command.add_argument("--format", choices=FORMATS, required=True, help="pt: tensors; imagefolder: PNG files")
     command.add_argument("--to", metavar="DIR", required=True, help="a folder that is not there yet, or is empty")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Export the set that is named; returns the exit code."""
+    return export(known, console)
 
 
 def export(known: argparse.Namespace, console: Console) -> int:

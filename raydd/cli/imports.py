@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from rich.console import Console
 from rich.markup import escape
 
+from raydd.cli.output import console
 from raydd.core.errors import UserError
 from raydd.exchange.answers import LabelKind
 from raydd.exchange.formats import FORMATS
@@ -44,6 +45,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="class names in the order of what is imported: with commas between them, or a line each; or the data's",
     )
     command.add_argument("--recipe", choices=list(LEGACY), help="students' training; default: that of the format")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Import what is named; returns the exit code."""
+    return import_(known, console)
 
 
 def import_(known: argparse.Namespace, console: Console) -> int:

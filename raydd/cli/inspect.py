@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
+from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
 from raydd.data import DataConfig, problems
 from raydd.data.inspection import Inspection
@@ -34,6 +35,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("--to", metavar="DIR")
     command.add_argument("--quiet", action="store_true")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Look through the dataset that is named; returns the exit code."""
+    return inspect(known, rest, console)
 
 
 def inspect(known: argparse.Namespace, rest: Sequence[str], console: Console) -> int:

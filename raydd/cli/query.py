@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
+from raydd.cli.output import console
 from raydd.evaluation.tables import collection, query
 from raydd.evaluation.tables.collection import Collection
 from raydd.evaluation.tables.pooling import FIELDS, PooledLine, after_all_stages, pool, told_apart
@@ -37,6 +38,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", metavar="FILE", help="write the table to a file, with every column")
     command.add_argument("--markdown", metavar="FILE", help="write the table to a file, as it is printed")
     command.add_argument("--html", metavar="FILE", help="write the page that compares them")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Compare the runs that are named; returns the exit code."""
+    return report(known, console)
 
 
 def report(known: argparse.Namespace, console: Console) -> int:

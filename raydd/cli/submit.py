@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from raydd.cli import fields
+from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig, field_names
 from raydd.core.errors import ConfigError, UserError
@@ -35,10 +37,16 @@ _PROGRESS = re.compile(
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    fields.arguments(command, USAGE)
     command.add_argument("--address", metavar="URL")
     command.add_argument("--working-dir", metavar="DIR")
     command.add_argument("--env", metavar="NAME[=VALUE]", action="append", default=[])
     command.add_argument("--no-wait", action="store_true")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Send the run that is named to a cluster; returns the exit code."""
+    return submit(fields.load(known, rest), known, rest, console)
 
 
 def submit(config: RunConfig, known: argparse.Namespace, flags: Sequence[str], console: Console) -> int:

@@ -1,23 +1,31 @@
 """`raydd sweep`: other values of a config's fields, and one table of what they reach."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raydd.cli import tables
+from raydd.cli import fields, tables
+from raydd.cli.fields import MakeExecutor, arguments
+from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.config.sweep import described
-from raydd.pipeline.executor import Executor
 from raydd.pipeline.sweeps.sweep import BEST, InThisProcess, Swept, Workers
 from raydd.pipeline.sweeps.sweep import sweep as try_points
 
+__all__ = ["arguments", "run", "sweep"]
+
 _TOLD = ("evaluate.networks", "evaluate.labels", "evaluate.baselines")
-MakeExecutor = Callable[[], AbstractContextManager[Executor]]
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Try the points of the config that is named; returns the exit code."""
+    chosen = fields.load(known, rest)
+    return sweep(chosen, lambda: fields.executor(known.no_ray), known.no_ray, known.quiet, console)
 
 
 def sweep(config: RunConfig, executor: MakeExecutor, no_ray: bool, quiet: bool, console: Console) -> int:

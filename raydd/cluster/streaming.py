@@ -33,7 +33,7 @@ def read(files: Undecoded, channels: int, rows: Sequence[Tensor]) -> DecodedBloc
     """Decode with tasks of Ray Data, which run ahead as far as its share of the object store allows.
 
     There are as many as CPUs are free. None is asked for: who waits for images may have them all. A process that is
-    not connected to Ray decodes by itself. See `streamed.Reader`.
+    not connected to Ray decodes by itself. See `streamed_images.ImageReader`.
 
     Raises:
         DataError: images cannot be decoded.

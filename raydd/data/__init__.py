@@ -1,7 +1,7 @@
 """Image sources, read into sets that stay in memory.
 
-`load` is the one way in: it looks the source up in the table of `table.py`, checks what it finds there, decodes the
-images it keeps, and returns them as `Splits`. `undecoded` and `paths` tell which files the training images are in,
+`load` is the one way in: it looks the source up in the table of `sources/table.py`, checks what it finds there, decodes
+the images it keeps, and returns them as `Splits`. `undecoded` and `paths` tell which files the training images are in,
 `size_of` how many there are.
 """
 

@@ -31,7 +31,7 @@ ImageReader = Callable[[Undecoded, int, Sequence[Tensor]], DecodedBlocks]
 
 
 def read_here(files: Undecoded, channels: int, rows: Sequence[Tensor]) -> DecodedBlocks:
-    """Decode with threads of this process, `AHEAD` batches ahead; see `Reader`.
+    """Decode with threads of this process, `AHEAD` batches ahead; see `ImageReader`.
 
     Raises:
         DataError: images cannot be decoded; when their batch is due.

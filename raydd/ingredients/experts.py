@@ -222,7 +222,7 @@ def epochs_stored(config: ExpertsConfig, read: Iterable[int]) -> list[int]:
 def fastest_pack(
     config: ExpertsConfig, network: NetworkConfig, data: PreparedData, device: torch.device, compiled: bool = False
 ) -> int:
-    """How many experts train fastest side by side, by a few measured steps; see `packing.fastest`."""
+    """How many experts train fastest side by side, by a few measured steps; see `stacked.fastest`."""
     rows = MEASURED_STEPS * config.training.batch_size
     few = replace(data, train=LabelledImages(data.train.images[:rows], data.train.labels[:rows]))
     return stacked.fastest(lambda size: _training(range(size), config, network, few, 0, device, compiled))

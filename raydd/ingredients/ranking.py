@@ -61,7 +61,7 @@ class Ranking:
     index: Tensor
     """int64 [N], ascending: the row of the training split."""
     path: list[str]
-    """The file that each image is in; see `datasets.paths`."""
+    """The file that each image is in; see `data.paths`."""
     p_true: Tensor
     """float32 [N]: the teacher's probability of the true class."""
 

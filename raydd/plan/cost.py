@@ -34,7 +34,7 @@ HEAP_FACTOR = 2.2
 HEAP_LIMIT_BYTES = 32 * 2**20
 """Tensors of at least this size are mapped and given back one by one, and cost what they hold (measured 1.1)."""
 PREDICT_BATCH = 256
-"""Images that `training.predict` takes at a time."""
+"""Images that `loop.predict` takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def state_size(network: NetworkConfig, facts: DataFacts) -> int:
 
 @cache
 def gradient_step(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
-    """Loss and gradients as `training.Training` takes them, for so many images."""
+    """Loss and gradients as `loop.Training` takes them, for so many images."""
     with torch.device("meta"):
         module = networks.build(network, facts.shape, facts.num_classes)
         images, labels = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
@@ -101,7 +101,7 @@ def gradient_step(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
 
 @cache
 def predicting(network: NetworkConfig, facts: DataFacts) -> Cost:
-    """A batch of `training.predict`."""
+    """A batch of `loop.predict`."""
     rows = min(PREDICT_BATCH, facts.num_test)
     with torch.device("meta"):
         module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(rows, *facts.shape)

@@ -29,7 +29,7 @@ _MOST_BARS = 6
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table, a `Line` or a row of `scores`."""
+    """One row of a table, a `PooledLine` or a row of `scores`."""
 
     title: str
     note: str

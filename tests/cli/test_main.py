@@ -645,7 +645,7 @@ def test_an_interrupted_run_goes_on_to_the_same_images(
         yield Interrupted(updates)
 
     with monkeypatch.context() as patched:
-        patched.setattr("raydd.cli.main.shown_progress", interrupted)
+        patched.setattr("raydd.cli.steps.shown_progress", interrupted)
         assert fresh.does("evaluate") == 130
     assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
     assert len(list(fresh.out.glob("results/*"))) < STUDENTS

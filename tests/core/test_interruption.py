@@ -129,7 +129,7 @@ def sends(run: SmallRun, monkeypatch: pytest.MonkeyPatch, progress: Progress) ->
         yield progress
 
     with monkeypatch.context() as patched:
-        patched.setattr("raydd.cli.main.shown_progress", shown)
+        patched.setattr("raydd.cli.steps.shown_progress", shown)
         return raydd("run", run.file, "--no-ray")
 
 

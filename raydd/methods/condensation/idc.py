@@ -8,7 +8,7 @@ real images instead of synthetic ones. What is compared are convolutions' gradie
 
 under one augmentation A for both. And images are pixels in [0, 1], which take one step per class: class after class,
 while the momentum of the step before moves all others on. So the gradient of class c, counted from 0 of K, is taken
-after c such moves of its own images, and K - 1 - c follow it (`condensation.drift` has them in closed form); classes do
+after c such moves of its own images, and K - 1 - c follow it (`family.drift` has them in closed form); classes do
 not touch each other's images, and workers can share them out.
 
 Letters: M stored images, S of them of one class, B batch, C H W.

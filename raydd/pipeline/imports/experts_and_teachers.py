@@ -1,4 +1,4 @@
-"""Taking over expert trajectories and teachers of other code; see `importing.py`."""
+"""Taking over expert trajectories and teachers of other code; see `sets.py`."""
 
 from dataclasses import replace
 from typing import Any, Final

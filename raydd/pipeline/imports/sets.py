@@ -1,4 +1,4 @@
-"""Taking over what other code made, with a configuration that is ready to run: sets here, the rest in `inherited.py`.
+"""Taking over sets of other code, with a configuration that is ready to run; `experts_and_teachers.py` does the rest.
 
 Everything is read and checked before anything is written.
 """

@@ -1,4 +1,4 @@
-"""`raydd show CONFIG --gpus N`: the schedule of a run on more and more GPUs."""
+"""`raydd show CONFIG`: the resolved config and the plan; with `--gpus N` the schedule on more and more GPUs."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd import config as configs
+from raydd.cli import fields, tables
+from raydd.cli.output import console
 from raydd.cli.tables import duration, scaled
 from raydd.config import RunConfig
 from raydd.core.errors import UserError
@@ -22,15 +24,30 @@ from raydd.plan.rates import Rates
 from raydd.plan.schedule import Schedule
 from raydd.storage import Folder
 
-USAGE = " [--rate FLOPS] [--gpus N [--from RUN] [--bandwidth BYTES]]"
+USAGE = "[--no-ray] [--quiet] [--rate FLOPS] [--gpus N [--from RUN] [--bandwidth BYTES]]"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What `raydd show` takes beside a config and its fields."""
+    """Declare the command's arguments."""
+    fields.arguments(parser, USAGE)
     parser.add_argument("--rate", type=float, metavar="FLOPS")
     parser.add_argument("--gpus", type=int, metavar="N")
     parser.add_argument("--from", dest="source", metavar="RUN")
     parser.add_argument("--bandwidth", type=float, metavar="BYTES")
+
+
+def run(known: argparse.Namespace, rest: list[str]) -> int:
+    """Print both; returns the exit code."""
+    chosen = fields.load(known, rest)
+    check(known)
+    plan = execution.plan_of(chosen)
+    console.print(configs.to_yaml(chosen.sized()), end="", soft_wrap=True, markup=False)
+    console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
+    if plan.facts.published:
+        console.print(f"{chosen.data.source} is not here: planned with its published size")
+    if known.gpus is not None:
+        show(chosen.sized(), plan, known, console)
+    return 0
 
 
 def check(known: argparse.Namespace) -> None:
