@@ -33,7 +33,7 @@ from raydd.teacher import Teacher
 from raydd.teacher_card import TeacherCard
 from raydd.views import ImageViews, ViewsConfig
 
-IMAGENET = Path(__file__).parents[1] / "configs" / "imagenet" / "delt_ipc50.yaml"
+IMAGENET = Path(__file__).parents[1] / "configs" / "imagenet" / "published" / "delt_ipc50.yaml"
 FACTS = DataFacts(40 * K, 8 * K, (3, 32, 32), K)
 CONFIG: dict[str, Any] = {
     "network": {"width": 8, "depth": 2, "norm": "batch"},
