@@ -10,15 +10,6 @@ from raydd.cli.main import COMMANDS
 
 LIBRARIES = ("torch", "torchvision", "ray", "pyarrow", "numpy", "pydantic", "tyro")
 UNUSED = ("raydd.report", "raydd.bench", "raydd.exchange", "raydd.cluster", "matplotlib", "jinja2", "torchvision")
-    "raydd.report",
-    "raydd.bench",
-    "raydd.exchange",
-    "raydd.cluster",
-    "matplotlib",
-    "jinja2",
-    "torchvision",
-    "ray",
-)
 """By a run that has not come to its report, and is not on Ray."""
 SECONDS = 0.5
 

@@ -19,14 +19,14 @@ cifar100 idc_i 1  10:36.6
 """
 """Data, name, parts along an axis; images per class, and the accuracy published for them (-: none)."""
 ROWS = {
-    f"{data}/{name}_ipc{cell.partition(':')[0]}.yaml": (data, int(factor), *cell.split(":"))
+    f"{data}/published/{name}_ipc{cell.partition(':')[0]}.yaml": (data, int(factor), *cell.split(":"))
     for data, name, factor, *cells in (line.split() for line in IDC.strip().splitlines())
     for cell in cells
 }
 
 
 def test_every_preset_has_its_row() -> None:
-    assert {name for name in PRESETS if re.search(r"^cifar.*/idc_.*(?<!_small)\.yaml$", name)} == set(ROWS)
+    assert {name for name in PRESETS if re.search("/published/idc_", name)} == set(ROWS)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -86,7 +86,7 @@ def test_the_header_says_what_the_table_and_the_plan_say(name: str) -> None:
 
 
 def test_the_small_preset_says_what_it_measured() -> None:
-    header, config = header_of("digits/idc_ipc1.yaml"), preset("digits/idc_ipc1.yaml")
+    header, config = header_of("digits/reduced/idc_ipc1.yaml"), preset("digits/reduced/idc_ipc1.yaml")
     assert (config.method.name, config.method.factor, config.method.images_per_class) == ("idc", 2, 1)
     found = re.search(r"Measured \(.*\): ([\d.]+) distilled, ([\d.]+) start, ([\d.]+) random, ([\d.]+) all", header)
     assert found is not None

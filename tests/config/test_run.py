@@ -42,22 +42,6 @@ def test_there_are_presets() -> None:
     assert len(PRESETS) >= 3
 
 
-@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
-def test_presets_load_and_say_what_they_are(file: Path) -> None:
-    config = configs.load(str(file))
-    header = []
-    for line in file.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        header.append(line)
-    text = "\n".join(header)
-    assert "Paper: " in text and config.method.name.upper() in text.upper()
-    named = file.relative_to(ROOT)
-    commands = f"raydd run {named}", f"raydd compare {named.parent}/*.yaml"
-    assert "Command: " in text and any(command in text for command in commands)
-    assert config.name in config.out
-
-
 @pytest.mark.parametrize(
     "config",
     [

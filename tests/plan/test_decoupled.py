@@ -34,7 +34,7 @@ from tests.support import ROOT
 from tests.support.image_files import noise, write_folders
 from tests.support.planned import K, Work, counted, facts_of, fresh_processes, measured_peak, random_data, sizes, step
 
-IMAGENET = ROOT / "configs" / "imagenet" / "delt_ipc50.yaml"
+IMAGENET = ROOT / "configs" / "imagenet" / "published" / "delt_ipc50.yaml"
 FACTS = DataFacts(40 * K, 8 * K, (3, 32, 32), K)
 CONFIG: dict[str, Any] = {
     "network": {"width": 8, "depth": 2, "norm": "batch"},

@@ -138,10 +138,10 @@ def test_an_all_reduce() -> None:
     "name",
     [
         "quickstart.yaml",
-        "digits/dsa_ipc1.yaml",
-        "digits/idc_ipc1.yaml",
-        "digits/pdd_mtt.yaml",
-        "digits/pdd_dm.yaml",
+        "digits/reduced/dsa_ipc1.yaml",
+        "digits/reduced/idc_ipc1.yaml",
+        "digits/reduced/pdd_mtt_ipc3.yaml",
+        "digits/reduced/pdd_dm_ipc3.yaml",
         "digits/methods/delt.yaml",
         "digits/methods/rded.yaml",
         "digits/methods/ftd.yaml",
@@ -187,7 +187,7 @@ def test_class_groups_are_dealt() -> None:
 
 def test_students_train_beside_later_stages_where_gpus_are_left() -> None:
     def overlap(gpus: int) -> bool:
-        timeline = on("digits/pdd_mtt.yaml", gpus, num_workers=1)
+        timeline = on("digits/reduced/pdd_mtt_ipc3.yaml", gpus, num_workers=1)
         spans = list(zip(timeline.jobs, timeline.spans, strict=True))
         last = max(span.end for one, span in spans if one.part == "distill")
         return any(span.begin < last for one, span in spans if one.part == "evaluate")
@@ -275,5 +275,10 @@ def test_options_that_make_no_sense(
 @pytest.mark.slow
 def test_rates_measured_here() -> None:
     """Every kind of work of every family can be measured, in seconds."""
-    for name in ("quickstart.yaml", "digits/idc_ipc1.yaml", "digits/methods/delt.yaml", "digits/methods/rded.yaml"):
+    for name in (
+        "quickstart.yaml",
+        "digits/reduced/idc_ipc1.yaml",
+        "digits/methods/delt.yaml",
+        "digits/methods/rded.yaml",
+    ):
         assert raydd("show", CONFIGS / name, "--gpus", 2) == 0

@@ -60,7 +60,7 @@ def table(text: str) -> dict[tuple[str, int], list[float]]:
 
 
 def pdd(base: str, which: tuple[str, int]) -> RunConfig:
-    return preset(f"{which[0]}/pdd_{base}_ipc{which[1]}.yaml")
+    return preset(f"{which[0]}/published/pdd_{base}_ipc{which[1]}.yaml")
 
 
 @pytest.mark.parametrize("which", table(BETWEEN), ids=str)
