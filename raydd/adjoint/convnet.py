@@ -45,7 +45,7 @@ from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 
 
-class Parameters(NamedTuple):
+class ConvNetParameters(NamedTuple):
     """The flat vector's parts, for maps with channels last."""
 
     convolutions: list[Tensor]
@@ -203,7 +203,7 @@ class ConvNetSteps:
 
     def _pass(
         self,
-        params: Parameters,
+        params: ConvNetParameters,
         images_BCHW: Tensor,
         targets_BK: Tensor,
         weights_B: Tensor,
@@ -238,7 +238,7 @@ class ConvNetSteps:
         return Pass(maps, before, statistics, logits, by_logits, by_maps, by_before, means)
 
     def _forward_dot(
-        self, params: Parameters, moves: Parameters, way: Pass
+        self, params: ConvNetParameters, moves: ConvNetParameters, way: Pass
     ) -> tuple[list[Tensor], list[Tensor], list[Means]]:
         """Of h (the images stay), z, and mean z with pixel_mean(n z)."""
         maps, before, means = [torch.zeros_like(way.maps[0])], [], []
@@ -258,12 +258,12 @@ class ConvNetSteps:
     def _pad(self, block: int) -> int:
         return 1 if block else self.padding
 
-    def _parameters(self, params_P: Tensor) -> Parameters:
+    def _parameters(self, params_P: Tensor) -> ConvNetParameters:
         """Views of a flat vector, whose order is that of the network."""
         *blocks, head, head_bias = self.network.unflatten(params_P).values()
         weights = [w.contiguous(memory_format=torch.channels_last) for w in blocks[0::4]]
         rows = head.view(len(head), -1, *self.last_map).permute(0, 2, 3, 1)
-        return Parameters(weights, blocks[2::4], blocks[3::4], rows.flatten(1), head_bias)
+        return ConvNetParameters(weights, blocks[2::4], blocks[3::4], rows.flatten(1), head_bias)
 
     def _flat(self, convolutions: list[Tensor], means: list[Means], head: Tensor, head_bias: Tensor) -> Tensor:
         """Derivatives by the parts of the flat vector, in its order."""
@@ -278,7 +278,13 @@ class ConvNetSteps:
 
 
 def _back_dot(
-    way: Pass, params: Parameters, moves: Parameters, block: int, z_dot: Tensor, z_means: Means, by_map_dot: Tensor
+    way: Pass,
+    params: ConvNetParameters,
+    moves: ConvNetParameters,
+    block: int,
+    z_dot: Tensor,
+    z_means: Means,
+    by_map_dot: Tensor,
 ) -> tuple[Tensor, Means]:
     """Of dL/dz, and of mean G with pixel_mean(G n), in one block."""
     (_, r), gamma, gamma_dot = way.statistics[block], params.gammas[block], moves.gammas[block]

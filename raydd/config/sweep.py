@@ -20,7 +20,7 @@ from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.storage import content_key
 
-Parameters: TypeAlias = dict[str, Any]
+PointValues: TypeAlias = dict[str, Any]
 """A point: values of fields by their dotted paths."""
 
 ASHA_LOOKS = 20
@@ -67,12 +67,12 @@ def _kind(value: object) -> str:
     return "range" if isinstance(value, dict | Range) else "values"
 
 
-Space: TypeAlias = Annotated[
+SearchSpace: TypeAlias = Annotated[
     Annotated[list[Any], Tag("values")] | Annotated[Range, Tag("range")],
     Discriminator(_kind),
 ]
 """What a field may be: one of some values, or a number of a range."""
-_SPACES: TypeAdapter[dict[str, Space]] = TypeAdapter(dict[str, Space])
+_SPACES: TypeAdapter[dict[str, SearchSpace]] = TypeAdapter(dict[str, SearchSpace])
 _FLAG = PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",
@@ -86,7 +86,7 @@ _FLAG = PrimitiveConstructorSpec(
 class SweepConfig:
     """Which values of which fields are tried, for `raydd sweep`."""
 
-    parameters: Annotated[dict[str, Space], _FLAG] = field(hash=False)
+    parameters: Annotated[dict[str, SearchSpace], _FLAG] = field(hash=False)
     """By the dotted path of a field, a list of its values, or a range of numbers (low, high, scale, integers). A value
     may be a list or a mapping where the field is."""
     search: Literal["grid", "random", "optuna"] = "grid"
@@ -149,7 +149,7 @@ class SweepConfig:
         identity = {"parameters": spaces, "scheduler": self.scheduler}
         return f"{self.search}-{content_key(identity if self.search == 'grid' else identity | {'seed': seed})}"
 
-    def points(self, seed: int) -> list[Parameters]:
+    def points(self, seed: int) -> list[PointValues]:
         """The points that are known beforehand, each once; those of a grid in order, the last field changing fastest.
 
         Args:
@@ -165,13 +165,13 @@ class SweepConfig:
             case "optuna":
                 return []
 
-    def _draws(self, key: Key) -> Iterator[Parameters]:
+    def _draws(self, key: Key) -> Iterator[PointValues]:
         for number in range(self.num_samples):
             ids = torch.tensor([number])
             yield {path: _draw(space, key.child(path), ids) for path, space in self.parameters.items()}
 
 
-def suggested(config: SweepConfig, suggestion: Mapping[str, Any]) -> Parameters:
+def suggested(config: SweepConfig, suggestion: Mapping[str, Any]) -> PointValues:
     """The point that a search suggests, which names the values of a list by their numbers."""
     spaces = config.parameters.items()
     return {path: among[suggestion[path]] if isinstance(among, list) else suggestion[path] for path, among in spaces}
@@ -220,12 +220,12 @@ def _plain(value: Any) -> float | str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _values(space: Space) -> list[Any]:
+def _values(space: SearchSpace) -> list[Any]:
     assert isinstance(space, list)
     return space
 
 
-def _draw(space: Space, key: Key, ids: torch.Tensor) -> Any:
+def _draw(space: SearchSpace, key: Key, ids: torch.Tensor) -> Any:
     if isinstance(space, Range):
         return space.at(float(keyed_random.uniform(key, ids)))
     return space[int(keyed_random.integers(key, ids, 0, len(space)))]

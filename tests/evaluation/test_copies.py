@@ -182,12 +182,12 @@ def test_what_cannot_be_measured_is_refused(name: str, value: float) -> None:
 
 BOUNDED = """
 import resource, torch
-from raydd.evaluation.probes.copies import Space, _scaled, moved
+from raydd.evaluation.probes.copies import ComparedSpace, _scaled, moved
 from raydd.data.images import Resident, as_images
 from raydd.data.preprocessing import Identity
 pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 real, seen = Resident(pixels, Identity()), as_images(pixels[-20:].float() / 255)
-space = Space(lambda b: torch.stack([_scaled(w) for w in moved(b)]), lambda b: _scaled(b[:, :, 1:-1, 1:-1]))
+space = ComparedSpace(lambda b: torch.stack([_scaled(w) for w in moved(b)]), lambda b: _scaled(b[:, :, 1:-1, 1:-1]))
 space.nearest(seen, Resident(pixels[:2048], Identity()))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 distances, rows = space.nearest(seen, real)

@@ -99,7 +99,7 @@ class CopiesConfig(Asker):
 
 
 @dataclass(frozen=True)
-class Space:
+class ComparedSpace:
     """Where distances between images are measured."""
 
     ways: Callable[[Tensor], Tensor]
@@ -153,7 +153,7 @@ def nearest(points_MD: Tensor, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor
 _SPACES: Final = ("pixel", "feature", "moved")
 
 
-def _spaces(view: View) -> dict[str, Space]:
+def _spaces(view: View) -> dict[str, ComparedSpace]:
     """The views of images, by name."""
     preprocessing, observer = view.data.preprocessing, view.observer()
 
@@ -165,9 +165,9 @@ def _spaces(view: View) -> dict[str, Space]:
         return units_BF
 
     spaces = (
-        Space(lambda block: pixels(block)[None], pixels),
-        Space(lambda block: seen(block)[None], seen),
-        Space(
+        ComparedSpace(lambda block: pixels(block)[None], pixels),
+        ComparedSpace(lambda block: seen(block)[None], seen),
+        ComparedSpace(
             lambda block: torch.stack([_scaled(way) for way in moved(preprocessing.inverse(block.cpu()))]),
             lambda block: _scaled(preprocessing.inverse(block.cpu())[:, :, 1:-1, 1:-1]),
         ),

@@ -15,7 +15,7 @@ import torch
 from raydd import config as configs
 from raydd import networks
 from raydd.config import RunConfig
-from raydd.config.sweep import Parameters, SweepConfig, described, with_values
+from raydd.config.sweep import PointValues, SweepConfig, described, with_values
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data import DataConfig, prepared
@@ -31,7 +31,7 @@ class Point:
     """A combination of values."""
 
     number: int
-    parameters: Parameters
+    parameters: PointValues
     config: RunConfig
     """All of it; `out` is where its distilled set lies."""
 
@@ -175,7 +175,7 @@ class PointRun(Run):
             _data.cache_clear()
 
 
-def _with_values(base: RunConfig, parameters: Mapping[str, Any]) -> tuple[RunConfig, Parameters]:
+def _with_values(base: RunConfig, parameters: Mapping[str, Any]) -> tuple[RunConfig, PointValues]:
     """A config with other values, and these as they were understood where they are no lists or mappings."""
     plain = configs.to_mapping(base) | {"sweep": None}
     config = configs.from_mapping(with_values(plain, parameters)).located()
