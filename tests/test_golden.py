@@ -2,7 +2,7 @@
 
 The record was made before the code was rearranged. Keys and configs hold everywhere; the bytes of what is trained hold
 for the libraries and the kind of processor that the record names, and the test of them is skipped elsewhere.
-Where a change of results is meant, `python tests/test_golden.py` makes the record anew: say why in the commit.
+Where a change of results is meant, `python -m tests.test_golden` makes the record anew: say why in the commit.
 """
 
 import hashlib
