@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", "throwaway-token-of-the-tests")
@@ -19,6 +21,15 @@ from tests.support.s3_server import served
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
+TESTS = Path(__file__).parent
+LONGEST = (
+    "test_quickstart.py",
+    "test_house.py",
+    "plan/test_decoupled.py",
+    "pipeline/test_stages.py",
+    "cli/test_main.py",
+)
+"""Files that take minutes: they are begun early, so that no process is left alone with one at the end."""
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +39,58 @@ def endpoint() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def two_cpus() -> Iterator[None]:
-    """A Ray of this module's own, with a small object store."""
+    """A Ray of the tests' own, with a small object store; one for all that do not need one of another kind."""
     import ray  # here, because importing Ray takes seconds
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=150_000_000,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    if not ray.is_initialized():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=150_000_000,
+            log_to_driver=False,
+            logging_level="ERROR",
+            namespace="raydd",
+        )
     yield
-    ray.shutdown()
+
+
+@pytest.fixture
+def no_ray() -> Iterator[None]:
+    """Room for a Ray of a test's own."""
+    end_ray()
+    yield
+    end_ray()
+
+
+def pytest_sessionfinish() -> None:
+    """End what `two_cpus` has begun."""
+    end_ray()
+
+
+def end_ray() -> None:
+    """End the Ray that this process is connected to, if it is to one."""
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal whole files to processes, as tests of one file share what they make: the longest ones first.
+
+    What runs on Ray stays with one process, so that there is one Ray at a time.
+    """
+    files = {item: item.path.relative_to(TESTS) for item in items}
+    for item, file in files.items():
+        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else str(file)))
+    items.sort(key=lambda item: (not is_on_ray(item), str(files[item]) not in LONGEST))
+
+
+def is_on_ray(item: pytest.Item) -> bool:
+    """Whether a test needs Ray, in this process or in one that it starts."""
+    fixtures = getattr(item, "fixturenames", ())
+    return item.path.parent.name == "cluster" or bool({"two_cpus", "no_ray"} & set(fixtures))
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 import yaml
 from rich.console import Console
 
@@ -132,22 +130,6 @@ def test_a_killed_sweep_goes_on_with_the_students_that_are_left(distilled: Path,
         for point in json.loads((place(out) / "points.json").read_text())
     )
     assert timing["trials"] == 24 - finished < 24
-
-
-@pytest.fixture
-def two_cpus() -> Iterator[None]:
-    """A Ray of our own, which commands join."""
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100_000_000,
-        log_to_driver=False,
-        logging_level="ERROR",
-        namespace="raydd",
-    )
-    yield
-    ray.shutdown()
 
 
 def swept(file: Path) -> tuple[int, str]:

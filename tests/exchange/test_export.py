@@ -330,16 +330,12 @@ def test_parquet_by_the_datasets_library(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_parquet_by_ray_data(tmp_path: Path) -> None:
-    import ray
+def test_parquet_by_ray_data(two_cpus: None, tmp_path: Path) -> None:
+    import ray.data
 
     made = staged()
     folder = exported(made, "parquet", tmp_path)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        rows = ray.data.read_parquet(str(folder / "data")).take_all()
-    finally:
-        ray.shutdown()
+    rows = ray.data.read_parquet(str(folder / "data")).take_all()
     rows.sort(key=lambda row: row["image"]["path"])
     assert [row["label"] for row in rows] == [0] * 4 + [1] * 4 + [2] * 4
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows])

@@ -255,7 +255,7 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_prometheus_and_the_dashboard_see_the_run(tmp_path: Path) -> None:
+def test_prometheus_and_the_dashboard_see_the_run(no_ray: None, tmp_path: Path) -> None:
     """On a Ray of its own, with a dashboard, whose State API gives the names."""
     import ray  # here, because importing Ray takes seconds
     from ray.util.state import list_actors
@@ -274,33 +274,30 @@ def test_prometheus_and_the_dashboard_see_the_run(tmp_path: Path) -> None:
         logging_level="ERROR",
         _metrics_export_port=port,
     )
-    try:
-        small = small_run(tmp_path)
-        with RayExecutor() as executor:
-            execution.execute(configs.load(str(small.file)), executor, NoProgress(), "experts")
-            gauges = Gauges("by hand")
-            for done in range(1, 4):
-                gauges.update("distil", done, 9, numbers={"loss": 0.5, "checkpoint_age": 40.0})
-            found: dict[tuple[str, str, str], float] = {}
+    small = small_run(tmp_path)
+    with RayExecutor() as executor:
+        execution.execute(configs.load(str(small.file)), executor, NoProgress(), "experts")
+        gauges = Gauges("by hand")
+        for done in range(1, 4):
+            gauges.update("distil", done, 9, numbers={"loss": 0.5, "checkpoint_age": 40.0})
+        found: dict[tuple[str, str, str], float] = {}
 
-            def saw(name: str, accepts: Callable[[float], bool]) -> bool:
-                found.update(exported(port))
-                value = found.get((name, "by hand", "distil"))
-                return value is not None and accepts(value)
+        def saw(name: str, accepts: Callable[[float], bool]) -> bool:
+            found.update(exported(port))
+            value = found.get((name, "by hand", "distil"))
+            return value is not None and accepts(value)
 
-            wait_until(lambda: saw("raydd_checkpoint_age_seconds", lambda age: age > 40))
-            gauges.close()
-            wait_until(lambda: saw("raydd_checkpoint_age_seconds", lambda age: age == 0))
-        assert found["raydd_units_total", "small", "expert"] == UPDATES["expert"]
-        assert 0 < found["raydd_loss", "small", "expert"] < 3
-        assert found["raydd_units_total", "by hand", "distil"] == 3
-        assert found["raydd_loss", "by hand", "distil"] == 0.5
-        assert found["raydd_units_per_second", "by hand", "distil"] == 0
-        assert 0 <= found["raydd_busy", "by hand", "CPU"] <= 1
-        names = {actor.repr_name for actor in list_actors(f"http://127.0.0.1:{dashboard}", detail=True, limit=1000)}
-        assert "experts of small" in names
-    finally:
-        ray.shutdown()
+        wait_until(lambda: saw("raydd_checkpoint_age_seconds", lambda age: age > 40))
+        gauges.close()
+        wait_until(lambda: saw("raydd_checkpoint_age_seconds", lambda age: age == 0))
+    assert found["raydd_units_total", "small", "expert"] == UPDATES["expert"]
+    assert 0 < found["raydd_loss", "small", "expert"] < 3
+    assert found["raydd_units_total", "by hand", "distil"] == 3
+    assert found["raydd_loss", "by hand", "distil"] == 0.5
+    assert found["raydd_units_per_second", "by hand", "distil"] == 0
+    assert 0 <= found["raydd_busy", "by hand", "CPU"] <= 1
+    names = {actor.repr_name for actor in list_actors(f"http://127.0.0.1:{dashboard}", detail=True, limit=1000)}
+    assert "experts of small" in names
 
 
 def exported(port: int) -> dict[tuple[str, str, str], float]:
