@@ -179,6 +179,10 @@ class BuildsMethod(Protocol):
         """Whether the set's labels are logits; if not, they are classes."""
 
     @property
+    def made_first(self) -> tuple[str, ...]:
+        """The kinds of ingredients that have to be made first from the real data."""
+
+    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first."""
 

@@ -58,6 +58,11 @@ class ImportedConfig(KeepsClasses):
         return 0
 
     @property
+    def made_first(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first: nothing."""
         return "data"

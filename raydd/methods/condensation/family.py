@@ -72,6 +72,11 @@ class CondensationConfig(KeepsClasses):
         siamese(self.augmentation)
 
     @property
+    def made_first(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first: nothing."""
         return "data"

@@ -49,6 +49,16 @@ class DecoupledConfig(KeepsClasses):
         self._require_at_least(1, "images_per_class")
 
     @property
+    def made_first(self) -> tuple[str, ...]:
+        """A teacher, and where images are chosen by their rank a ranking by it."""
+        return ("teacher", "ranking") if self.uses_ranking else ("teacher",)
+
+    @property
+    def uses_ranking(self) -> bool:
+        """Whether real images are ranked by the teacher first."""
+        return False
+
+    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first."""
         return "teacher"

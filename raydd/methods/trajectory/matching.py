@@ -96,6 +96,11 @@ class MatchingConfig(RepeatsImages):
         return True
 
     @property
+    def made_first(self) -> tuple[str, ...]:
+        """Expert trajectories."""
+        return ("experts",)
+
+    @property
     def works_on(self) -> WorksOn:
         """What has to be trained first."""
         return "trajectories"
