@@ -112,16 +112,16 @@ def run_of(name: str, weights: str) -> Run:
 
 def keys(run: Run) -> dict[str, Any]:
     """Everything by which a run finds what is made."""
-    config, found = run.config, {"observer": run.observer_key, "selection": run.selection_key}
-    works_on = config.method.works_on
-    if works_on == "trajectories":
-        found["experts"] = run.experts_key
-    if works_on == "teacher":
-        found |= {"teacher": run.teacher_key, "ranking": run.ranking_key}
+    config, found = run.config, {"observer": run.observer.key(), "selection": run.selection.key()}
+    made_first = config.method.made_first
+    if "experts" in made_first:
+        found["experts"] = run.experts.key()
+    if "teacher" in made_first:
+        found |= {"teacher": run.teacher.key(), "ranking": run.ranking.key()}
         stores = LabelStore.needed(run.trials(), config.evaluate.label_epochs)
         found |= {f"labels {number}": run.labels_key(store) for number, store in enumerate(stores)}
-    if config.stages.filter is not None and config.stages.filter.needs_scores:
-        found["scores"] = run.scores_key
+    if run.scores is not None:
+        found["scores"] = run.scores.key()
     for stage in run.stages:
         found |= {f"stage {stage.number}": stage.key, f"union {stage.number}": stage.union_key}
         if stage.uses_pool:

@@ -10,9 +10,9 @@ import ray
 
 from raydd.cluster import runtime
 from raydd.cluster.waiting import SECONDS, Lookout, one_share
+from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import RunError
 from raydd.core.progress import Progress
-from raydd.pipeline.runs.run import Run
 
 _ANSWER_SECONDS = 30.0
 """How long one actor is waited for before another is asked the same."""
@@ -61,14 +61,16 @@ class ActorPool:
 
 
 @contextmanager
-def actors(kind: Any, whose: str, run: Run, count: int, progress: Progress) -> Iterator[ActorPool]:
+def actors(
+    kind: Any, whose: str, given: tuple[Any, ...], cluster: ClusterConfig, count: int, progress: Progress
+) -> Iterator[ActorPool]:
     """At most `count` actors, on all GPUs where there are any.
 
     Args:
-        kind: their class. It is given the run alone: Ray cannot promise to restart an actor whose constructor was given
-            a handle.
+        kind: their class.
         whose: what a message calls one of them.
-        run: the run.
+        given: what its constructor is given, no handles: Ray cannot promise to restart an actor that was given one.
+        cluster: what the config says of resources and failures.
         count: how many there is work for.
         progress: is told when none of them has a place any more.
 
@@ -76,7 +78,6 @@ def actors(kind: Any, whose: str, run: Run, count: int, progress: Progress) -> I
         ResourceError: the cluster has lost the nodes that could hold one.
         RunError: an actor died more often than `cluster.max_failures` allows.
     """
-    cluster = run.config.cluster
     share = runtime.share_resources(cluster, count)
     options = {
         "num_cpus": share["CPU"],
@@ -85,7 +86,7 @@ def actors(kind: Any, whose: str, run: Run, count: int, progress: Progress) -> I
         "max_task_retries": cluster.max_failures,
     }
     size = max(1, min(count, runtime.how_many_fit(share)))
-    members = [kind.options(**options).remote(run) for _ in range(size)]
+    members = [kind.options(**options).remote(*given) for _ in range(size)]
     try:
         yield ActorPool(members, one_share(cluster, share, progress))
     except ray.exceptions.RayActorError as error:

@@ -1,29 +1,26 @@
 """The executor on Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from typing import Any
 
 from raydd.cluster import (
-    experts,
-    probes,
+    actors,
     ranking,
     runtime,
     shared_folders,
     streaming,
-    students,
     tasks,
     trackers,
     train,
-    view_labels,
+    tune_trials,
     waiting,
 )
 from raydd.cluster.gauges import Gauges
+from raydd.core import process
 from raydd.core.progress import Progress
-from raydd.evaluation.probes.probe import Question
-from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import real_data
+from raydd.ingredients.base import Ingredient, Spread
+from raydd.pipeline.runs.inputs import RunInputs
 
 
 class RayExecutor:
@@ -31,6 +28,9 @@ class RayExecutor:
 
     Connects when it is first needed, and disconnects at the end of the `with` block.
     """
+
+    reader = staticmethod(streaming.read)
+    """Decodes images that are streamed: by Ray Data, in whichever process they are asked for."""
 
     def __init__(self) -> None:
         """Nothing is started yet."""
@@ -45,7 +45,7 @@ class RayExecutor:
         """Disconnect where this executor connected."""
         self._connection.close()
 
-    def check(self, run: Run, progress: Progress) -> None:
+    def check(self, run: RunInputs, progress: Progress) -> None:
         """Refuse a run that asks for more than the cluster has or will have, or whose folders its nodes do not see."""
         cluster = run.config.cluster
         with self._at_work():
@@ -57,60 +57,14 @@ class RayExecutor:
                     self._connection.callback(waiting.ask_for_nothing)
             shared_folders.require(run)
 
-    def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
-        """Train these experts on a pool of actors."""
+    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+        """Make all pieces of an ingredient, spread as it says."""
         with self._at_work():
-            experts.train_experts(_reading(run), numbers, progress)
+            ingredient.begin()
+            _SPREAD[ingredient.spread](run, ingredient, progress)
+            ingredient.finish()
 
-    def teacher(self, run: Run, progress: Progress) -> None:
-        """Train the teacher as one Ray Train job; one that is taken over from a file needs none."""
-        with self._at_work():
-            if run.config.teacher.weights is None:
-                train.teach(_reading(run), progress)
-            else:
-                real_data.teach(_reading(run), progress)
-
-    def rank(self, run: Run, progress: Progress) -> None:
-        """Rank the training images on a pool of actors, or by Ray Data."""
-        with self._at_work():
-            ranking.rank(_reading(run), progress)
-
-    def score(self, run: Run, progress: Progress) -> None:
-        """Score the training images in a task of its own."""
-        with self._at_work():
-            tasks.score(_reading(run), progress)
-
-    def distill(self, run: Run, progress: Progress) -> None:
-        """Distil every stage as one Ray Train job."""
-        with self._at_work():
-            train.distill(_reading(run), progress)
-
-    def relabel(self, run: Run, store: LabelStore, progress: Progress) -> None:
-        """Label the distilled set on a pool of actors."""
-        with self._at_work():
-            view_labels.relabel(_reading(run), store, progress)
-
-    def observe(self, run: Run, progress: Progress) -> None:
-        """Train the network that looks at images in a task of its own."""
-        with self._at_work():
-            tasks.observe(_reading(run), progress)
-
-    def select(self, run: Run, progress: Progress) -> None:
-        """Choose real images to compare with in a task of its own."""
-        with self._at_work():
-            tasks.select(_reading(run), progress)
-
-    def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
-        """Train these students as Ray Tune trials."""
-        with self._at_work():
-            students.evaluate(_reading(run), trials, progress)
-
-    def probe(self, run: Run, questions: Sequence[Question], progress: Progress) -> None:
-        """Answer these questions on a pool of actors."""
-        with self._at_work():
-            probes.answer(_reading(run), questions, progress)
-
-    def observers(self, run: Run) -> AbstractContextManager[Sequence[Progress]]:
+    def observers(self, run: RunInputs) -> AbstractContextManager[Sequence[Progress]]:
         """Prometheus; refuse trackers that would fail later."""
         trackers.check(run)
         return _measured(run.config.name)
@@ -125,9 +79,21 @@ class RayExecutor:
             yield
 
 
-def _reading(run: Run) -> Run:
-    """The run, whose processes have Ray Data decode what is streamed."""
-    return replace(run, reader=streaming.read)
+def _here(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+    """Make all pieces in this process."""
+    process.set_up(run.config.cluster.threads_per_worker)
+    for piece in ingredient.pieces():
+        ingredient.make(piece, progress)
+
+
+_SPREAD: Mapping[Spread, Callable[[RunInputs, Ingredient[Any], Progress], None]] = {
+    "here": _here,
+    "task": tasks.make,
+    "actors": actors.make,
+    "data": ranking.make,
+    "train": train.make,
+    "trials": tune_trials.make,
+}
 
 
 @contextmanager

@@ -1,74 +1,51 @@
-"""Ranking the real images, two ways with the same scores.
+"""Ranking real images that are streamed from their files: Ray Data hands actors with the teacher what tasks decode.
 
-Actors that hold the teacher score parts of the prepared data, which they map into memory; or, where images are streamed
-from their files, Ray Data hands such actors what tasks decode.
+The scores are those of images that are in memory, which `actors.py` ranks.
 """
+
+from typing import Any
 
 import ray
 import ray.data
 
-from raydd.cluster import actor_pool, runtime, streaming
+from raydd.cluster import runtime, streaming
+from raydd.core import process
 from raydd.core.progress import Progress
 from raydd.data.streamed_images import Streamed
 from raydd.ingredients import ranking
+from raydd.ingredients.base import Ingredient
 from raydd.ingredients.ranking import BATCH, ImageBlock, Parts
-from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import real_data
+from raydd.ingredients.teacher_ranking import TeacherRanking
+from raydd.ingredients.trained_teacher import TrainedTeacher
+from raydd.pipeline.runs.inputs import RunInputs
 
 
-def rank(run: Run, progress: Progress) -> None:
-    """Rank the training images by the teacher with as many actors as the cluster holds.
+def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+    """Score the training images by the teacher: tasks decode what actors score.
 
     Raises:
         DataError: images cannot be decoded.
         RunError: the teacher fails, or an actor died more often than `cluster.max_failures` allows.
     """
-    images, parts = run.data.train.images, run.ranking_parts
+    images = run.data.train.images
+    assert isinstance(ingredient, TeacherRanking) and isinstance(images, Streamed)
+    parts = ingredient.parts
     if parts.missing():
-        if isinstance(images, Streamed):
-            _from_files(run, images, parts, progress)
-        else:
-            _from_memory(run, parts, progress)
-    ranking.merge(run.training_files, parts).save(run.ranking_folder, run.ranking_key)
-
-
-@ray.remote
-class Ranker:
-    """Scores parts of the prepared data. Ray restarts it when it dies, and the part is scored anew."""
-
-    def __init__(self, run: Run) -> None:
-        """Set up the process."""
-        real_data.set_up(run)
-        self._run = run
-
-    def __repr__(self) -> str:
-        """What Ray's dashboard and logs call it."""
-        return f"ranking of {self._run.config.name}"
-
-    def score(self, number: int) -> None:
-        """Score one part."""
-        ranking.score_part(self._run.teacher, self._run.data.train, self._run.ranking_parts, number)
-
-
-def _from_memory(run: Run, parts: Parts, progress: Progress) -> None:
-    missing = parts.missing()
-    with actor_pool.actors(Ranker, "an actor that ranks images", run, len(missing), progress) as rankers:
-        for done in rankers.work_off("score", [(number,) for number in missing]):
-            progress.update("ranking", len(parts) - len(missing) + done, len(parts))
+        _from_files(run, ingredient, images, parts, progress)
 
 
 class _Scorer:
     """Scores decoded batches, in an actor of Ray Data. What can go wrong does so in the call, whose errors arrive."""
 
-    def __init__(self, run: Run) -> None:
-        real_data.set_up(run)
-        self._run = run
+    def __init__(self, run: RunInputs, teacher: TrainedTeacher) -> None:
+        process.set_up(run.config.cluster.threads_per_worker)
+        self._run, self._teacher = run, teacher
 
     def __call__(self, batch: ImageBlock) -> ImageBlock:
-        return ranking.score_batch(batch, self._run.teacher, self._run.data.preprocessing)
+        return ranking.score_batch(batch, self._teacher.open(), self._run.data.preprocessing)
 
 
-def _from_files(run: Run, images: Streamed, parts: Parts, progress: Progress) -> None:
+def _from_files(run: RunInputs, ingredient: TeacherRanking, images: Streamed, parts: Parts, progress: Progress) -> None:
     batches = ranking.missing_batches(images.files, parts)
     share = runtime.share_resources(run.config.cluster, len(batches))
     scorers, decoders = _divided(share, len(batches))
@@ -79,7 +56,7 @@ def _from_files(run: Run, images: Streamed, parts: Parts, progress: Progress) ->
         _Scorer,
         batch_size=BATCH,
         batch_format="numpy",
-        fn_constructor_args=(run,),
+        fn_constructor_args=(run, ingredient.teacher),
         compute=ray.data.ActorPoolStrategy(size=scorers),
         num_cpus=share["CPU"],
         num_gpus=share.get("GPU", 0),

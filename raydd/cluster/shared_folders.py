@@ -14,7 +14,7 @@ from raydd.core.errors import ConfigError
 from raydd.data import DataConfig
 from raydd.data.loading import default_root
 from raydd.data.sources.table import files
-from raydd.pipeline.runs.run import Run
+from raydd.pipeline.runs.inputs import RunInputs
 from raydd.storage import Folder
 from raydd.storage.local import temporary
 
@@ -24,7 +24,7 @@ _SECONDS = 5.0
 _DIED = (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError, ray.exceptions.WorkerCrashedError)
 
 
-def require(run: Run) -> None:
+def require(run: RunInputs) -> None:
     """See that every node finds the data, and the folders of the run that are local paths.
 
     Where each folder is or will be, a file is written for a moment. An address in an object store means the same
@@ -56,7 +56,7 @@ def require(run: Run) -> None:
                 raise ConfigError("data.root", f"{problem}; name a folder that all nodes share, or s3://BUCKET/FOLDER")
 
 
-def _local_folders(run: Run) -> Iterator[tuple[str, Folder]]:
+def _local_folders(run: RunInputs) -> Iterator[tuple[str, Folder]]:
     """By field, those that several nodes read or write."""
     config, parts = run.config, ("experts", "teacher", "ranking", "stages")
     stores = {f"{part}.store": getattr(config, part).store for part in parts}

@@ -9,10 +9,11 @@ import ray
 
 from raydd.cluster import runtime
 from raydd.cluster.progress import BoardProgress, relayed
+from raydd.core import process
 from raydd.core.progress import Progress
 from raydd.evaluation.students.trials import Trial
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import real_data, students
+from raydd.pipeline.work import students
 
 _SECONDS = 2.0
 
@@ -83,5 +84,5 @@ class _Watcher(threading.Thread):
 
 def _train(run: Run, trial: Trial, progress: BoardProgress, before: None) -> None:
     """Train one student; `before` is what its training on the stage before returned."""
-    real_data.set_up(run)
+    process.set_up(run.config.cluster.threads_per_worker)
     students.evaluate(run, [trial], progress)

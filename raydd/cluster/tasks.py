@@ -1,53 +1,54 @@
-"""What one training on the real images alone is for, and what is read off it: a task, as epochs follow each other."""
+"""Ingredients made by one task, as their steps follow each other; and what is found out where work is done."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import ray
 
 from raydd.cluster import runtime
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.cluster.waiting import one_share, result
+from raydd.core import process
 from raydd.core.progress import Progress
-from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import real_data
-
-RealDataTask = Callable[[Run, Progress], None]
-"""Idempotent work in one process, which keeps its epochs."""
+from raydd.ingredients.base import Ingredient
+from raydd.pipeline.runs.inputs import RunInputs
 
 
-def score(run: Run, progress: Progress) -> None:
-    """Score the training images; see `_as_task`."""
-    _as_task(real_data.score, run, progress)
-
-
-def observe(run: Run, progress: Progress) -> None:
-    """Train the network that looks at images; see `_as_task`."""
-    _as_task(real_data.observe, run, progress)
-
-
-def select(run: Run, progress: Progress) -> None:
-    """Choose the real images that are compared with; see `_as_task`."""
-    _as_task(real_data.select, run, progress)
-
-
-def _as_task(job: RealDataTask, run: Run, progress: Progress) -> None:
-    """Do a job in a task; one that is lost goes on from its last epoch.
+def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+    """Make all pieces in a task; one that is lost goes on from what it kept.
 
     Raises:
         ResourceError: the cluster has lost the nodes that could hold the task.
         RunError: the task was lost more often than `cluster.max_failures` allows.
     """
     share = runtime.share_resources(run.config.cluster, 1)
-    task = ray.remote(_done).options(
-        name=f"{job.__name__} of {run.config.name}",
+    task = ray.remote(_made).options(
+        name=f"{ingredient.title} of {run.name}",
         num_cpus=share["CPU"],
         num_gpus=share.get("GPU", 0),
         max_retries=run.config.cluster.max_failures,
     )
     with relayed(progress) as posted:
-        result(task.remote(job, run, posted), one_share(run.config.cluster, share, progress))
+        result(task.remote(run, ingredient, posted), one_share(run.config.cluster, share, progress))
 
 
-def _done(job: RealDataTask, run: Run, progress: BoardProgress) -> None:
-    real_data.set_up(run)
-    job(run, progress)
+def pieces(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Sequence[Any]:
+    """The pieces that are missing; how they are packed for a GPU is found on one."""
+    share = runtime.share_resources(run.config.cluster, 1)
+    if "GPU" not in share:
+        return ingredient.pieces()
+    name = f"pieces of {ingredient.title} of {run.name}"
+    choose = ray.remote(_pieces).options(name=name, num_cpus=share["CPU"], num_gpus=share["GPU"])
+    found: list[Any] = result(choose.remote(run, ingredient), one_share(run.config.cluster, share, progress))
+    return found
+
+
+def _made(run: RunInputs, ingredient: Ingredient[Any], progress: BoardProgress) -> None:
+    process.set_up(run.config.cluster.threads_per_worker)
+    for piece in ingredient.pieces():
+        ingredient.make(piece, progress)
+
+
+def _pieces(run: RunInputs, ingredient: Ingredient[Any]) -> list[Any]:
+    process.set_up(run.config.cluster.threads_per_worker)
+    return list(ingredient.pieces())

@@ -10,14 +10,14 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 
 from raydd.core.errors import ConfigError
-from raydd.pipeline.runs.run import Run
+from raydd.pipeline.runs.inputs import RunInputs
 from raydd.storage import Folder
 
 _FIELD = "cluster.trackers"
 _URI = "MLFLOW_TRACKING_URI"
 
 
-def check(run: Run) -> None:
+def check(run: RunInputs) -> None:
     """Refuse trackers that would fail later.
 
     Raises:
@@ -41,7 +41,7 @@ def named(name: Callable[[dict[str, Any]], str], **options: Any) -> tune.TuneCon
     )
 
 
-def callbacks(run: Run, folder: Folder) -> list[tune.Callback]:
+def callbacks(run: RunInputs, folder: Folder) -> list[tune.Callback]:
     """Those of Ray for the trackers of a run, TensorBoard apart.
 
     Args:

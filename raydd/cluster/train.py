@@ -1,25 +1,24 @@
 """Ray Train: one TorchTrainer a job, whose workers share a teacher's batches, a synthetic batch, or class groups."""
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raydd.cluster import ray_state, runtime
-from raydd.cluster.progress import BoardProgress, relayed
+from raydd.cluster.progress import relayed
 from raydd.cluster.students_beside import students_beside
 from raydd.cluster.train_waiting import Regrouping
 from raydd.cluster.waiting import Lookout
+from raydd.core import process
 from raydd.core.errors import RunError, UserError
-from raydd.core.interruption import Interrupted, Interruption
+from raydd.core.interruption import Interrupted
 from raydd.core.progress import NoProgress, Progress
-from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import distill as distill_work
-from raydd.pipeline.work import real_data
-
-TrainJob = Callable[[Run, Progress, Interruption], None]
-"""What every worker does; picklable."""
+from raydd.ingredients.base import Ingredient
+from raydd.pipeline.runs.inputs import RunInputs
+from raydd.pipeline.work.distill import DistilledSet
 
 WAIT_SECONDS = 600
 """How long a worker waits for the others where all take every step together."""
@@ -28,30 +27,24 @@ RESIZE_SECONDS = 10.0
 UNLIMITED = -1
 
 
-def distill(run: Run, progress: Progress) -> None:
-    """Distil every stage on `cluster.num_workers` workers; see `_train`."""
-    with students_beside(run, progress):
-        _train(run, distill_work.distill, f"distill-{run.synthetic_key}", progress)
+def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+    """Have `cluster.num_workers` workers make every piece together; see `_train`.
+
+    While a set is distilled, students that go through its stages are trained beside it.
+    """
+    beside = students_beside(ingredient.run, progress) if isinstance(ingredient, DistilledSet) else nullcontext()
+    with beside:
+        _train(run, ingredient, progress)
 
 
-def teach(run: Run, progress: Progress) -> None:
-    """Train the teacher on `cluster.num_workers` workers; see `_train`."""
-    _train(run, _teach, f"teacher-{run.teacher_key}", progress)
-
-
-def _teach(run: Run, progress: Progress, _: Interruption) -> None:
-    """The teacher's part of it; every epoch is kept, and nothing lost where it ends at once."""
-    real_data.teach(run, progress)
-
-
-def _train(run: Run, job: TrainJob, name: str, progress: Progress) -> None:
-    """Have all workers do a job; lost ones are replaced, and all begin the job again, which finds what is finished.
+def _train(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+    """Have all workers make an ingredient; lost ones are replaced, and all begin again and find what is finished.
 
     Raises:
         ResourceError: the cluster has lost the nodes that could hold the workers.
         RunError: the work cannot go on, or workers died more often than `cluster.max_failures` allows.
     """
-    cluster = run.config.cluster
+    cluster, title = run.config.cluster, ingredient.title
     resources = runtime.worker_resources(cluster)
     fewest, most = runtime.fewest_workers(cluster), runtime.num_workers(cluster)
     field = "cluster.num_workers" if cluster.min_workers is None else "cluster.min_workers"
@@ -59,7 +52,7 @@ def _train(run: Run, job: TrainJob, name: str, progress: Progress) -> None:
         lookout = Lookout(resources, fewest, field, cluster.wait_seconds, posted)
         trainer = _Trainer(
             _worker,
-            train_loop_config={"run": run, "job": job, "progress": posted},
+            train_loop_config={"run": run, "ingredient": ingredient, "progress": posted},
             scaling_config=ScalingConfig(
                 num_workers=most if cluster.min_workers is None else (fewest, most),
                 use_gpu="GPU" in resources,
@@ -68,7 +61,7 @@ def _train(run: Run, job: TrainJob, name: str, progress: Progress) -> None:
             ),
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo", timeout_s=WAIT_SECONDS),
             run_config=RunConfig(
-                name=name,
+                name=f"{title}-{ingredient.key()}",
                 **ray_state.kept_in(run.work / "ray"),
                 failure_config=FailureConfig(
                     max_failures=cluster.max_failures,
@@ -83,9 +76,9 @@ def _train(run: Run, job: TrainJob, name: str, progress: Progress) -> None:
             cause = getattr(failure, "controller_failure", None)
             if isinstance(cause, (UserError, RunError)):
                 raise cause from None
-            raise RunError(f"{name.partition('-')[0]} failed: {failure}") from failure
+            raise RunError(f"{title} failed: {failure}") from failure
         except ray.exceptions.RayActorError as failure:
-            raise RunError(f"{name.partition('-')[0]} lost its controller: {failure}") from failure
+            raise RunError(f"{title} lost its controller: {failure}") from failure
     if isinstance(error, BaseException):
         raise error
 
@@ -97,15 +90,15 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
         """Register none."""
 
 
-def _worker(config: dict[str, object]) -> BaseException | None:
+def _worker(config: dict[str, Any]) -> BaseException | None:
     """One worker's whole life. What cannot be mended by trying again is returned, not raised."""
-    run, job, posted = config["run"], config["job"], config["progress"]
-    assert isinstance(run, Run) and callable(job) and isinstance(posted, BoardProgress)
-    real_data.set_up(run)
+    run, ingredient, posted = config["run"], config["ingredient"], config["progress"]
+    process.set_up(run.config.cluster.threads_per_worker)
     first = ray.train.get_context().get_world_rank() == 0
-    shows = first or job is distill_work.distill and run.config.method.works_on == "teacher"
+    told = posted if first or ingredient.every_worker_tells else NoProgress()
     try:
-        job(run, posted if shows else NoProgress(), posted)
+        for piece in ingredient.pieces():
+            ingredient.make(piece, told, posted)
     except Interrupted as interrupted:
         return interrupted
     except (UserError, RunError) as error:

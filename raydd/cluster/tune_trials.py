@@ -1,52 +1,38 @@
-"""Pieces of work as Ray Tune trials: one single-process trial each, first come first served."""
+"""Ingredients made as Ray Tune trials: one single-process trial for each piece, first come first served."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
 
-from raydd.cluster import ray_state, trackers
+from raydd.cluster import ray_state, runtime, tasks, trackers
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.cluster.waiting import LookoutOfTune, one_share
+from raydd.core import process
 from raydd.core.errors import RunError
 from raydd.core.progress import Progress
-from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import real_data
-
-TrialWork = Callable[[Run, Any, BoardProgress], dict[str, float]]
-"""Idempotent, and keeps what it makes; what it returns is for Tune's trackers."""
+from raydd.ingredients.base import Ingredient
+from raydd.pipeline.runs.inputs import RunInputs
 
 
-def work_off(
-    run: Run,
-    title: str,
-    work: TrialWork,
-    pieces: Sequence[Any],
-    names: Sequence[Any],
-    share: Mapping[str, float],
-    progress: Progress,
-) -> None:
-    """Do all pieces, as many at once as the cluster holds.
+def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+    """Make every piece as a trial, as many at once as the cluster holds.
 
-    Every piece writes its own results, so nothing of Tune's state is needed to go on after a break.
-
-    Args:
-        run: to whom the pieces belong.
-        title: what Ray calls the work.
-        work: does one piece.
-        pieces: one for each trial.
-        names: of each piece, for trackers.
-        share: what a trial takes.
-        progress: told of every trial, and by every trial.
+    Every piece writes its own results, so nothing of Tune's state is needed to go on after a break. Progress is told of
+    every trial, and by every trial; trackers are told what `make` returns.
 
     Raises:
         ResourceError: the cluster has lost the nodes that could hold a trial.
         RunError: a trial was lost more often than `cluster.max_failures` allows.
     """
+    pieces = list(tasks.pieces(run, ingredient, progress))
+    if not pieces:
+        return
+    title, names = f"{ingredient.title} of {run.name}", list(map(ingredient.name_of, pieces))
+    share = runtime.share_resources(run.config.cluster, len(pieces))
     lookout = LookoutOfTune(one_share(run.config.cluster, share, progress))
     with relayed(progress) as posted:
-        trainable = tune.with_parameters(_trial, run=run, work=work, pieces=list(pieces), progress=posted)
+        trainable = tune.with_parameters(_trial, run=run, ingredient=ingredient, pieces=pieces, progress=posted)
         trainable.__name__ = title
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}),
@@ -86,7 +72,7 @@ class _Counted(tune.Callback):  # type: ignore[misc]
 
 
 def _trial(
-    config: dict[str, Any], run: Run, work: TrialWork, pieces: list[Any], progress: BoardProgress
+    config: dict[str, Any], run: RunInputs, ingredient: Ingredient[Any], pieces: list[Any], progress: BoardProgress
 ) -> dict[str, float]:
-    real_data.set_up(run)
-    return work(run, pieces[config["piece"]], progress)
+    process.set_up(run.config.cluster.threads_per_worker)
+    return dict(ingredient.make(pieces[config["piece"]], progress) or {})

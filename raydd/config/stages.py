@@ -19,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 from raydd.core.errors import ConfigError
 from raydd.ingredients.real_filter import FilterConfig
 from raydd.methods import MethodConfig
-from raydd.methods.base import WorksOn
 from raydd.methods.trajectory.matching import MatchingConfig
 from raydd.training.recipe import Recipe
 
@@ -83,7 +82,7 @@ class StagesConfig:
             if not 0 <= number < self.count:
                 raise ConfigError(f"stages.overrides.{number}", f"there are only stages 0 to {self.count - 1}")
 
-    def check(self, works_on: WorksOn) -> None:
+    def check(self, works_on: Literal["trajectories", "teacher", "data"]) -> None:
         """See that what later stages are conditioned on is there for the method.
 
         Raises:

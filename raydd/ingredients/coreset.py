@@ -10,6 +10,7 @@ Letters: N images, of one class where features are compared, F features, K class
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
@@ -17,11 +18,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from raydd.core.interruption import Interruption
+from raydd.core.progress import Progress
 from raydd.data.prepared import PreparedData
+from raydd.ingredients.base import SIGNALS, Ingredient
+from raydd.ingredients.observer import Observer
 from raydd.ingredients.real_training import real_training_identity
 from raydd.networks.config import NetworkConfig
-from raydd.storage import Artefact, Folder, new_artefact
+from raydd.storage import Artefact, Folder, content_key, new_artefact
 from raydd.storage.readable import legible
+from raydd.training.loop import features
 from raydd.training.recipe import Recipe
 from raydd.training.sampling import repeated
 
@@ -120,3 +126,57 @@ def selection_identity(
 def _squared_distances(features_NF: Tensor, norms_N: Tensor, point_F: Tensor) -> Tensor:
     """Of every image, whose features' squared norms are known, to a point: float64 [N], up to rounding."""
     return norms_N - 2 * (features_NF @ point_F) + point_F.square().sum()
+
+
+@dataclass(frozen=True)
+class ChosenImages(Ingredient[Selection]):
+    """The real images that the distilled ones are compared with, chosen by what an observer sees in them."""
+
+    observer: Observer
+    images_per_class: int
+    within: Folder | None = None
+    """A folder other than the kitchen's."""
+
+    kind = KIND
+    title = KIND
+
+    @cached_property
+    def _key(self) -> str:
+        kitchen, observer = self.kitchen, self.observer
+        identity = selection_identity(
+            observer.recipe, kitchen.network, kitchen.data, observer.seed, self.images_per_class
+        )
+        return content_key(identity)
+
+    def key(self) -> str:
+        """Of the observer and their number."""
+        return self._key
+
+    @property
+    def folder(self) -> Folder:
+        """One for each key: other numbers of images have others."""
+        return (self.within or self.kitchen.folder) / KIND / self.key()
+
+    def needs(self) -> tuple[Ingredient[Any], ...]:
+        """The observer."""
+        return (self.observer,)
+
+    def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
+        """Choose them."""
+        data, observer = self.kitchen.data, self.observer.open()
+        made = Selection.of(
+            lambda rows: features(observer, data.train.images[rows]),
+            data.train.labels,
+            data.num_classes,
+            self.images_per_class,
+        )
+        made.save(self.folder, self.key())
+        progress.update(KIND, 1, 1)
+
+    @cached_property
+    def _opened(self) -> Selection:
+        return Selection.load(self.folder)
+
+    def open(self) -> Selection:
+        """Which these are."""
+        return self._opened

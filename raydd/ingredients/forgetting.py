@@ -13,6 +13,7 @@ Letters: N real images, E epochs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,13 +21,16 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from raydd.core.interruption import Interruption
+from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.images import Images
 from raydd.data.prepared import PreparedData
-from raydd.ingredients.real_training import RealTraining, real_training_identity
+from raydd.ingredients.base import SIGNALS, Ingredient
+from raydd.ingredients.real_training import RealTraining, real_training, real_training_identity
 from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
-from raydd.storage import Artefact, Folder, new_artefact
+from raydd.storage import Artefact, Folder, content_key, new_artefact
 from raydd.storage.readable import legible
 from raydd.training.loop import predict
 from raydd.training.recipe import Recipe
@@ -140,3 +144,38 @@ def score(training: RealTraining, progress: Progress) -> Scores:
     watch = _Watch(labels)
     training.run(KIND, progress, watch)
     return Scores(torch.arange(len(labels)), labels, watch.counter.counts(epochs), watch.counter.learned)
+
+
+@dataclass(frozen=True)
+class ForgettingScores(Ingredient[Scores]):
+    """How often the run's network forgets each training image."""
+
+    recipe: Recipe
+    seed: int
+
+    kind = KIND
+    title = KIND
+
+    @cached_property
+    def _key(self) -> str:
+        return content_key(scores_identity(self.recipe, self.kitchen.network, self.kitchen.data, self.seed))
+
+    def key(self) -> str:
+        """Of network, data, recipe and seed."""
+        return self._key
+
+    def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
+        """Train a network, and count."""
+        training = real_training(
+            self.kitchen, self.recipe, Key.root(self.seed).child("forgetting"), f"scores-{self.key()}"
+        )
+        score(training, progress).save(self.folder, self.key())
+        training.checkpoints.delete()
+
+    @cached_property
+    def _opened(self) -> Scores:
+        return Scores.load(self.folder)
+
+    def open(self) -> Scores:
+        """The scores."""
+        return self._opened

@@ -16,6 +16,7 @@ from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.images import Images
 from raydd.data.prepared import PreparedData
+from raydd.ingredients.base import Kitchen
 from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
 from raydd.storage.checkpoints import Checkpoints, MetricsRow
@@ -99,3 +100,16 @@ def real_training_identity(
         "recipe": recipe.identity(),
         "seed": seed,
     }
+
+
+def real_training(kitchen: Kitchen, recipe: Recipe, key: Key, name: str) -> RealTraining:
+    """That of a kitchen's network, whose checkpoints have a name."""
+    return RealTraining(
+        recipe=recipe,
+        network=kitchen.network,
+        data=kitchen.data,
+        key=key,
+        device=kitchen.device,
+        checkpoints=Checkpoints(kitchen.work / "checkpoints", name),
+        compiled=kitchen.compiles(kitchen.network, recipe, len(kitchen.data.train)),
+    )

@@ -1,6 +1,7 @@
 """What every distillation method takes and gives."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -9,15 +10,13 @@ from torch import Tensor
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
+from raydd.ingredients.base import Ingredient, Kitchen
 from raydd.ingredients.network_pool import NetworkStates
 from raydd.ingredients.ranking import Ranking
 from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.trajectories import TrajectoryStore
 from raydd.networks.config import NetworkConfig
 from raydd.sets.synthetic import SyntheticSet
-
-WorksOn = Literal["trajectories", "teacher", "data"]
-"""What a method needs beside the real images: expert trajectories, a teacher, or nothing that is trained first."""
 
 MethodState = dict[str, Any]
 """A method's whole state: tensors and JSON scalars under flat names."""
@@ -45,6 +44,8 @@ class Task:
     teacher: Teacher | None = None
     ranking: Ranking | None = None
     """Of the real training images by the teacher."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """What the method's own ingredients are, by kind."""
     groups: tuple[int, ...] = ()
     """The class groups that a distiller of independent ones works on, side by side in one forward pass."""
 
@@ -123,16 +124,52 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepeatsImages:
+class MethodDefaults:
     """What the configurations of all methods share."""
 
     repeat_images: bool = False
     """Whether a class with fewer real images than are to be started from, or compared with, has them taken again, from
     the first on; for long tails. An error by default."""
 
+    @property
+    def made_first(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def works_on(self) -> Literal["trajectories", "teacher", "data"]:
+        """Shim until the plan asks otherwise."""
+        return "teacher" if "teacher" in self.made_first else "trajectories" if "experts" in self.made_first else "data"
+
+    @property
+    def uses_ranking(self) -> bool:
+        """Shim."""
+        return "ranking" in self.made_first
+
+    def ingredients(self, kitchen: Kitchen) -> tuple[Ingredient[Any], ...]:
+        """None of its own."""
+        return ()
+
+    def epochs_read(self, last_epoch: int) -> set[int]:
+        """None: there are no trajectories."""
+        return set()
+
+    @property
+    def unrolls(self) -> bool:
+        """It does not."""
+        return False
+
+    @property
+    def deals_groups(self) -> bool:
+        """It does not: all workers share one batch."""
+        return False
+
+    def open_source(self, data: PreparedData, stage: int) -> None:
+        """Nothing: images come from the real data."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class KeepsClasses(RepeatsImages):
+class KeepsClasses(MethodDefaults):
     """What configurations share whose images keep their classes: no soft labels, no average, no trajectories."""
 
     @property
@@ -182,13 +219,26 @@ class BuildsMethod(Protocol):
     def made_first(self) -> tuple[str, ...]:
         """The kinds of ingredients that have to be made first from the real data."""
 
-    @property
-    def works_on(self) -> WorksOn:
-        """What has to be trained first."""
+    def ingredients(self, kitchen: Kitchen) -> tuple[Ingredient[Any], ...]:
+        """Further ingredients, of kinds of the method's own; `Task.given` has what they are."""
+
+    def epochs_read(self, last_epoch: int) -> set[int]:
+        """The epochs that are read of trajectories that end after `last_epoch`."""
 
     @property
-    def uses_ranking(self) -> bool:
-        """Whether real images are ranked by the teacher first."""
+    def unrolls(self) -> bool:
+        """Whether an outer update goes through many steps of a network, which may be compiled."""
+
+    @property
+    def deals_groups(self) -> bool:
+        """Whether class groups are independent of each other, and dealt out to workers."""
+
+    def open_source(self, data: PreparedData, stage: int) -> None:
+        """See that what is taken from elsewhere, if anything is, goes with the real data.
+
+        Raises:
+            UserError: it is not there, or does not.
+        """
 
     def num_groups(self, num_classes: int) -> int:
         """How many independent class groups `Task.groups` may name; 1 where all workers share one batch."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
-from raydd.methods.base import KeepsClasses, Method, MethodState, Start, Task, WorksOn
+from raydd.methods.base import KeepsClasses, Method, MethodState, Start, Task
 from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
@@ -58,21 +58,6 @@ class ImportedConfig(KeepsClasses):
         return 0
 
     @property
-    def made_first(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
-
-    @property
-    def works_on(self) -> WorksOn:
-        """What has to be trained first: nothing."""
-        return "data"
-
-    @property
-    def uses_ranking(self) -> bool:
-        """Whether real images are ranked by a teacher first."""
-        return False
-
-    @property
     def has_soft_labels(self) -> bool:
         """Whether the set's labels are logits."""
         return self.labels == "stored"
@@ -106,6 +91,10 @@ class ImportedConfig(KeepsClasses):
         self._require_same(found)
         require_fit(found, data)
         return self._stage(found, stage)
+
+    def open_source(self, data: PreparedData, stage: int) -> None:
+        """See that the images of a stage are there and go with the real data."""
+        self.open(data, stage)
 
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """The set, as what a distiller has in the end."""

@@ -3,29 +3,32 @@
 Nothing is written before everything that can be known to be wrong has been looked at.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-
-import pyarrow.compute as pc
+from typing import Any
 
 from raydd import config as configs
 from raydd import data, networks
 from raydd.config import RunConfig
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.core.progress import ObservedProgress, Progress
+from raydd.core.interruption import Interruption
+from raydd.core.progress import NoProgress, ObservedProgress, Progress
 from raydd.data import prepared, problems
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.methods.imported import ImportedConfig
+from raydd.ingredients.base import SIGNALS, Ingredient, Spread, in_order
+from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
 from raydd.pipeline.runs.conflicts import require_same
-from raydd.pipeline.runs.run import CONFIG, CURVES, LOCK, Run
-from raydd.pipeline.work import distill, probes
+from raydd.pipeline.runs.run import CONFIG, LOCK, Run
+from raydd.pipeline.work import probes
+from raydd.pipeline.work.distill import DistilledSet
+from raydd.pipeline.work.students import StudentRecords
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.storage import Artefact, Folder
 from raydd.storage.event_log import EventLog
@@ -49,7 +52,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         RunError: the work broke off; the same call resumes it.
     """
     config = config.sized()
-    run = Run.of(config)
+    run = replace(Run.of(config), reader=executor.reader)
     steps = _steps(config, last_step)
     _check(run)
     log, others = EventLog(), executor.observers(run)
@@ -58,28 +61,19 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         logged.update("images left out or changed", count, count, f"listed in {problems.uri(run.work)}")
     if not _is_finished(run):
         executor.check(run, logged)
-    makers: dict[str, Callable[[Run, Executor, Progress], bool]] = {
-        "experts": _make_experts,
-        "teacher": _make_teacher,
-        "rank": _make_ranking,
-        "distill": _make_synthetic,
-        "evaluate": _make_records,
-        "probe": _make_answers,
-        "report": lambda run, executor, progress: _write_report(run),
-    }
     who = {"name": config.name, "steps": steps, "executor": type(executor).__name__}
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
         for step in steps:
-            observed.step(step, partial(makers[step], run, executor))
+            observed.step(step, partial(_make, run, _target(run, step), executor))
     return run
 
 
 def write_report(config: RunConfig) -> Run:
     """Write report and preview of what is in the run's folder."""
     run = Run.of(config)
-    _write_report(run)
+    WrittenReport(run).make(0, NoProgress())
     return run
 
 
@@ -108,12 +102,39 @@ def verify(folder: Folder) -> list[str]:
     return checked
 
 
-def _write_report(run: Run) -> bool:
-    """The figures' library is loaded here: it would keep every worker waiting."""
-    from raydd import report
+@dataclass(frozen=True)
+class WrittenReport(Ingredient[None]):
+    """The page of a run and its preview: made anew whenever they are asked for."""
 
-    report.write(run.folder)
-    return True
+    kind = "report"
+    title = "report"
+
+    @property
+    def spread(self) -> Spread:
+        """It takes a second."""
+        return "here"
+
+    def key(self) -> str:
+        """Nobody asks: it is never reused."""
+        return ""
+
+    @property
+    def uses_data(self) -> bool:
+        """What is shown lies in the run's folder."""
+        return False
+
+    def is_made(self) -> bool:
+        """What is there may be of yesterday."""
+        return False
+
+    def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
+        """Write it. The figures' library is loaded here: it would keep every worker waiting."""
+        from raydd import report
+
+        report.write(self.kitchen.folder)
+
+    def open(self) -> None:
+        """It is for people."""
 
 
 def _counted(config: RunConfig) -> DataFacts:
@@ -133,13 +154,14 @@ def _steps(config: RunConfig, last_step: str) -> list[str]:
         ConfigError: the method has no such step, or the config asks nothing.
     """
     method = config.method
-    own = {"trajectories": {"experts"}, "teacher": {"teacher", "rank"}, "data": set[str]()}[method.works_on]
-    left_out = {"experts", "teacher", "rank"} - own
-    if not method.uses_ranking and last_step != "rank":
+    own = {"experts": {"experts"}, "teacher": {"teacher", "rank"}}
+    left_out = {"experts", "teacher", "rank"}.difference(*(own.get(kind, set()) for kind in method.made_first))
+    if "ranking" not in method.made_first and last_step != "rank":
         left_out.add("rank")
     if last_step in left_out:
-        needs = {"trajectories": "expert trajectories", "teacher": "a teacher", "data": "the images alone"}
-        problem = f"{method.name} works on {needs[method.works_on]}: there is no step `{last_step}`"
+        said = {"experts": "expert trajectories", "teacher": "a teacher"}
+        needed = [said[kind] for kind in method.made_first if kind in said] or ["the images alone"]
+        problem = f"{method.name} works on {needed[0]}: there is no step `{last_step}`"
         raise ConfigError("method.name", problem)
     if not config.evaluate.probes:
         if last_step == "probe":
@@ -155,15 +177,14 @@ def _check(run: Run) -> None:
     require_images(run.data, run.config.images_per_class, run.config.method.repeat_images)
     require_same(run)
     for number, method in enumerate(run.config.methods):
-        if isinstance(method, ImportedConfig):
-            method.open(run.data, number)
+        method.open_source(run.data, number)
     _check_inputs(run)
 
 
 def _check_networks(run: Run) -> None:
     shape, num_classes = run.data.shape, run.data.num_classes
     networks.build(run.config.network, shape, num_classes)
-    if run.config.method.works_on == "teacher":
+    if "teacher" in run.made_first:
         networks.build(run.config.teacher_network, shape, num_classes)
     for number, network in enumerate(run.config.evaluate.networks):
         try:
@@ -175,117 +196,66 @@ def _check_networks(run: Run) -> None:
 
 def _check_inputs(run: Run) -> None:
     """See that whatever is finished and will be read is as it was written."""
-    missing = _missing_trials(run)
+    missing = StudentRecords(run, run).missing()
     folders = [run.synthetic, run.average, *(folder for stage in run.stages for folder in stage.finished_folders())]
     if missing or not run.has_synthetic():
         folders.append(run.work)
-    works_on = run.config.method.works_on
     uses_experts = not run.has_synthetic() or any(trial.uses_experts for trial in missing)
-    uses_experts = uses_experts and works_on == "trajectories"
+    uses_experts = uses_experts and "experts" in run.made_first
     if uses_experts:
-        folders.append(run.trajectories.folder)
-    if works_on == "teacher":
-        folders += [run.teacher_folder, run.ranking_folder]
+        folders.append(run.experts.folder)
+    if "teacher" in run.made_first:
+        folders += [run.teacher.folder, run.ranking.folder]
+    folders += [own.folder for own in run.config.method.ingredients(run)]
     asked = [question.trial for question in probes.unanswered(run)]
     if _uses_selection([*missing, *asked]):
-        folders.append(run.selection_folder)
+        folders.append(run.selection.folder)
     if asked:
-        folders.append(run.observer_folder)
+        folders.append(run.observer.folder)
     folders += map(run.labels, LabelStore.needed(missing, run.config.evaluate.label_epochs))
     for folder in folders:
         _intact(folder)
-    if uses_experts and not run.has_experts():
-        for number in filter(run.trajectories.has, range(run.config.experts.count)):
-            run.trajectories.reader(number)
+    if uses_experts and not run.experts.is_published():
+        for number in filter(run.experts.store.has, range(run.config.experts.count)):
+            run.experts.store.reader(number)
 
 
 def _is_finished(run: Run) -> bool:
-    return run.has_synthetic() and not _missing_trials(run) and not probes.unanswered(run)
-
-
-def _missing_trials(run: Run) -> list[Trial]:
-    found = records.read(run.results)
-    finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
-    return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
+    return run.has_synthetic() and not StudentRecords(run, run).missing() and not probes.unanswered(run)
 
 
 def _uses_selection(trials: Sequence[Trial]) -> bool:
     return any(trial.coreset is not None for trial in trials)
 
 
-def _make_experts(run: Run, executor: Executor, progress: Progress) -> bool:
-    missing = run.unfinished_experts()
-    if missing:
-        _share_data(run)
-        if any(map(run.trajectories.has, missing)):
-            run.trajectories.withdraw()
-        executor.experts(run, missing, progress)
-    finished = run.has_experts()
-    if not (finished and run.metrics.has(CURVES)):
-        run.trajectories.check(run.config.experts.count, run.config.experts.training.epochs)
-        _write_curves(run)
-    if not finished:
-        run.trajectories.publish(run.experts_key)
-    return bool(missing)
+def _target(run: Run, step: str) -> Ingredient[Any]:
+    """What a step makes."""
+    match step:
+        case "experts":
+            return ExpertCurves(run, run.experts)
+        case "teacher":
+            return run.teacher
+        case "rank":
+            return run.ranking
+        case "distill":
+            return DistilledSet(run, run)
+        case "evaluate":
+            return StudentRecords(run, run)
+        case "probe":
+            return probes.Answers(run, run)
+        case _:
+            return WrittenReport(run)
 
 
-def _make_teacher(run: Run, executor: Executor, progress: Progress) -> bool:
-    return _make(executor.teacher, run, run.has_teacher(), progress)
-
-
-def _make_ranking(run: Run, executor: Executor, progress: Progress) -> bool:
-    return _make(executor.rank, run, run.has_ranking(), progress)
-
-
-def _make(work: Callable[[Run, Progress], None], run: Run, is_there: bool, progress: Progress) -> bool:
-    if not is_there:
-        _share_data(run)
-        work(run, progress)
-    return not is_there
-
-
-def _make_synthetic(run: Run, executor: Executor, progress: Progress) -> bool:
-    if run.has_synthetic():
-        return False
-    _share_data(run)
-    if not run.has_scores():
-        executor.score(run, progress)
-    executor.distill(run, progress)
-    distill.gather(run)
-    return True
-
-
-def _make_records(run: Run, executor: Executor, progress: Progress) -> bool:
-    missing = _missing_trials(run)
-    if missing:
-        _share_data(run)
-        for store in LabelStore.needed(missing, run.config.evaluate.label_epochs):
-            if Artefact.find(run.labels(store)) is None:
-                executor.relabel(run, store, progress)
-        _make_selection(run, missing, executor, progress)
-        executor.evaluate(run, missing, progress)
-    return bool(missing)
-
-
-def _make_selection(run: Run, trials: Sequence[Trial], executor: Executor, progress: Progress) -> None:
-    if _uses_selection(trials) and not run.has_selection():
-        _make_observer(run, executor, progress)
-        executor.select(run, progress)
-
-
-def _make_observer(run: Run, executor: Executor, progress: Progress) -> None:
-    if not run.has_observer():
-        executor.observe(run, progress)
-
-
-def _make_answers(run: Run, executor: Executor, progress: Progress) -> bool:
-    missing = probes.unanswered(run)
-    if missing:
-        _share_data(run)
-        _make_observer(run, executor, progress)
-        _make_selection(run, [question.trial for question in missing], executor, progress)
-        executor.probe(run, missing, progress)
-    return bool(missing)
+def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progress) -> bool:
+    """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
+    made = False
+    for ingredient in in_order([wanted]):
+        if ingredient.uses_data:
+            _share_data(run)
+        executor.make(run, ingredient, progress)
+        made = True
+    return made
 
 
 def _share_data(run: Run) -> None:
@@ -293,16 +263,6 @@ def _share_data(run: Run) -> None:
     folder = run.work / "data"
     if prepared.open_saved(folder, run.data_key) is None:
         prepared.save(run.data, folder, run.data_key)
-
-
-def _write_curves(run: Run) -> None:
-    rows = [
-        {"expert": number, **point}
-        for number in range(run.config.experts.count)
-        for point in run.trajectories.reader(number).curve()
-        if point["epoch"]
-    ]
-    run.metrics.write(CURVES, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _intact(folder: Folder) -> list[str]:

@@ -18,7 +18,7 @@ from raydd.core.distributed import all_reduce_sum, shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.images import Images, as_images
-from raydd.networks import global_batch_norm
+from raydd.networks import Network, global_batch_norm
 from raydd.training import cutmix, gsam, optimizers
 from raydd.training.batches import Batch, measure
 from raydd.training.cutmix import Mix
@@ -270,3 +270,11 @@ def predict(module: nn.Module, images: Images | Tensor, batch_size: int = 256) -
 def accuracy(logits_NK: Tensor, labels_N: Tensor) -> float:
     """The fraction of images whose largest logit is their class."""
     return float((logits_NK.argmax(1) == labels_N).double().mean())
+
+
+@torch.no_grad()
+def features(network: Network, images_MCHW: Images | Tensor, batch_size: int = 256) -> Tensor:
+    """What a network's last layer sees of images in network space, in evaluation mode: float32 [M, F] on the CPU."""
+    device = next(network.parameters()).device
+    network.eval()
+    return torch.cat([network.features(batch.to(device)).float().cpu() for batch in images_MCHW.split(batch_size)])

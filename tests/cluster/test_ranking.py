@@ -56,7 +56,7 @@ def ranked(run: Run) -> Ranking:
     """The ranking, made on Ray."""
     with RayExecutor() as executor:
         executor.rank(run, NoProgress())
-    return Ranking.load(run.ranking_folder)
+    return Ranking.load(run.ranking.folder)
 
 
 def require_same(found: Ranking, wanted: Ranking) -> None:
@@ -87,7 +87,7 @@ def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     run = taught(run_of(out, source="imagefolder", root=str(pictures), image_size=12))
     LocalExecutor().rank(run, NoProgress())
-    assert Ranking.load(run.ranking_folder).p_true.std() > 0.01
+    assert Ranking.load(run.ranking.folder).p_true.std() > 0.01
     return out
 
 
@@ -131,7 +131,7 @@ def test_an_image_that_turns_unreadable_is_named_and_finished_parts_stay(
     copy = tmp_path / "pictures"
     shutil.copytree(pictures, copy)
     run = taught(run_of(tmp_path / "run", "on", source="imagefolder", root=str(copy), image_size=12))
-    run.ranking_parts.write(0, torch.full((PART,), MARK))
+    run.ranking.parts.write(0, torch.full((PART,), MARK))
     file = copy / "train" / "class2" / "1199.png"
     before = file.stat()
     good = file.read_bytes()

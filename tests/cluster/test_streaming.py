@@ -117,8 +117,8 @@ def test_a_worker_of_ray_train_learns_the_same_teacher(pictures: Path, tmp_path:
         executor.rank(runs[0], NoProgress())
     LocalExecutor().teacher(runs[1], NoProgress())
     LocalExecutor().rank(runs[1], NoProgress())
-    models = [run.teacher_folder.read("model.safetensors") for run in runs]
+    models = [run.teacher.folder.read("model.safetensors") for run in runs]
     assert models[0] == models[1]
-    rankings = [run.ranking_folder.read("ranking.parquet") for run in runs]
+    rankings = [run.ranking.folder.read("ranking.parquet") for run in runs]
     assert rankings[0] == rankings[1]
     assert isinstance(runs[0].data.train.images, Streamed) and isinstance(runs[1].data.train.images, Resident)

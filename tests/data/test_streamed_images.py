@@ -220,7 +220,7 @@ def test_runs_make_the_same_teacher_and_ranking(pictures: Path, tmp_path: Path) 
     runs = [ranked(pictures, tmp_path, streaming) for streaming in ("on", "off")]
     models, rankings = ([read(run) for run in runs] for read in (model, ranking))
     assert models[0] == models[1] and rankings[0] == rankings[1]
-    cards = [json.loads(run.teacher_folder.read("card.json")) for run in runs]
+    cards = [json.loads(run.teacher.folder.read("card.json")) for run in runs]
     assert cards[0].pop("fingerprint") != cards[1].pop("fingerprint")
     assert cards[0] == cards[1]
     stored = [(tmp_path / way / "work" / "data" / "data.safetensors").stat().st_size for way in ("on", "off")]
@@ -245,8 +245,8 @@ def ranked(root: Path, folder: Path, streaming: str) -> Run:
 
 
 def model(run: Run) -> bytes:
-    return run.teacher_folder.read("model.safetensors")
+    return run.teacher.folder.read("model.safetensors")
 
 
 def ranking(run: Run) -> bytes:
-    return run.ranking_folder.read("ranking.parquet")
+    return run.ranking.folder.read("ranking.parquet")

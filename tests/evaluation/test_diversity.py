@@ -132,7 +132,7 @@ def looked_at(run: Run, chosen: TrainingSet, rows: Tensor, trial: Trial) -> None
     """See that what is said of a set is what the first expert's features say, class by class."""
     found = diversity_of(run, trial, chosen)
     expert = networks.build(run.config.network, run.data.shape, run.data.num_classes)
-    last = run.trajectories.reader(0).snapshot(run.config.experts.training.epochs).params
+    last = run.experts.store.reader(0).snapshot(run.config.experts.training.epochs).params
     vector_to_parameters(last, expert.parameters())
     by_class = per_class(features(expert, chosen.images), rows)
     for name in ("centroid_similarity", "vendi_score"):
@@ -162,5 +162,5 @@ def test_a_run_with_experts_says_how_diverse_its_sets_are_and_measures_each_once
     assert 1 < found["vendi_score"] < 6 and -1 < found["pairwise_similarity"] < 1
     assert "pairwise_similarity" not in diversity_of(run, trial, chosen), "of one image a class"
     assert diversity_of(run, replace(trial, subject="full"), more) == {}
-    run.trajectories.folder.delete_all()
+    run.experts.store.folder.delete_all()
     assert diversity_of(run, replace(random, draw=2), more) == {}

@@ -240,7 +240,7 @@ def test_the_images_are_those_that_the_network_tells_apart(small: SmallRun, tmp_
             with torch.no_grad():
                 seen = torch.cat([network.features(train.images[row][None]) for row in own])
             wanted += own[naive(seen.tolist(), 2)].tolist()
-        assert run.selection.rows[name].tolist() == wanted
+        assert run.selection.open().rows[name].tolist() == wanted
         for labels in ("stored", "hard"):
             (trial,) = (trial for trial in run.trials() if (trial.subject, trial.labels) == (name, labels))
             made = training_set(Run(config, Folder.at(small.out)), trial)

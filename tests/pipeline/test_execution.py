@@ -129,7 +129,7 @@ def test_validation_images_take_no_part_in_training(method: str) -> None:
     assert parts.validation.counts() == [4, 4, 4]
     run = opened(small)
     assert rows(parts.train.images) == rows(pixels(run, run.data.train.images[:]))
-    assert run.trajectories.card.fingerprint == parts.train.fingerprint != everything.train.fingerprint
+    assert run.experts.store.card.fingerprint == parts.train.fingerprint != everything.train.fingerprint
     start = raydd.load(small.out / "stages/000/init").synthetic
     assert rows(start.pixels()) <= train
 

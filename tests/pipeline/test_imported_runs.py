@@ -263,8 +263,8 @@ def test_experts_are_found_by_the_run(tmp_path: Path) -> None:
     for expert, epochs in enumerate(trajectories):
         for epoch, params in enumerate(epochs):
             flat = torch.cat([part.flatten() for part in params])
-            assert torch.equal(run.trajectories.params(expert, epoch), flat)
-    Artefact.require(run.trajectories.folder).verify()
+            assert torch.equal(run.experts.store.params(expert, epoch), flat)
+    Artefact.require(run.experts.store.folder).verify()
     assert run.has_synthetic()
 
 

@@ -31,12 +31,11 @@ from raydd.core.progress import Progress
 from raydd.data.images import SelectedImages, as_images
 from raydd.data.prepared import PreparedData
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, each_set
-from raydd.evaluation.students.diversity import features
 from raydd.evaluation.students.training import TrainingSet, student_training
 from raydd.evaluation.students.trials import SETS, Trial
 from raydd.ingredients.coreset import herding
 from raydd.ingredients.view_labels import HardLabels
-from raydd.training.loop import predict
+from raydd.training.loop import features, predict
 from raydd.training.views import ImageViews
 
 Memory = Literal["random", "herding", "random_bytes", "herding_bytes", "full"]

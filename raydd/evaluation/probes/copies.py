@@ -28,9 +28,9 @@ from raydd.core.progress import Progress
 from raydd.data.images import Images, SelectedImages, as_images
 from raydd.data.preprocessing import Preprocessing
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, each_set
-from raydd.evaluation.students.diversity import features
 from raydd.evaluation.students.trials import Trial
 from raydd.sets.synthetic import preview
+from raydd.training.loop import features
 
 _BLOCK: Final = 1024
 """Images at most whose distances are computed together."""

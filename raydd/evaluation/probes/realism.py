@@ -24,11 +24,10 @@ from raydd.data.prepared import LabelledImages
 from raydd.evaluation.probes.coverage import spread
 from raydd.evaluation.probes.discrepancy import bandwidth, frechet, gaussian_kernel, mmd, permutation_p
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, each_set
-from raydd.evaluation.students.diversity import features
 from raydd.evaluation.students.training import TrainingSet
 from raydd.evaluation.students.trials import Trial
 from raydd.networks import Network
-from raydd.training.loop import accuracy, predict
+from raydd.training.loop import accuracy, features, predict
 
 FRECHET_IMAGES: Final = 1000
 """Of the set, and of the test images, there must be more than so many for a Frechet distance."""

@@ -20,17 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raydd.data.images import Images
-from raydd.networks import Network
-
-
-@torch.no_grad()
-def features(network: Network, images_MCHW: Images | Tensor, batch_size: int = 256) -> Tensor:
-    """What a network's last layer sees of images in network space, in evaluation mode: float32 [M, F] on the CPU."""
-    device = next(network.parameters()).device
-    network.eval()
-    return torch.cat([network.features(batch.to(device)).float().cpu() for batch in images_MCHW.split(batch_size)])
-
 
 def centroid_similarity(features_NF: Tensor) -> float:
     """The mean cosine between the features of an image and the centroid of all, in 0..1; needs one image."""

@@ -28,7 +28,7 @@ from raydd.core.distributed import all_reduce_sum, shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
-from raydd.methods.base import KeepsClasses, MethodState, Start, Task, WorksOn
+from raydd.methods.base import KeepsClasses, MethodState, Start, Task
 from raydd.methods.condensation.compared import ClassImages, Form, Objective, RealImages, Round
 from raydd.methods.initial import class_labels, random_real
 from raydd.networks import Network
@@ -70,21 +70,6 @@ class CondensationConfig(KeepsClasses):
         if not 0 <= self.momentum < 1:
             raise ConfigError("method.momentum", f"must be 0 or larger, and below 1, is {self.momentum}")
         siamese(self.augmentation)
-
-    @property
-    def made_first(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
-
-    @property
-    def works_on(self) -> WorksOn:
-        """What has to be trained first: nothing."""
-        return "data"
-
-    @property
-    def uses_ranking(self) -> bool:
-        """Whether real images are ranked by a teacher first."""
-        return False
 
     def num_groups(self, num_classes: int) -> int:
         """Independent parts of the work."""

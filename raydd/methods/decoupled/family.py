@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raydd.core.errors import ConfigError
-from raydd.methods.base import KeepsClasses, Method, Start, Task, WorksOn
+from raydd.methods.base import KeepsClasses, Method, Start, Task
 from raydd.methods.decoupled.earlylate import saving
 from raydd.methods.decoupled.rows import Rows
 from raydd.sets.synthetic import SyntheticSet
@@ -54,14 +54,14 @@ class DecoupledConfig(KeepsClasses):
         return ("teacher", "ranking") if self.uses_ranking else ("teacher",)
 
     @property
+    def deals_groups(self) -> bool:
+        """They are: no gradient of one depends on another."""
+        return True
+
+    @property
     def uses_ranking(self) -> bool:
         """Whether real images are ranked by the teacher first."""
         return False
-
-    @property
-    def works_on(self) -> WorksOn:
-        """What has to be trained first."""
-        return "teacher"
 
     def _require_at_least(self, least: float, *fields: str) -> None:
         for field in fields:

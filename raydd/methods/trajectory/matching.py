@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from raydd.core import keyed_random
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
-from raydd.methods.base import RepeatsImages, Task, WorksOn
+from raydd.methods.base import MethodDefaults, Task
 from raydd.methods.initial import masked_mean_logits
 from raydd.training.dsa import augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingConfig(RepeatsImages):
+class MatchingConfig(MethodDefaults):
     """What all trajectory-matching methods share; in brackets the names of the papers' flags."""
 
     images_per_class: int = 10
@@ -101,14 +101,9 @@ class MatchingConfig(RepeatsImages):
         return ("experts",)
 
     @property
-    def works_on(self) -> WorksOn:
-        """What has to be trained first."""
-        return "trajectories"
-
-    @property
-    def uses_ranking(self) -> bool:
-        """Whether real images are ranked by a teacher first."""
-        return False
+    def unrolls(self) -> bool:
+        """Through `synthetic_steps` of them."""
+        return True
 
     def num_groups(self, num_classes: int) -> int:
         """Independent parts of the work."""

@@ -18,6 +18,8 @@ _MAKES = {
     SYNTHETIC: ("data", "network", "experts", "teacher", "method", "stages", "evaluate.recipe", "seed"),
 }
 """The parts of a config that determine an artefact of the run folder."""
+_DATA = ("data", "network", "method", "seed")
+"""Those that may determine an ingredient of a method's own."""
 _MAKES_NOT = (
     "experts.store",
     "experts.test_every",
@@ -46,12 +48,8 @@ def _made(run: Run) -> list[tuple[str, Folder, set[str]]]:
     made = [(SYNTHETIC, stage.folder / name, {stage.key}) for stage in run.stages for name in run.sets]
     unions = {stage.union_key for stage in run.stages}
     made += [(SYNTHETIC, folder, unions) for folder in (run.synthetic, run.average)]
-    if run.config.method.works_on == "teacher":
-        made.insert(0, (RANKING, run.ranking_folder, {run.ranking_key}))
-        made.insert(0, (TEACHER, run.teacher_folder, {run.teacher_key}))
-    elif run.config.method.works_on == "trajectories" and run.config.experts.store is None:
-        made.insert(0, (EXPERTS, run.folder / "experts", {run.experts_key}))
-    return made
+    firsts = [first for first in run.made_first.values() if first.kind != EXPERTS or run.config.experts.store is None]
+    return [(first.kind, first.folder, {first.key()}) for first in firsts] + made
 
 
 def _conflict(run: Run, kind: str, folder: Folder, further: list[str]) -> Exception:
@@ -66,7 +64,7 @@ def _conflict(run: Run, kind: str, folder: Folder, further: list[str]) -> Except
     except UserError:  # an earlier version's
         return unknown
     after = configs.to_mapping(run.config)
-    for part in _MAKES[kind]:
+    for part in _MAKES.get(kind, _DATA):
         found = configs.first_difference(_select(before, part), _select(after, part), part)
         if found:
             name, there, now = found

@@ -33,7 +33,7 @@ class FilteredData:
         of = {
             "data": run.data.fingerprint,
             "filter": {**asdict(self.config), "scoring": self.config.scoring.identity()},
-            "scores": run.scores_key if self.config.needs_scores else None,
+            "scores": None if run.scores is None else run.scores.key(),
             "stage": self.stage,
             "pool": self.pool.key if self.config.needs_pool and self.pool is not None else None,
             "seed": run.config.seed,
@@ -54,7 +54,7 @@ class FilteredData:
             self.config,
             self.stage,
             run.config.stages.count,
-            run.scores if self.config.needs_scores else None,
+            None if run.scores is None else run.scores.open(),
             self.pool,
             run.config.network,
             run.data,

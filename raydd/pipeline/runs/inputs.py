@@ -1,5 +1,6 @@
-"""What a run works with: its config, its folder, and the names, keys and opening of all that its stages share."""
+"""What a run works with: its config, its folder, the real data, and the ingredients that are made of these."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -7,31 +8,28 @@ from typing import Any
 import torch
 
 from raydd.config import RunConfig
+from raydd.core import compilation
 from raydd.core.keyed_random import Key
-from raydd.data import Undecoded, prepared, signature, undecoded
+from raydd.data import DataFacts, Undecoded, prepared, signature, undecoded
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_images import ImageReader, Streamed, read_here
-from raydd.ingredients import observer
-from raydd.ingredients.coreset import KIND as SELECTION
-from raydd.ingredients.coreset import Selection, selection_identity
-from raydd.ingredients.experts import trajectory_card
-from raydd.ingredients.forgetting import KIND as SCORES
-from raydd.ingredients.forgetting import Scores, scores_identity
-from raydd.ingredients.ranking import KIND as RANKING
-from raydd.ingredients.ranking import Parts
-from raydd.ingredients.teacher import KIND as TEACHER
-from raydd.ingredients.teacher import Teacher, teacher_identity
+from raydd.ingredients.base import Ingredient
+from raydd.ingredients.coreset import ChosenImages
+from raydd.ingredients.expert_trajectories import ExpertTrajectories
+from raydd.ingredients.forgetting import ForgettingScores
+from raydd.ingredients.observer import Observer
 from raydd.ingredients.teacher_epochs import teacher_epochs
-from raydd.ingredients.trajectories import KIND as EXPERTS
-from raydd.ingredients.trajectories import TrajectoryStore
-from raydd.ingredients.trajectory_card import read_card, require_card
-from raydd.networks import Network
-from raydd.storage import Artefact, Folder, content_key
+from raydd.ingredients.teacher_ranking import TeacherRanking
+from raydd.ingredients.trained_teacher import TrainedTeacher
+from raydd.networks.config import NetworkConfig
+from raydd.plan.cost import training
+from raydd.storage import Folder, content_key
+from raydd.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """A config and its folder, and what is made from the real data. Small and picklable: workers open the rest."""
+    """A config and its folder, as a kitchen of ingredients. Small and picklable: workers open the rest themselves."""
 
     config: RunConfig
     folder: Folder
@@ -41,6 +39,11 @@ class RunInputs:
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened here: the data do not travel."""
         return {"config": self.config, "folder": self.folder, "reader": self.reader}
+
+    @property
+    def name(self) -> str:
+        """Of the run, in reports and on dashboards."""
+        return self.config.name
 
     @property
     def work(self) -> Folder:
@@ -77,6 +80,11 @@ class RunInputs:
         return Key.root(self.config.seed)
 
     @property
+    def network(self) -> NetworkConfig:
+        """Of experts and inner loop, and of whatever is trained on the real data without a network of its own."""
+        return self.config.network
+
+    @property
     def device(self) -> torch.device:
         """The GPU that this process sees first, or the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,6 +104,11 @@ class RunInputs:
         return (saved or prepared.prepare(self.config.data, self.key(), self.work)).read_by(self.reader)
 
     @property
+    def facts(self) -> DataFacts:
+        """The size of the data, by which work is planned."""
+        return DataFacts(len(self.data.train), len(self.data.test), self.data.shape, self.data.num_classes)
+
+    @property
     def training_files(self) -> Undecoded:
         """The training images by their files."""
         images = self.data.train.images
@@ -103,154 +116,65 @@ class RunInputs:
             return images.files
         return undecoded(self.config.data, self.key(), self.data.skipped)
 
-    @cached_property
-    def trajectories(self) -> TrajectoryStore:
-        """Where the experts are, or will be."""
-        card = trajectory_card(self.config.experts, self.config.network, self.data, self.config.experts_seed)
-        key = content_key(card.identity())
-        if self.config.experts.store is None:
-            return TrajectoryStore(self.folder / "experts", card)
-        root = Folder.at(self.config.experts.store)
-        artefact = Artefact.find(root, EXPERTS)
-        if artefact is None:
-            return TrajectoryStore(root / key, card)
-        require_card(read_card(artefact), card, root.uri)
-        return TrajectoryStore(root, card)
+    def compiles(self, network: NetworkConfig, recipe: Recipe, num_images: int) -> bool:
+        """Whether a training on so many images is compiled: by the plan and not by a clock."""
+        cluster = self.config.cluster
+        flops = training(network, recipe, self.facts, num_images, 0).flops
+        return compilation.chosen(cluster.compile, flops, self.device, cluster.threads_per_worker)
 
-    @property
-    def experts_key(self) -> str:
-        """Content key of the trajectories."""
-        return content_key(self.trajectories.card.identity())
+    def pack(self, fastest: Callable[[], int]) -> int:
+        """How many networks a process trains side by side; the one choice that asks a clock, on a GPU."""
+        if self.config.cluster.pack != "auto":
+            return self.config.cluster.pack
+        return 1 if self.device.type == "cpu" else fastest()
 
     @cached_property
-    def teacher_key(self) -> str:
-        """Content key of the teacher."""
+    def experts(self) -> ExpertTrajectories:
+        """The expert trajectories, with the epochs that stages read which do not match trajectories of their own."""
         config = self.config
-        return content_key(teacher_identity(config.teacher, config.teacher_network, self.data, config.teacher_seed))
-
-    @property
-    def teacher_folder(self) -> Folder:
-        """Where the teacher is, or will be."""
-        return self._shared(self.config.teacher.store, "teacher", self.teacher_key)
+        last = config.experts.training.epochs
+        readers = [method for stage, method in enumerate(config.methods) if not config.uses_trajectories(stage)]
+        read = frozenset(epoch for method in readers for epoch in method.epochs_read(last))
+        return ExpertTrajectories(self, config.experts, config.experts_seed, read)
 
     @cached_property
-    def teacher(self) -> Teacher:
-        """The teacher, once it has shown on held-out data that it is the one of its card.
-
-        Raises:
-            UserError: there is none, or it is not.
-        """
-        teacher = Teacher.load(self.teacher_folder, self.device)
-        teacher.check(self.data)
-        return teacher
-
-    @property
-    def teacher_epochs(self) -> frozenset[int]:
-        """The epochs after which stages need the teacher; empty where all take the finished one."""
-        config = self.config
-        if "teacher_epoch" not in config.stages.teacher_conditions:
-            return frozenset()
-        return frozenset(teacher_epochs(config.teacher.training.epochs, config.stages.count))
-
-    @property
-    def ranking_key(self) -> str:
-        """Content key of the ranking of the training images by the teacher."""
-        return content_key({"teacher": self.teacher_key, "data": self.data.fingerprint})
-
-    @property
-    def ranking_folder(self) -> Folder:
-        """Where the ranking is, or will be."""
-        return self._shared(self.config.ranking.store, "ranking", self.ranking_key)
-
-    @property
-    def scores_key(self) -> str:
-        """Content key of the forgetting scores of the training images."""
-        chosen = self.config.stages.filter
-        assert chosen is not None
-        return content_key(scores_identity(chosen.scoring, self.config.network, self.data, self.config.seed))
-
-    @property
-    def scores_folder(self) -> Folder:
-        """Where those scores are, or will be."""
-        return self.folder / "forgetting"
+    def teacher(self) -> TrainedTeacher:
+        """The teacher, with the epochs after which stages need it; none where all take the finished one."""
+        config, epochs = self.config, frozenset[int]()
+        if "teacher_epoch" in config.stages.teacher_conditions:
+            epochs = frozenset(teacher_epochs(config.teacher.training.epochs, config.stages.count))
+        return TrainedTeacher(self, config.teacher, config.teacher_network, config.teacher_seed, epochs)
 
     @cached_property
-    def scores(self) -> Scores:
-        """How often each training image was forgotten."""
-        return Scores.load(self.scores_folder)
+    def ranking(self) -> TeacherRanking:
+        """The ranking of the training images by the teacher."""
+        return TeacherRanking(self, self.config.ranking, self.teacher)
 
     @cached_property
-    def observer_key(self) -> str:
-        """Content key of the network that looks at real and distilled images."""
-        config = self.config
-        identity = observer.observer_identity(config.evaluate.selector, config.network, self.data, config.experts_seed)
-        return content_key(identity)
-
-    @property
-    def observer_folder(self) -> Folder:
-        """Where that network is, or will be."""
-        return self.folder / "observer" / self.observer_key
-
-    @cached_property
-    def observer(self) -> Network:
-        """That network, on this process's device."""
-        return observer.load(self.observer_folder, self.config.network, self.data, self.device)
-
-    @cached_property
-    def selection_key(self) -> str:
-        """Content key of the real images that are chosen to be compared with."""
-        config = self.config
-        identity = selection_identity(
-            config.evaluate.selector, config.network, self.data, config.experts_seed, config.images_per_class
-        )
-        return content_key(identity)
-
-    @property
-    def selection_folder(self) -> Folder:
-        """Where they are named, or will be."""
-        return self.folder / "selection" / self.selection_key
-
-    @cached_property
-    def selection(self) -> Selection:
-        """Which these are."""
-        return Selection.load(self.selection_folder)
-
-    def _shared(self, store: str | None, name: str, key: str) -> Folder:
-        return self.folder / name if store is None else Folder.at(store) / key
-
-    @property
-    def ranking_parts(self) -> Parts:
-        """The scores of the training images, as far as they are made."""
-        return Parts(self.work / "ranking" / self.ranking_key, len(self.data.train))
-
-    def has_teacher(self) -> bool:
-        """Whether the teacher is trained."""
-        artefact = Artefact.find(self.teacher_folder, TEACHER)
-        if artefact is None or artefact.manifest.key != self.teacher_key:
-            return False
-        return self.teacher_epochs <= self.stored_teacher_epochs()
-
-    def stored_teacher_epochs(self) -> frozenset[int]:
-        """The epochs after which the stored teacher can be opened; a run that adds some keeps those of others."""
-        return Teacher.stored_epochs(self.teacher_folder)
-
-    def has_ranking(self) -> bool:
-        """Whether all training images are ranked."""
-        artefact = Artefact.find(self.ranking_folder, RANKING)
-        return artefact is not None and artefact.manifest.key == self.ranking_key
-
-    def has_scores(self) -> bool:
-        """Whether the training images have the forgetting scores that a filter needs, if one does."""
+    def scores(self) -> ForgettingScores | None:
+        """How often each training image is forgotten, where a filter asks."""
         chosen = self.config.stages.filter
         if chosen is None or not chosen.needs_scores:
-            return True
-        artefact = Artefact.find(self.scores_folder, SCORES)
-        return artefact is not None and artefact.manifest.key == self.scores_key
+            return None
+        return ForgettingScores(self, chosen.scoring, self.config.seed)
 
-    def has_observer(self) -> bool:
-        """Whether the network that looks at images is trained."""
-        return Artefact.find(self.observer_folder, observer.KIND) is not None
+    @cached_property
+    def observer(self) -> Observer:
+        """The network that looks at real and distilled images."""
+        return Observer(self, self.config.evaluate.selector, self.config.experts_seed)
 
-    def has_selection(self) -> bool:
-        """Whether the real images that are compared with are chosen."""
-        return Artefact.find(self.selection_folder, SELECTION) is not None
+    @cached_property
+    def selection(self) -> ChosenImages:
+        """The real images that are chosen to be compared with."""
+        return ChosenImages(self, self.observer, self.config.images_per_class)
+
+    @cached_property
+    def made_first(self) -> dict[str, Ingredient[Any]]:
+        """What the method needs made from the real data, by kind, in order."""
+        known = {kind: self._known(kind) for kind in self.config.method.made_first}
+        return known | {own.kind: own for own in self.config.method.ingredients(self)}
+
+    def _known(self, kind: str) -> Ingredient[Any]:
+        if kind == "experts":
+            return self.experts
+        return self.teacher if kind == "teacher" else self.ranking

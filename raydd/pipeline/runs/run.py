@@ -8,13 +8,11 @@ from functools import cached_property
 from raydd.config import RunConfig
 from raydd.config.lineup import plan_trials
 from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.ingredients.trajectories import KIND as EXPERTS
-from raydd.methods.trajectory.matching import MatchingConfig
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.stage import Stage, has_set
-from raydd.storage import Artefact, Folder, content_key
+from raydd.storage import Folder, content_key
 
-CONFIG, CURVES, REPORT, LOCK = "config.yaml", "experts.jsonl", "report.html", "run.lock"
+CONFIG, REPORT, LOCK = "config.yaml", "report.html", "run.lock"
 
 
 class Run(RunInputs):
@@ -40,7 +38,7 @@ class Run(RunInputs):
 
     def labels_key(self, store: LabelStore) -> str:
         """Content key of stored labels."""
-        return content_key({"set": self.synthetic_key, "teacher": self.teacher_key, **asdict(store)})
+        return content_key({"set": self.synthetic_key, "teacher": self.teacher.key(), **asdict(store)})
 
     def labels(self, store: LabelStore) -> Folder:
         """Where stored labels are, or will be."""
@@ -60,30 +58,8 @@ class Run(RunInputs):
 
     def record_id(self, trial: Trial) -> str:
         """The name of a trial's record."""
-        selection_key = None if trial.coreset is None else self.selection_key
+        selection_key = None if trial.coreset is None else self.selection.key()
         return trial.record_id(self.data.test_fingerprint, self.stages[trial.stage].union_key, selection_key)
-
-    @property
-    def readers(self) -> list[MatchingConfig]:
-        """The method in each stage that matches the run's own trajectories."""
-        return [stage.matching for stage in self.stages if not stage.uses_trajectories]
-
-    def epochs_read(self) -> set[int]:
-        """The epochs that are read of the run's own trajectories."""
-        last = self.config.experts.training.epochs
-        return {epoch for method in self.readers for epoch in method.epochs_read(last)}
-
-    def unfinished_experts(self) -> list[int]:
-        """Those that are not trained, or stored without an epoch that the method reads."""
-        read = sorted(self.epochs_read())
-        numbers = range(self.config.experts.count)
-        return [n for n in numbers if not self.trajectories.has(n) or self.trajectories.lacks(n, read)]
-
-    def has_experts(self) -> bool:
-        """Whether all experts that the config names are finished and listed in the manifest."""
-        artefact = Artefact.find(self.trajectories.folder, EXPERTS)
-        last = f"expert-{self.config.experts.count - 1:05d}.json"
-        return artefact is not None and artefact.manifest.key == self.experts_key and last in artefact.names()
 
     def has_synthetic(self) -> bool:
         """Whether the distilled set is finished, and its average where there has to be one."""

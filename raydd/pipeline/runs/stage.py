@@ -9,7 +9,6 @@ from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.experts import ExpertsConfig, epochs_stored, trajectory_card
 from raydd.ingredients.network_pool import NetworkPool
-from raydd.ingredients.ranking import Ranking
 from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.teacher_epochs import teacher_epochs
 from raydd.ingredients.trajectories import KIND as EXPERTS
@@ -127,7 +126,7 @@ class Stage:
     def trajectories(self) -> TrajectoryStore:
         """What a method that matches trajectories matches here."""
         if not self.uses_trajectories:
-            return self.run.trajectories
+            return self.run.experts.store
         config = self.run.config
         card = trajectory_card(self.experts, config.network, self._named_data, config.experts_seed, self.pool_key)
         return TrajectoryStore(self._shared("experts", content_key(card.identity())), card)
@@ -184,36 +183,32 @@ class Stage:
     @property
     def teacher(self) -> Teacher:
         """The teacher that the stage distils."""
-        if self.teacher_epoch is None:
-            return self.run.teacher
-        early = Teacher.load(self.run.teacher_folder, self.run.device, self.teacher_epoch)
-        early.check(self.run.data)
-        return early
+        return self.run.teacher.open() if self.teacher_epoch is None else self.run.teacher.at(self.teacher_epoch)
 
     def task(self) -> Task:
         """What the method works on."""
-        run, network, device = self.run, self.run.config.network, self.run.device
-        match self.method.works_on:
-            case "teacher":
-                uses_ranking = self.method.uses_ranking
-                ranking = Ranking.load(run.ranking_folder) if uses_ranking else None
-                return Task(data=self.data, network=network, teacher=self.teacher, ranking=ranking, device=device)
-            case "data":
-                return Task(data=self.data, network=network, device=device)
-            case "trajectories":
-                return Task(
-                    data=self.data,
-                    network=network,
-                    trajectories=self.trajectories,
-                    num_experts=self.experts.count,
-                    last_epoch=self.experts.training.epochs,
-                    device=device,
-                    kept_steps=run.config.cluster.kept_steps,
-                )
+        run, own = self.run, self.method.ingredients(self.run)
+        task = Task(
+            data=self.data,
+            network=run.config.network,
+            device=run.device,
+            kept_steps=run.config.cluster.kept_steps,
+            given={ingredient.kind: ingredient.open() for ingredient in own},
+        )
+        for kind in self.method.made_first:
+            task = replace(task, **self._given(kind))
+        return task
+
+    def _given(self, kind: str) -> dict[str, Any]:
+        """What a task has of an ingredient, as it is in this stage."""
+        if kind == "experts":
+            last_epoch = self.experts.training.epochs
+            return {"trajectories": self.trajectories, "num_experts": self.experts.count, "last_epoch": last_epoch}
+        return {kind: self.teacher if kind == "teacher" else self.run.ranking.open()}
 
     def start(self) -> Start:
         """What the stage begins with."""
-        config, teaches = self.config, self.method.works_on == "teacher"
+        config, teaches = self.config, self.has_teacher
         if not self.number:
             return Start()
         frozen = config.freezes(self.number) and (not teaches or "statistics" in config.teacher_conditions)
@@ -264,6 +259,16 @@ class Stage:
         return folders
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether the stage distils a teacher, and so goes by the conditions for those."""
+        return "teacher" in self.method.made_first
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether class groups are recovered independently."""
+        return self.method.deals_groups
+
+    @property
     def num_groups(self) -> int:
         """Class groups that are recovered independently."""
         return self.method.num_groups(self.run.data.num_classes)
@@ -290,17 +295,17 @@ class Stage:
 
     def _source(self) -> dict[str, Any]:
         """What determines the images beside the method, its draws, and the earlier stages."""
-        match self.method.works_on:
-            case "trajectories":
-                experts = content_key(self.trajectories.card.identity())
-                return {"experts": experts, "num_experts": self.experts.count}
-            case "teacher":
-                epoch = self.teacher_epoch
-                return {"teacher": self.run.teacher_key} | ({} if epoch is None else {"teacher_epoch": epoch})
-            case "data":
-                data, network = self._named_data, self.run.config.network.identity()
-                preprocessing = data.preprocessing.describe()
-                return {"data": data.fingerprint, "preprocessing": preprocessing, "network": network}
+        kinds = self.method.made_first
+        own = {ingredient.kind: ingredient.key() for ingredient in self.method.ingredients(self.run)}
+        if "experts" in kinds:
+            experts = content_key(self.trajectories.card.identity())
+            return own | {"experts": experts, "num_experts": self.experts.count}
+        if "teacher" in kinds:
+            epoch = self.teacher_epoch
+            return own | {"teacher": self.run.teacher.key()} | ({} if epoch is None else {"teacher_epoch": epoch})
+        data, network = self._named_data, self.run.config.network.identity()
+        preprocessing = data.preprocessing.describe()
+        return own | {"data": data.fingerprint, "preprocessing": preprocessing, "network": network}
 
     def _conditions(self) -> dict[str, Any]:
         """What determines them of the earlier stages."""
@@ -313,7 +318,7 @@ class Stage:
             said |= {"frozen": self.earlier.union_key, "frozen_lr_scale": config.frozen_lr_scale}
         if self.uses_pool:
             said |= {"pool": self.pool_key, "fresh_fraction": config.fresh_fraction}
-        if self.method.works_on == "teacher":
+        if self.has_teacher:
             said |= {"teacher_conditions": list(config.teacher_conditions)}
         return said
 

@@ -20,7 +20,10 @@ from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data import DataConfig, prepared
 from raydd.data.prepared import PreparedData
+from raydd.ingredients.coreset import ChosenImages
+from raydd.ingredients.observer import Observer
 from raydd.ingredients.teacher import Teacher
+from raydd.ingredients.trained_teacher import TrainedTeacher
 from raydd.methods.initial import require_images
 from raydd.pipeline.runs.run import Run
 from raydd.storage import Folder
@@ -104,18 +107,17 @@ class Sweep:
     def with_stores(self, run: Run) -> RunConfig:
         """A run's config with the stores where its experts, its teacher and its ranking are, or will be."""
         config = run.config
-        match config.method.works_on:
-            case "trajectories":
-                same = self.base.config.method.works_on == "trajectories" and run.experts_key == self.base.experts_key
-                store = config.experts.store or (self.shared / "experts").uri
-                own = self.base.trajectories.folder.uri if same else store
-                return replace(config, experts=replace(config.experts, store=own))
-            case "teacher":
-                teacher = replace(config.teacher, store=config.teacher.store or (self.shared / "teacher").uri)
-                ranking = replace(config.ranking, store=config.ranking.store or (self.shared / "ranking").uri)
-                return replace(config, teacher=teacher, ranking=ranking)
-            case "data":
-                return config
+        kinds = config.method.made_first
+        if "experts" in kinds:
+            same = "experts" in self.base.config.method.made_first and run.experts.key() == self.base.experts.key()
+            store = config.experts.store or (self.shared / "experts").uri
+            own = self.base.experts.folder.uri if same else store
+            config = replace(config, experts=replace(config.experts, store=own))
+        if "teacher" in kinds:
+            teacher = replace(config.teacher, store=config.teacher.store or (self.shared / "teacher").uri)
+            ranking = replace(config.ranking, store=config.ranking.store or (self.shared / "ranking").uri)
+            config = replace(config, teacher=teacher, ranking=ranking)
+        return config
 
 
 @dataclass(frozen=True)
@@ -147,26 +149,26 @@ class PointRun(Run):
         return _data(self.data_folder, self.data_key, self.config.data, self.key()).read_by(self.reader)
 
     @cached_property
-    def teacher(self) -> Teacher:
+    def teacher(self) -> TrainedTeacher:
         """The teacher, which points have in common as a rule."""
-        return _teacher(self.teacher_folder, self.teacher_key, self.device, self.data)
+        own = super().teacher
+        return _LentTeacher(self, own.config, own.network, own.seed, own.epochs)
 
-    @property
-    def selection_folder(self) -> Folder:
-        """Real images to compare with, which are named by their key: those of all points lie together."""
-        return self.base.folder / "selection" / self.selection_key
+    @cached_property
+    def observer(self) -> Observer:
+        """The network that looks at images: those of all points lie together, under their keys."""
+        return replace(super().observer, within=self.base.folder)
+
+    @cached_property
+    def selection(self) -> ChosenImages:
+        """Real images to compare with: those of all points lie together, under their keys."""
+        return replace(super().selection, within=self.base.folder)
 
     def missing_step(self) -> str | None:
         """The step up to which the config has to be executed before its set can be distilled."""
-        match self.config.method.works_on:
-            case "trajectories":
-                return "experts" if self.unfinished_experts() or not self.has_experts() else None
-            case "teacher" if self.config.method.uses_ranking:
-                return None if self.has_teacher() and self.has_ranking() else "rank"
-            case "teacher":
-                return None if self.has_teacher() else "teacher"
-            case "data":
-                return None
+        steps = {"experts": "experts", "teacher": "teacher", "ranking": "rank"}
+        last = [steps.get(kind, "distill") for kind, first in self.made_first.items() if not first.is_made()]
+        return last[-1] if last else None
 
     def share_data(self) -> None:
         """Put the prepared data where every process maps them from."""
@@ -209,10 +211,14 @@ _TEACHERS: dict[tuple[Folder, str], Teacher] = {}
 """The last teacher that was opened and has shown that it is the one of its card."""
 
 
-def _teacher(folder: Folder, name: str, device: torch.device, data: PreparedData) -> Teacher:
-    if (folder, name) not in _TEACHERS:
-        _TEACHERS.clear()
-        teacher = Teacher.load(folder, device)
-        teacher.check(data)
-        _TEACHERS[folder, name] = teacher
-    return _TEACHERS[folder, name]
+@dataclass(frozen=True)
+class _LentTeacher(TrainedTeacher):
+    """A teacher that a process opens once for all points."""
+
+    def open(self) -> Teacher:
+        """The teacher."""
+        place = self.folder, self.key()
+        if place not in _TEACHERS:
+            _TEACHERS.clear()
+            _TEACHERS[place] = self.at(None)
+        return _TEACHERS[place]

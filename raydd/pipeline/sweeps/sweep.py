@@ -24,6 +24,7 @@ from raydd.evaluation import records
 from raydd.evaluation.students.trials import SETS, LabelStore
 from raydd.evaluation.tables import best
 from raydd.evaluation.tables.best import Score, Tried
+from raydd.ingredients.base import in_order
 from raydd.ingredients.ranking import KIND as RANKING
 from raydd.ingredients.teacher import KIND as TEACHER
 from raydd.pipeline import execution, observers
@@ -32,6 +33,7 @@ from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.sweeps import trial
 from raydd.pipeline.sweeps.points import Point, Sweep
 from raydd.pipeline.sweeps.trial import PointWork
+from raydd.pipeline.work.teacher_labels import StoredViewLabels
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.storage.event_log import EventLog
 from raydd.storage.lock import locked
@@ -262,28 +264,29 @@ def prepare(sweep: Sweep, jobs: Sequence[PointWork], executor: Executor, progres
             (run.work / "data").delete_all()
     for job in evaluated:
         run = sweep.run(job.point.config)
-        for store in LabelStore.needed(job.trials(run), run.config.evaluate.label_epochs):
-            if Artefact.find(run.labels(store)) is None:
-                executor.relabel(run, store, progress)
+        stores = LabelStore.needed(job.trials(run), run.config.evaluate.label_epochs)
+        for ingredient in in_order([StoredViewLabels(run, run, store) for store in stores]):
+            executor.make(run, ingredient, progress)
     for job in jobs:
         run = sweep.run(job.point.config)
-        if any(trial.coreset for trial in job.trials(run)) and not run.has_selection():
-            executor.select(run, progress)
+        if any(trial.coreset for trial in job.trials(run)):
+            for ingredient in in_order([run.selection]):
+                executor.make(run, ingredient, progress)
 
 
 def _has_experts_of(base: Run, run: Run) -> bool:
-    follow = all(one.config.method.works_on == "trajectories" for one in (base, run))
-    return follow and run.experts_key == base.experts_key
+    follow = all("experts" in one.config.method.made_first for one in (base, run))
+    return follow and run.experts.key() == base.experts.key()
 
 
 def _lend_teacher(sweep: Sweep, run: Run) -> None:
     """Put the run's own teacher and ranking where points look for theirs."""
     base = sweep.base
-    if run.config.method.works_on != "teacher" or run.teacher_key != base.teacher_key:
+    if "teacher" not in run.config.method.made_first or run.teacher.key() != base.teacher.key():
         return
     for kind, there, source, target in (
-        (TEACHER, base.has_teacher, base.teacher_folder, run.teacher_folder),
-        (RANKING, base.has_ranking, base.ranking_folder, run.ranking_folder),
+        (TEACHER, base.teacher.is_made, base.teacher.folder, run.teacher.folder),
+        (RANKING, base.ranking.is_made, base.ranking.folder, run.ranking.folder),
     ):
         if there() and Artefact.find(target, kind) is None:
             artefact = Artefact.require(source, kind)

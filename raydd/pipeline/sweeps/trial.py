@@ -11,6 +11,7 @@ from typing import Any
 
 from raydd import config as configs
 from raydd.config.sweep import columns
+from raydd.core import process
 from raydd.core.errors import ConfigError, HeldError, RunError, UserError
 from raydd.core.progress import NoProgress
 from raydd.core.version import commit
@@ -18,11 +19,13 @@ from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import Provenance, train_students
 from raydd.evaluation.students.trials import SETS, LabelStore, Trial
-from raydd.pipeline.local import LocalExecutor
+from raydd.ingredients.base import in_order, make_here
 from raydd.pipeline.runs.run import CONFIG, LOCK
 from raydd.pipeline.sweeps.points import Point, PointRun, Sweep
-from raydd.pipeline.work import auto, distill, real_data, students
-from raydd.storage import Artefact, Folder
+from raydd.pipeline.work import auto, students
+from raydd.pipeline.work.distill import DistilledSet
+from raydd.pipeline.work.teacher_labels import StoredViewLabels
+from raydd.storage import Folder
 from raydd.storage.lock import locked
 
 _FAILED = "failed.json"
@@ -47,7 +50,7 @@ def do(sweep: Sweep, job: PointWork) -> float:
     began = time.perf_counter()
     run = sweep.run(job.point.config)
     try:
-        real_data.set_up(run)
+        process.set_up(run.config.cluster.threads_per_worker)
         trials = job.trials(run)
         _make_inputs(sweep, job.point, run, trials)
         for pack in auto.student_packs(run, trials):
@@ -105,10 +108,10 @@ def watch(sweep: Sweep, job: PointWork, looks: int, report: Callable[[int, float
         report: is told the epoch and the validation accuracy each time; may end it by an exception.
     """
     run, trial = sweep.run(job.point.config), watched(sweep, job)
-    real_data.set_up(run)
+    process.set_up(run.config.cluster.threads_per_worker)
     trial = replace(trial, measure_every=max(1, trial.recipe.epochs // looks))
     learned = students.training_set(run, trial)
-    compiles = auto.compiles_training(run, trial.network, trial.recipe, len(learned.images))
+    compiles = run.compiles(trial.network, trial.recipe, len(learned.images))
     nobody = Provenance(run="", method="", dataset="", recipe_name="", distill_seed=0, config_key="")
 
     def tell(epoch: int, accuracies: Sequence[float | None]) -> None:
@@ -136,17 +139,18 @@ def give_up(sweep: Sweep, job: PointWork, error: str) -> None:
 
 def _make_inputs(sweep: Sweep, point: Point, run: PointRun, trials: Sequence[Trial]) -> None:
     """Make what students need and is not there, unless another process does."""
-    executor, silent = LocalExecutor(), NoProgress()
+    silent = NoProgress()
     if sweep.distils(point) and not run.has_synthetic():
         with _alone(run.folder):
             _distil(run, sweep.attempt)
-    for store in LabelStore.needed(trials, run.config.evaluate.label_epochs):
-        if Artefact.find(run.labels(store)) is None:
-            with _alone(run.folder):
-                executor.relabel(run, store, silent)
-    if any(trial.coreset for trial in trials) and not run.has_selection():
-        with _alone(sweep.base.folder):
-            executor.select(run, silent)
+    stores = LabelStore.needed(trials, run.config.evaluate.label_epochs)
+    for labels in in_order([StoredViewLabels(run, run, store) for store in stores]):
+        with _alone(run.folder):
+            make_here(labels, silent)
+    if any(trial.coreset for trial in trials):
+        for chosen in in_order([run.selection]):
+            with _alone(sweep.base.folder):
+                make_here(chosen, silent)
 
 
 @contextmanager
@@ -172,13 +176,10 @@ def _distil(run: PointRun, attempt: str) -> None:
     if missing := run.missing_step():
         problem = f"the point needs `raydd {missing}` of its own before it: take grid or random"
         raise ConfigError("sweep.search", problem)
-    executor, silent = LocalExecutor(), NoProgress()
     run.folder.write(CONFIG, configs.to_yaml(run.config).encode())
     try:
-        if not run.has_scores():
-            executor.score(run, silent)
-        executor.distill(run, silent)
-        distill.gather(run)
+        for ingredient in in_order([DistilledSet(run, run)]):
+            make_here(ingredient, NoProgress())
     except Exception as error:
         run.folder.write(_FAILED, json.dumps({"attempt": attempt, "error": _words(error)}).encode())
         raise

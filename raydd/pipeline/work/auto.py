@@ -18,13 +18,12 @@ from raydd.config.stages import StagesConfig
 from raydd.core import compilation, process
 from raydd.core.keyed_random import Key
 from raydd.evaluation.students.trials import Trial, alike
-from raydd.ingredients import experts
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
-from raydd.plan import DataFacts, make_plan
-from raydd.plan.cost import matching_step, training
+from raydd.plan import make_plan
+from raydd.plan.cost import matching_step
 from raydd.training import stacked
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
@@ -35,22 +34,11 @@ SOME_LR: Final = 1e-3
 
 
 def agreed_pack(run: RunInputs) -> int:
-    """The first worker's `pack`, for all of them."""
-    size = torch.tensor([pack(run)], device=run.device)
+    """How many experts the first worker trains side by side, for all of them."""
+    size = torch.tensor([run.experts.pack()], device=run.device)
     if dist.is_initialized():
         dist.broadcast(size, 0)
     return int(size)
-
-
-def pack(run: RunInputs) -> int:
-    """How many experts a process trains side by side; the one choice that asks a clock, on a GPU."""
-    cluster, config = run.config.cluster, run.config.experts
-    if cluster.pack != "auto":
-        return cluster.pack
-    if run.device.type == "cpu":
-        return 1
-    compiles = compiles_training(run, run.config.network, config.training, len(run.data.train))
-    return experts.fastest_pack(config, run.config.network, run.data, run.device, compiles)
 
 
 def student_packs(run: Run, trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -81,16 +69,9 @@ def _student_pack(run: Run, network: NetworkConfig, recipe: Recipe) -> int:
             recipe,
             [Key.root(number) for number in range(size)],
             lr,
-            compiled=compiles_training(run, network, recipe, rows),
+            compiled=run.compiles(network, recipe, rows),
         )
     )
-
-
-def compiles_training(run: RunInputs, network: NetworkConfig, recipe: Recipe, num_images: int) -> bool:
-    """Whether a training on so many images is compiled."""
-    cluster = run.config.cluster
-    flops = training(network, recipe, _facts(run), num_images, 0).flops
-    return compilation.chosen(cluster.compile, flops, run.device, cluster.threads_per_worker)
 
 
 def compiles_matching(stage: Stage) -> bool:
@@ -98,14 +79,14 @@ def compiles_matching(stage: Stage) -> bool:
     run, cluster = stage.run, stage.run.config.cluster
     once = replace(run.config.evaluate, modes=None)
     alone = replace(run.config, method=stage.method, experts=stage.experts, stages=StagesConfig(), evaluate=once)
-    (flops,) = (step.flops for step in make_plan(alone, _facts(run)).steps if step.work == "distill")
+    (flops,) = (step.flops for step in make_plan(alone, run.facts).steps if step.work == "distill")
     return compilation.chosen(cluster.compile, flops, run.device, cluster.threads_per_worker, SAVED_FRACTION)
 
 
 def rows_at_once(stage: Stage) -> int:
     """Images of an inner step computed together: a worker's share, halved until it fits into half of the memory."""
     run, method = stage.run, stage.matching
-    cluster, facts = run.config.cluster, _facts(run)
+    cluster, facts = run.config.cluster, run.facts
     if cluster.rows_at_once != "auto":
         return cluster.rows_at_once
     workers = dist.get_world_size() if dist.is_initialized() else 1
@@ -119,7 +100,3 @@ def rows_at_once(stage: Stage) -> int:
     while rows > 1 and matching_step(run.config.network, facts, rows, method.has_soft_labels).memory_bytes > budget:
         rows = math.ceil(rows / 2)
     return rows
-
-
-def _facts(run: RunInputs) -> DataFacts:
-    return DataFacts(len(run.data.train), len(run.data.test), run.data.shape, run.data.num_classes)

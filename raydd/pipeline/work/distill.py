@@ -6,50 +6,87 @@ what is left, and whoever needs what others make waits until it is there.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 
 from raydd.core.errors import RunError
-from raydd.core.interruption import Interruption, Signals
+from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
 from raydd.ingredients import experts
+from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.methods import Method
 from raydd.methods.decoupled.family import GroupMethod
 from raydd.methods.outer_loop import run_stage
 from raydd.pipeline.runs.run import Run, versions
 from raydd.pipeline.runs.stage import Stage, has_set
 from raydd.pipeline.work import auto, transitions
+from raydd.sets.synthetic import KIND as SYNTHETIC
 from raydd.sets.synthetic import SyntheticSet, by_class
 from raydd.storage import Folder
 from raydd.storage.checkpoints import Checkpoints, Rhythm, is_first_worker
 
 POLL_SECONDS: Final = 0.5
-_SIGNALS: Final = Signals()
 
 
-def distill(run: Run, progress: Progress, interruption: Interruption = _SIGNALS) -> None:
-    """Walk the stages. `gather` then joins what they made.
+@dataclass(frozen=True)
+class DistilledSet(Ingredient[SyntheticSet]):
+    """The distilled set: workers walk the stages together, and the union of all stages is the set."""
 
-    Raises:
-        Interrupted: it was broken off; what was under way is saved.
-    """
-    for stage in run.stages:
-        if not stage.is_finished:
-            _prepare(run, stage, progress)
-            _distill(stage, progress, interruption)
+    run: Run
 
+    kind = SYNTHETIC
+    title = "distill"
 
-def gather(run: Run) -> None:
-    """Write the distilled set: the union of all stages."""
-    for stage in run.stages:
-        if stage.method.works_on == "teacher" and not stage.is_finished:
-            _join(stage)
-    for name in run.sets:
-        if not run.has_set(run.folder / name):
-            _described(run.last_stage, run.last_stage.union(name)).save(run.folder / name, run.synthetic_key)
+    @property
+    def spread(self) -> Spread:
+        """One job, whose workers share every synthetic batch, or deal out class groups."""
+        return "train"
+
+    @property
+    def every_worker_tells(self) -> bool:
+        """Whether workers do different things: they recover class groups of their own."""
+        return any(stage.has_groups for stage in self.run.stages)
+
+    def key(self) -> str:
+        """Of the union of all stages."""
+        return self.run.synthetic_key
+
+    def is_made(self) -> bool:
+        """Whether it is finished, and its average where there has to be one."""
+        return self.run.has_synthetic()
+
+    def needs(self) -> tuple[Ingredient[Any], ...]:
+        """What the method needs, and the scores that a filter of real images goes by."""
+        scores = self.run.scores
+        return (*self.run.made_first.values(), *(() if scores is None else (scores,)))
+
+    def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
+        """Walk the stages.
+
+        Raises:
+            Interrupted: it was broken off; what was under way is saved.
+        """
+        for stage in self.run.stages:
+            if not stage.is_finished:
+                _prepare(self.run, stage, progress)
+                _distill(stage, progress, interruption)
+
+    def finish(self) -> None:
+        """Write the union of all stages."""
+        run = self.run
+        for stage in run.stages:
+            if stage.has_groups and not stage.is_finished:
+                _join(stage)
+        for name in run.sets:
+            if not run.has_set(run.folder / name):
+                _described(run.last_stage, run.last_stage.union(name)).save(run.folder / name, run.synthetic_key)
+
+    def open(self) -> SyntheticSet:
+        """The set."""
+        return SyntheticSet.load(self.run.synthetic)
 
 
 def _prepare(run: Run, stage: Stage, progress: Progress) -> None:
@@ -88,7 +125,7 @@ def _make_trajectories(stage: Stage, progress: Progress) -> None:
 def _distill(stage: Stage, progress: Progress, interruption: Interruption) -> None:
     """Distil one stage, in one piece or by class groups."""
     what = f"the images of stage {stage.number}"
-    if stage.method.works_on == "teacher":
+    if stage.has_groups:
         _recover_groups(stage, progress, interruption)
         if stage.number < stage.config.count - 1:
             _settle(lambda: stage.has_all_groups, lambda: _join(stage), lambda: stage.is_finished, what)
@@ -102,7 +139,7 @@ def _distill(stage: Stage, progress: Progress, interruption: Interruption) -> No
 def _match(stage: Stage, progress: Progress, interruption: Interruption) -> None:
     """Distil a stage whose steps all workers take together, from its newest checkpoint where there is one."""
     run, task = stage.run, stage.task()
-    if stage.method.works_on == "trajectories":
+    if stage.method.unrolls:
         task = replace(task, compiled=auto.compiles_matching(stage), rows_at_once=auto.rows_at_once(stage))
     method = stage.method.build(task, stage.start(), stage.draws)
     checkpoints = Checkpoints(run.work / "checkpoints", f"stage-{stage.number:03d}-{stage.key}")

@@ -11,6 +11,7 @@ from raydd.evaluation.students.trials import Trial
 from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
 from raydd.storage import content_key, self_checked
+from raydd.training.loop import features
 
 
 def diversity_of(run: Run, trial: Trial, chosen: TrainingSet) -> dict[str, float]:
@@ -27,7 +28,7 @@ def diversity_of(run: Run, trial: Trial, chosen: TrainingSet) -> dict[str, float
         "set": run.stages[trial.stage].union_key,
         "subject": trial.subject,
         "draw": trial.draw,
-        "selection": None if trial.coreset is None else run.selection_key,
+        "selection": None if trial.coreset is None else run.selection.key(),
         "new_only": trial.mode == "new_only",
     }
     folder, file = run.work / "diversity", f"{content_key(identity)}.json"
@@ -39,7 +40,7 @@ def diversity_of(run: Run, trial: Trial, chosen: TrainingSet) -> dict[str, float
 
 def _measured(run: Run, chosen: TrainingSet) -> dict[str, float]:
     classes = chosen.targets if chosen.classes is None else chosen.classes
-    found = diversity.per_class(diversity.features(_network(run), chosen.images), classes)
+    found = diversity.per_class(features(_network(run), chosen.images), classes)
     numbers: dict[str, float] = {}
     for name in next(iter(found.values())):
         of_class = {run.data.class_names[label]: own[name] for label, own in found.items()}
@@ -51,19 +52,17 @@ def _measured(run: Run, chosen: TrainingSet) -> dict[str, float]:
 
 def _network_key(run: Run) -> str | None:
     """Content key of the network that looks at the images; None where there is none."""
-    match run.config.method.works_on:
-        case "teacher":
-            return run.teacher_key
-        case "trajectories" if run.trajectories.has(0):
-            return run.experts_key
-        case _:
-            return None
+    if "teacher" in run.made_first:
+        return run.teacher.key()
+    if "experts" in run.made_first and run.experts.store.has(0):
+        return run.experts.key()
+    return None
 
 
 def _network(run: Run) -> Network:
-    if run.config.method.works_on == "teacher":
-        return run.teacher.module
+    if "teacher" in run.made_first:
+        return run.teacher.open().module
     network = networks.build(run.config.network, run.data.shape, run.data.num_classes)
-    last = run.trajectories.params(0, run.config.experts.training.epochs)
-    network.load_state_dict(run.trajectories.card.unflatten(last), strict=False)
+    last = run.experts.store.params(0, run.config.experts.training.epochs)
+    network.load_state_dict(run.experts.store.card.unflatten(last), strict=False)
     return network.to(run.device)

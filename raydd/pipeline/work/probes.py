@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raydd import networks
+from raydd.core.interruption import Interruption
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.prepared import PreparedData
@@ -20,10 +21,11 @@ from raydd.evaluation.probes.probe import Question
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import TrainingSet, circumstances, described, student_training
 from raydd.evaluation.students.trials import Trial
+from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import auto, students
-from raydd.storage import Folder, self_checked
+from raydd.pipeline.work import students
+from raydd.storage import Folder, content_key, self_checked
 
 
 def questions(run: Run) -> list[Question]:
@@ -41,8 +43,8 @@ def record_id(run: Run, question: Question) -> str:
         "variant": question.variant,
         "student": run.record_id(question.trial),
         "data": run.data.fingerprint,
-        "observer": run.observer_key,
-        "teacher": run.teacher_key if run.config.method.works_on == "teacher" else None,
+        "observer": run.observer.key(),
+        "teacher": run.teacher.key() if "teacher" in run.made_first else None,
         "seed": run.config.seed,
     }
     return records.record_id(identity)
@@ -122,6 +124,93 @@ def _unpacked(folder: Folder, file: str) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
+class Preparations(Ingredient[None]):
+    """What several answers of a probe need: each is a trial of its own."""
+
+    run: Run
+
+    kind = "preparations"
+    title = "preparations of probes"
+
+    @property
+    def spread(self) -> Spread:
+        """A trial for each."""
+        return "trials"
+
+    def key(self) -> str:
+        """Of all of them."""
+        return content_key({"preparations": [record_id(self.run, piece) for piece in self.pieces()]})
+
+    def is_made(self) -> bool:
+        """Whether nothing is missing of what the questions without an answer need."""
+        return not self.pieces()
+
+    def needs(self) -> tuple[Ingredient[Any], ...]:
+        """The observer."""
+        return (self.run.observer,)
+
+    def pieces(self) -> Sequence[Question]:
+        """Those that are not made."""
+        return unprepared(self.run, unanswered(self.run))
+
+    def name_of(self, piece: Question) -> str:
+        """What is prepared."""
+        return piece.title
+
+    def make(self, piece: Question, progress: Progress, interruption: Interruption = SIGNALS) -> dict[str, float]:
+        """Prepare it, unless it is there."""
+        prepare(self.run, piece, progress)
+        return {}
+
+    def open(self) -> None:
+        """Nothing: probes look for theirs."""
+
+
+@dataclass(frozen=True)
+class Answers(Ingredient[pa.Table]):
+    """The answers to all questions of a run's probes: each is a trial of its own."""
+
+    run: Run
+
+    kind = "probes"
+    title = "probes"
+
+    @property
+    def spread(self) -> Spread:
+        """A trial for each."""
+        return "trials"
+
+    def key(self) -> str:
+        """Of all answers."""
+        return content_key({"answers": [record_id(self.run, question) for question in questions(self.run)]})
+
+    def is_made(self) -> bool:
+        """Whether every question has an answer."""
+        return not unanswered(self.run)
+
+    def needs(self) -> tuple[Ingredient[Any], ...]:
+        """The observer, real images that are chosen where they are asked about, and what answers share."""
+        chosen = any(question.trial.coreset is not None for question in unanswered(self.run))
+        return (self.run.observer, *[self.run.selection] * chosen, Preparations(self.run, self.run))
+
+    def pieces(self) -> Sequence[Question]:
+        """The questions without an answer."""
+        return unanswered(self.run)
+
+    def name_of(self, piece: Question) -> str:
+        """What is asked."""
+        return piece.title
+
+    def make(self, piece: Question, progress: Progress, interruption: Interruption = SIGNALS) -> dict[str, float]:
+        """Answer it, unless it has an answer; returns what was found."""
+        return dict(answer(self.run, piece, progress).metrics)
+
+    def open(self) -> pa.Table:
+        """The answers."""
+        return answers(self.run)
+
+
+@dataclass(frozen=True)
 class _Opened:
     """A run as probes look at it."""
 
@@ -166,15 +255,15 @@ class _Opened:
 
     def observer(self) -> Network:
         """The network that was trained on all the real training images."""
-        return self.run.observer
+        return self.run.observer.open()
 
     def teacher(self) -> nn.Module | None:
         """The run's teacher."""
-        return self.run.teacher.module.eval() if self.run.config.method.works_on == "teacher" else None
+        return self.run.teacher.open().module.eval() if "teacher" in self.run.made_first else None
 
     def _trained(self, trial: Trial, progress: Progress) -> nn.Module:
         learned = self.training_set(trial)
-        compiles = auto.compiles_training(self.run, trial.network, trial.recipe, len(learned.images))
+        compiles = self.run.compiles(trial.network, trial.recipe, len(learned.images))
         training = student_training([trial], self.data, learned, self.device, compiles)
         for epoch in range(trial.recipe.epochs):
             (result,) = training.run_epoch(epoch)

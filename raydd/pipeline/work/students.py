@@ -2,22 +2,29 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
+from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
 from raydd.data.images import Images
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import NetworkState, Provenance, TrainingSet, train_students
-from raydd.evaluation.students.trials import SETS, Trial
+from raydd.evaluation.students.trials import SETS, LabelStore, Trial
+from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.network_pool import without_momenta
 from raydd.methods.initial import random_real
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto, teacher_labels
 from raydd.pipeline.work.diversity import diversity_of
-from raydd.storage import Folder, self_checked, stored_bytes
+from raydd.pipeline.work.teacher_labels import StoredViewLabels
+from raydd.storage import Folder, content_key, self_checked, stored_bytes
 
 
 def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> list[Record]:
@@ -59,7 +66,7 @@ def _train_leg(
     """Train students on one set and write their records; returns the states, and the legs, of those that go on."""
     config, first = run.config, trials[0]
     learned = training_set(run, first)
-    compiles = auto.compiles_training(run, first.network, first.recipe, len(learned.images))
+    compiles = run.compiles(first.network, first.recipe, len(learned.images))
     names = [run.record_id(trial) for trial in trials]
     made = train_students(
         trials, run.data, learned, provenance(run, first), names, run.device, progress, compiles, before
@@ -107,7 +114,7 @@ def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:
 def training_set(run: Run, trial: Trial) -> TrainingSet:
     """What a trial's student is trained on; of one that goes through the stages, at the last of them."""
     chosen = _chosen(run, trial)
-    if run.config.method.works_on == "teacher":
+    if "teacher" in run.made_first:
         return teacher_labels.with_teacher(run, trial, chosen)
     return replace(chosen, metrics=diversity_of(run, trial, chosen))
 
@@ -151,7 +158,7 @@ def _chosen(run: Run, trial: Trial) -> TrainingSet:
 def _rows(run: Run, trial: Trial) -> Tensor:
     """Rows of the real images that a student is trained on, class-major."""
     if trial.coreset is not None:
-        return run.selection.rows[trial.coreset]
+        return run.selection.open().rows[trial.coreset]
     config, key = run.config, run.key().child("random", trial.draw)
     return random_real(run.data, config.images_per_class, key, config.method.repeat_images)
 
@@ -176,3 +183,57 @@ def _state(run: Run, leg: Trial) -> NetworkState:
     folder, file = _chains(run), _state_file(run, leg)
     tensors, _ = self_checked.unpack(folder.read(file), (folder / file).uri)
     return tensors
+
+
+@dataclass(frozen=True)
+class StudentRecords(Ingredient[pa.Table]):
+    """The records of all students that a run is to have: each pack of alike ones is a trial of its own."""
+
+    run: Run
+
+    kind = "students"
+    title = "students"
+
+    @property
+    def spread(self) -> Spread:
+        """A trial for each pack."""
+        return "trials"
+
+    def key(self) -> str:
+        """Of all records."""
+        return content_key({"records": [self.run.record_id(trial) for trial in self.run.trials()]})
+
+    def missing(self) -> list[Trial]:
+        """Students without a record of success."""
+        found = records.read(self.run.results)
+        finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
+        run = self.run
+        return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
+
+    def is_made(self) -> bool:
+        """Whether all have one."""
+        return not self.missing()
+
+    def needs(self) -> tuple[Ingredient[Any], ...]:
+        """Labels that are stored, and real images that are chosen, where students are trained on them."""
+        missing = self.missing()
+        stores = LabelStore.needed(missing, self.run.config.evaluate.label_epochs)
+        labels = [StoredViewLabels(self.run, self.run, store) for store in stores]
+        return (*labels, *[self.run.selection] * any(trial.coreset is not None for trial in missing))
+
+    def pieces(self) -> Sequence[list[Trial]]:
+        """Packs of those that are missing."""
+        return auto.student_packs(self.run, self.missing())
+
+    def name_of(self, piece: list[Trial]) -> list[str]:
+        """What the students of a pack are."""
+        return [trial.title for trial in piece]
+
+    def make(self, piece: list[Trial], progress: Progress, interruption: Interruption = SIGNALS) -> dict[str, float]:
+        """Train a pack; returns their mean accuracy."""
+        made = evaluate(self.run, piece, progress)
+        return {"test_accuracy": fmean(record.test_accuracy or 0.0 for record in made)}
+
+    def open(self) -> pa.Table:
+        """All records of the run."""
+        return records.read(self.run.results)

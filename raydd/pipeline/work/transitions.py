@@ -15,7 +15,6 @@ from raydd.ingredients.experts import Origin, build_seeded, expert_key
 from raydd.ingredients.network_pool import without_momenta
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
-from raydd.pipeline.work import auto
 from raydd.pipeline.work.students import training_set
 
 
@@ -35,7 +34,7 @@ def pass_on(run: Run, stage: Stage, numbers: Sequence[int], progress: Progress) 
     if not stage.config.carry_momentum:
         before = [without_momenta(state) for state in before]
     learned = training_set(run, _as_student(stage))
-    compiles = auto.compiles_training(run, run.config.network, recipe, len(learned.images))
+    compiles = run.compiles(run.config.network, recipe, len(learned.images))
     training = training_on(learned, recipe, modules, keys, earlier.number, compiles, before)
     for epoch in range(recipe.epochs):
         results = training.run_epoch(epoch)
@@ -59,7 +58,7 @@ def train_experts(stage: Stage, numbers: Sequence[int], progress: Progress) -> N
         run.device,
         progress,
         stage.epochs_stored,
-        auto.compiles_training(run, run.config.network, stage.experts.training, len(stage.data.train)),
+        run.compiles(run.config.network, stage.experts.training, len(stage.data.train)),
         Origin(stage=stage.number, pool=stage.pool),
     )
 
@@ -68,7 +67,7 @@ def _as_student(stage: Stage) -> Trial:
     """What a student would be that is trained as the networks of a stage's pool are."""
     config, method = stage.run.config, stage.method
     labels: LabelRegime = "stored" if method.has_soft_labels else "hard"
-    if method.works_on == "teacher" and config.evaluate.regimes(method)[0] != "hard":
+    if stage.has_teacher and config.evaluate.regimes(method)[0] != "hard":
         labels = "online"
     return Trial(
         subject="synthetic",
