@@ -19,7 +19,7 @@ from raydd.core.errors import ConfigError
 from raydd.core.progress import NoProgress
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import distill
+from raydd.pipeline.work.distill import DistilledSet
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.cluster.test_decoupled import CONFIG as DELT
@@ -69,7 +69,7 @@ def distilled(folder: Path, config: dict[str, Any]) -> Path:
 def distilled_by_rank(file: str) -> tiny.Results:
     """What this rank of a group has distilled of a run whose experts are trained."""
     opened = Run(configs.load(file), Folder.at(Path(file).parent / "run"))
-    distill.distill(opened, NoProgress())
+    DistilledSet(opened, opened).make(0, NoProgress())
     return {"images": opened.last_stage.union().images}
 
 
@@ -112,7 +112,7 @@ def test_a_lost_expert_gets_the_place_of_one_that_is_done(cluster: Nodes, tmp_pa
     witness = Witness(out)
     with on(cluster, "experts", out, config=CONFIG) as command:
         command.until(witness.watching(lambda: epochs(out, 0) and epochs(out, 1)))
-        cluster.kill_one_with("ray::ExpertTrainer.train", command)
+        cluster.kill_one_with("ray::Maker.make", command)
         command.until(witness.watching(lambda: (out / "experts" / "manifest.json").exists()))
         assert command.wait() == 0, command.output()
     witness.testify()
@@ -150,7 +150,7 @@ def test_waiting_for_nodes_has_an_end(cluster: Nodes, long: Path, tmp_path: Path
     """For actors as for workers; then the same command goes on."""
     out, flags = tmp_path / "run", ("--cluster.wait-seconds", "4")
     for verb, at_work, title, field in (
-        ("experts", lambda: epochs(out), "ray::ExpertTrainer.train", "cluster.threads_per_worker"),
+        ("experts", lambda: epochs(out), "ray::Maker.make", "cluster.threads_per_worker"),
         ("distill", lambda: rows(out), WORKER, "cluster.num_workers"),
     ):
         cluster.have(1)
@@ -230,7 +230,7 @@ def test_the_quickstart_runs_on_three_nodes_of_which_one_dies(cluster: Nodes, tm
     config = yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text())
     with on(cluster, "run", out, config=config) as command:
         command.until(lambda: epochs(out))
-        cluster.kill_one_with("ray::ExpertTrainer.train", command)
+        cluster.kill_one_with("ray::Maker.make", command)
         assert command.wait() == 0, command.output()
     execution.verify(Folder.at(out))
     rows_of_students = package.results(out).to_pylist()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from raydd.core.errors import DataError
 from raydd.core.keyed_random import Key
 from raydd.core.progress import NoProgress
 from raydd.data import prepared
+from raydd.ingredients.base import make_here
 from raydd.ingredients.ranking import PART, Ranking
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import real_data
 from raydd.storage import Folder
 from tests.support.image_files import noise, write_folders
 from tests.support.runs import find
@@ -48,14 +49,15 @@ def run_of(folder: Path, streaming: str = "auto", **data: Any) -> Run:
 def taught(run: Run) -> Run:
     """The run once it has data and a teacher."""
     prepared.save(run.data, run.work / "data", run.data_key)
-    real_data.teach(run, NoProgress())
+    make_here(run.teacher, NoProgress())
     return run
 
 
 def ranked(run: Run) -> Ranking:
     """The ranking, made on Ray."""
     with RayExecutor() as executor:
-        executor.rank(run, NoProgress())
+        reading = replace(run, reader=executor.reader)
+        executor.make(reading, reading.ranking, NoProgress())
     return Ranking.load(run.ranking.folder)
 
 
@@ -112,7 +114,7 @@ def killed_when_seen(title: str) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize(
     ("streaming", "title"),
-    [("off", "ray::Ranker.score"), pytest.param("on", "ray::MapWorker", marks=pytest.mark.slow)],
+    [("off", "ray::Maker.make"), pytest.param("on", "ray::MapWorker", marks=pytest.mark.slow)],
 )
 def test_both_ways_make_what_one_process_makes_though_an_actor_is_killed(
     undisturbed: Path, pictures: Path, tmp_path: Path, streaming: str, title: str

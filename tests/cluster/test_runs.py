@@ -16,7 +16,8 @@ import ray
 import torch
 
 from raydd import config as configs
-from raydd.cluster import actor_pool, experts, runtime
+from raydd.cluster import actor_pool, runtime
+from raydd.cluster.actors import Maker
 from raydd.config.cluster import ClusterConfig
 from raydd.core.progress import NoProgress
 from raydd.pipeline import execution
@@ -139,7 +140,7 @@ def test_killed_actors_and_workers_change_nothing(undisturbed: Path, tmp_path: P
     witness = Witness(out)
     with running(out) as command:
         command.until(witness.watching(lambda: len(epochs(out)) > 4))
-        actor = command.find("ray::ExpertTrainer.train")
+        actor = command.find("ray::Maker.make")
         assert actor
         actor.kill()
         wait_until_gone([actor])
@@ -287,7 +288,7 @@ def test_gpus_are_counted_shared_and_all_used(two_gpus: None, tmp_path: Path) ->
 def gpus_of_experts(count: int, folder: Path) -> list[int]:
     """Which GPU each actor of a pool for `count` experts was given."""
     run = Run(configs.from_mapping(CONFIG), Folder.at(folder))
-    with actor_pool.actors(experts.ExpertTrainer, "an expert's actor", run, count, NoProgress()) as actors:
+    with actor_pool.actors(Maker, "an actor", (run, run.experts), run.config.cluster, count, NoProgress()) as actors:
         found = ray.get([actor.__ray_call__.remote(lambda self: ray.get_gpu_ids()) for actor in actors.members])
     return sorted(gpu for (gpu,) in found)
 

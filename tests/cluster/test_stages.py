@@ -14,7 +14,6 @@ from raydd import config as configs
 from raydd.core.progress import NoProgress
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import distill
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.pipeline.test_stages import METHODS, STAGES, images, opened, staged
@@ -35,7 +34,7 @@ def walked(file: str) -> Results:
     """What this rank of a group has distilled of a run whose experts are trained."""
     config = configs.load(file)
     opened = Run(config, Folder.at(config.out))
-    distill.distill(opened, NoProgress())
+    DistilledSet(opened, opened).make(0, NoProgress())
     union, last = opened.last_stage.union(), opened.last_stage
     networks = [torch.cat([network[name].flatten() for name in sorted(network)]) for network in last.pool]
     return {"images": union.images, "networks": torch.stack(networks)}

@@ -1,6 +1,7 @@
 """Images that Ray Data decodes, on a real Ray: the same as those that stay in memory, wherever they are asked for."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from raydd.data import DataConfig, prepared
 from raydd.data.images import Images, Resident
 from raydd.data.prepared import prepare
 from raydd.data.streamed_images import Streamed
-from raydd.pipeline.local import LocalExecutor
+from raydd.ingredients.base import make_here
 from raydd.pipeline.runs.run import Run
 from raydd.storage import Folder
 from tests.support.image_files import write_folders
@@ -113,10 +114,11 @@ def test_a_worker_of_ray_train_learns_the_same_teacher(pictures: Path, tmp_path:
     """And the ranking by it is the same, whose images Ray Data decodes for actors."""
     runs = run_of(pictures, tmp_path / "ray", "on"), run_of(pictures, tmp_path / "here", "off")
     with RayExecutor() as executor:
-        executor.teacher(runs[0], NoProgress())
-        executor.rank(runs[0], NoProgress())
-    LocalExecutor().teacher(runs[1], NoProgress())
-    LocalExecutor().rank(runs[1], NoProgress())
+        reading = replace(runs[0], reader=executor.reader)
+        executor.make(reading, reading.teacher, NoProgress())
+        executor.make(reading, reading.ranking, NoProgress())
+    make_here(runs[1].teacher, NoProgress())
+    make_here(runs[1].ranking, NoProgress())
     models = [run.teacher.folder.read("model.safetensors") for run in runs]
     assert models[0] == models[1]
     rankings = [run.ranking.folder.read("ranking.parquet") for run in runs]

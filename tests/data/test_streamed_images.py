@@ -22,9 +22,9 @@ from raydd.data.images import Images, Resident, SelectedImages
 from raydd.data.listing import Item
 from raydd.data.prepared import prepare
 from raydd.data.streamed_images import AHEAD, Streamed
+from raydd.ingredients.base import make_here
 from raydd.networks import build
 from raydd.networks.config import NetworkConfig
-from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.run import Run
 from raydd.storage import Folder
 from raydd.training.loop import Training, predict
@@ -238,9 +238,8 @@ def ranked(root: Path, folder: Path, streaming: str) -> Run:
     }
     run = Run(from_mapping(values), Folder.at(folder / streaming))
     prepared.save(run.data, run.work / "data", run.data_key)
-    executor = LocalExecutor()
-    executor.teacher(run, NoProgress())
-    executor.rank(run, NoProgress())
+    make_here(run.teacher, NoProgress())
+    make_here(run.ranking, NoProgress())
     return run
 
 
