@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -40,41 +39,22 @@ def endpoint() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_cpus() -> Iterator[None]:
-    """A Ray of the tests' own, with a small object store; one for all that do not need one of another kind."""
+    """A Ray of this module's own, with a small object store."""
     import ray  # here, because importing Ray takes seconds
 
-    if not ray.is_initialized():
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=150_000_000,
-            log_to_driver=False,
-            logging_level="ERROR",
-            namespace="raydd",
-        )
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        log_to_driver=False,
+        logging_level="ERROR",
+        namespace="raydd",
+    )
     yield
-
-
-@pytest.fixture
-def no_ray() -> Iterator[None]:
-    """Room for a Ray of a test's own."""
-    end_ray()
-    yield
-    end_ray()
-
-
-def pytest_sessionfinish() -> None:
-    """End what `two_cpus` has begun."""
-    end_ray()
-
-
-def end_ray() -> None:
-    """End the Ray that this process is connected to, if it is to one."""
-    if ray := sys.modules.get("ray"):
-        ray.shutdown()
+    ray.shutdown()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def is_on_ray(item: pytest.Item) -> bool:
     """Whether a test needs Ray, in this process or in one that it starts."""
     fixtures = getattr(item, "fixturenames", ())
-    return item.path.parent.name == "cluster" or bool({"two_cpus", "no_ray"} & set(fixtures))
+    return item.path.parent.name == "cluster" or "two_cpus" in fixtures
 
 
 @pytest.fixture

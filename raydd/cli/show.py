@@ -1,7 +1,8 @@
 """`raydd show CONFIG`: the resolved config and the plan; with `--gpus N` the schedule on more and more GPUs."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,6 +15,7 @@ from raydd.cli.output import console
 from raydd.cli.tables import duration, scaled
 from raydd.config import RunConfig
 from raydd.core.errors import UserError
+from raydd.ingredients.base import Ingredient
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import CONFIG
 from raydd.plan import Plan
@@ -24,7 +26,7 @@ from raydd.plan.rates import Rates
 from raydd.plan.schedule import Schedule
 from raydd.storage import Folder
 
-USAGE = "[--no-ray] [--quiet] [--rate FLOPS] [--gpus N [--from RUN] [--bandwidth BYTES]]"
+USAGE = "[--no-ray] [--quiet] [--rate FLOPS] [--graph] [--gpus N [--from RUN] [--bandwidth BYTES]]"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, metavar="FLOPS")
     parser.add_argument("--gpus", type=int, metavar="N")
     parser.add_argument("--from", dest="source", metavar="RUN")
+    parser.add_argument("--graph", action="store_true")
     parser.add_argument("--bandwidth", type=float, metavar="BYTES")
 
 
@@ -41,6 +44,9 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
     chosen = fields.load(known, rest)
     check(known)
     plan = execution.plan_of(chosen)
+    if known.graph:
+        tables.print_whole(_graph(execution.graph_of(chosen), plan), console)
+        return 0
     console.print(configs.to_yaml(chosen.sized()), end="", soft_wrap=True, markup=False)
     console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
     if plan.facts.published:
@@ -80,6 +86,31 @@ def show(chosen: RunConfig, plan: Plan, known: argparse.Namespace, console: Cons
         console.print(table)
     for line in _words(schedule):
         console.print(escape(line), soft_wrap=True)
+
+
+_WORK = {"ranking": "rank", "labels": "relabel", "students": "evaluate"}
+"""What the plan calls the making of an ingredient, where it has another name."""
+
+
+def _graph(ingredients: Sequence[Ingredient[Any]], plan: Plan) -> Table:
+    """What there is and what will be made, with what it takes and how it is spread."""
+    flops = {step.work: step.flops for step in plan.steps}
+    table = Table(title="ingredients, each after what it needs", caption="what is there is reused")
+    for name in ("ingredient", "needs", "there", "pieces to make", "spread over", "FLOP"):
+        table.add_column(name, overflow="fold")
+    for one in ingredients:
+        made = one.is_made()
+        work = _WORK.get(one.title, one.title)
+        cost = "" if made else scaled(flops[work]) if work in flops else "not planned"
+        table.add_row(
+            one.title,
+            ", ".join(needed.title for needed in one.needs()),
+            "yes" if made else "no",
+            "" if made else str(len(one.pieces())),
+            one.spread,
+            "" if one.kind in ("report", "curves") else cost,
+        )
+    return table
 
 
 def _rates(chosen: RunConfig, plan: Plan, works: list[str], known: argparse.Namespace) -> Rates:

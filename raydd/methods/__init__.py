@@ -1,10 +1,11 @@
 """The distillation methods: one file each, and the union that is their registry."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union
 
 from pydantic import Discriminator
 
+from raydd.core.plugins import METHODS, plugins
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.condensation.dc import DCConfig, DSAConfig
 from raydd.methods.condensation.dm import DMConfig
@@ -18,22 +19,40 @@ from raydd.methods.trajectory.datm import DATMConfig
 from raydd.methods.trajectory.ftd import FTDConfig
 from raydd.methods.trajectory.mtt import MTTConfig
 
-MethodConfig = Annotated[
-    MTTConfig
-    | FTDConfig
-    | DATMConfig
-    | DELTConfig
-    | CDAConfig
-    | SRe2LConfig
-    | RDEDConfig
-    | DCConfig
-    | DSAConfig
-    | DMConfig
-    | IDCConfig
-    | ImportedConfig,
-    Discriminator("name"),
-]
-"""Any method's configuration, told apart by `name`."""
+OWN: Final = (
+    MTTConfig,
+    FTDConfig,
+    DATMConfig,
+    DELTConfig,
+    CDAConfig,
+    SRe2LConfig,
+    RDEDConfig,
+    DCConfig,
+    DSAConfig,
+    DMConfig,
+    IDCConfig,
+    ImportedConfig,
+)
+"""raydd's own methods."""
+
+if TYPE_CHECKING:
+    MethodConfig = (
+        MTTConfig
+        | FTDConfig
+        | DATMConfig
+        | DELTConfig
+        | CDAConfig
+        | SRe2LConfig
+        | RDEDConfig
+        | DCConfig
+        | DSAConfig
+        | DMConfig
+        | IDCConfig
+        | ImportedConfig
+    )
+else:
+    MethodConfig = Annotated[Union[(*OWN, *(plugin.added for plugin in plugins(METHODS)))], Discriminator("name")]
+"""Any method's configuration, told apart by `name`: raydd's own, and those that other packages add."""
 
 __all__ = [
     "CDAConfig",
@@ -48,6 +67,7 @@ __all__ = [
     "MTTConfig",
     "Method",
     "MethodConfig",
+    "OWN",
     "RDEDConfig",
     "SRe2LConfig",
     "Start",

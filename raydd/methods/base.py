@@ -220,7 +220,7 @@ class BuildsMethod(Protocol):
         """The kinds of ingredients that have to be made first from the real data."""
 
     def ingredients(self, kitchen: Kitchen) -> tuple[Ingredient[Any], ...]:
-        """Further ingredients, of kinds of the method's own; `Task.given` has what they are."""
+        """Those of `made_first` that are the method's own; `Task.given` has what they are."""
 
     def epochs_read(self, last_epoch: int) -> set[int]:
         """The epochs that are read of trajectories that end after `last_epoch`."""

@@ -4,7 +4,7 @@ Nothing is written before everything that can be known to be wrong has been look
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,22 +12,20 @@ from raydd import config as configs
 from raydd import data, networks
 from raydd.config import RunConfig
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.core.interruption import Interruption
 from raydd.core.progress import NoProgress, ObservedProgress, Progress
 from raydd.data import prepared, problems
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread, in_order
-from raydd.ingredients.expert_trajectories import ExpertCurves
+from raydd.ingredients.base import Ingredient, in_order
 from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
+from raydd.pipeline.graph import WrittenReport, everything, target
 from raydd.pipeline.runs.conflicts import require_same
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.work import probes
-from raydd.pipeline.work.distill import DistilledSet
 from raydd.pipeline.work.students import StudentRecords
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.storage import Artefact, Folder
@@ -66,7 +64,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
         for step in steps:
-            observed.step(step, partial(_make, run, _target(run, step), executor))
+            observed.step(step, partial(_make, run, target(run, step), executor))
     return run
 
 
@@ -89,6 +87,12 @@ def plan_of(config: RunConfig) -> Plan:
     return make_plan(config, data.size_of(config.data) or _counted(config))
 
 
+def graph_of(config: RunConfig) -> list[Ingredient[Any]]:
+    """All ingredients of a run, made or not, in an order in which one needs the other. Writes nothing."""
+    run = Run.of(config)
+    return list(everything([target(run, step) for step in _steps(run.config, "report")]))
+
+
 def verify(folder: Folder) -> list[str]:
     """Check every sha256 and schema below a run's folder; returns what was checked.
 
@@ -100,41 +104,6 @@ def verify(folder: Folder) -> list[str]:
     if not checked:
         raise ArtefactError(f"{folder.uri}: there are no finished artefacts here")
     return checked
-
-
-@dataclass(frozen=True)
-class WrittenReport(Ingredient[None]):
-    """The page of a run and its preview: made anew whenever they are asked for."""
-
-    kind = "report"
-    title = "report"
-
-    @property
-    def spread(self) -> Spread:
-        """It takes a second."""
-        return "here"
-
-    def key(self) -> str:
-        """Nobody asks: it is never reused."""
-        return ""
-
-    @property
-    def uses_data(self) -> bool:
-        """What is shown lies in the run's folder."""
-        return False
-
-    def is_made(self) -> bool:
-        """What is there may be of yesterday."""
-        return False
-
-    def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
-        """Write it. The figures' library is loaded here: it would keep every worker waiting."""
-        from raydd import report
-
-        report.write(self.kitchen.folder)
-
-    def open(self) -> None:
-        """It is for people."""
 
 
 def _counted(config: RunConfig) -> DataFacts:
@@ -226,25 +195,6 @@ def _is_finished(run: Run) -> bool:
 
 def _uses_selection(trials: Sequence[Trial]) -> bool:
     return any(trial.coreset is not None for trial in trials)
-
-
-def _target(run: Run, step: str) -> Ingredient[Any]:
-    """What a step makes."""
-    match step:
-        case "experts":
-            return ExpertCurves(run, run.experts)
-        case "teacher":
-            return run.teacher
-        case "rank":
-            return run.ranking
-        case "distill":
-            return DistilledSet(run, run)
-        case "evaluate":
-            return StudentRecords(run, run)
-        case "probe":
-            return probes.Answers(run, run)
-        case _:
-            return WrittenReport(run)
 
 
 def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progress) -> bool:

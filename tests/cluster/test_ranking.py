@@ -21,7 +21,6 @@ from raydd.core.progress import NoProgress
 from raydd.data import prepared
 from raydd.ingredients.base import make_here
 from raydd.ingredients.ranking import PART, Ranking
-from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.run import Run
 from raydd.storage import Folder
 from tests.support.image_files import noise, write_folders
@@ -88,7 +87,7 @@ def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run with teacher and ranking, made in one process without Ray."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     run = taught(run_of(out, source="imagefolder", root=str(pictures), image_size=12))
-    LocalExecutor().rank(run, NoProgress())
+    make_here(run.ranking, NoProgress())
     assert Ranking.load(run.ranking.folder).p_true.std() > 0.01
     return out
 

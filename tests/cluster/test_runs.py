@@ -254,7 +254,7 @@ def test_more_workers_than_there_are_cpus_are_refused_at_once(tmp_path: Path) ->
 
 
 @pytest.fixture
-def two_gpus(no_ray: None) -> Iterator[None]:
+def two_gpus() -> Iterator[None]:
     """A Ray that believes in two GPUs: enough for everything about scheduling."""
     ray.init(
         address="local",
@@ -266,6 +266,7 @@ def two_gpus(no_ray: None) -> Iterator[None]:
         logging_level="ERROR",
     )
     yield
+    ray.shutdown()
 
 
 def test_gpus_are_counted_shared_and_all_used(two_gpus: None, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from raydd import config as configs
 from raydd.core.progress import NoProgress
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work.distill import DistilledSet
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.pipeline.test_stages import METHODS, STAGES, images, opened, staged

@@ -18,9 +18,9 @@ from raydd import networks
 from raydd.core.errors import ArtefactError, RunError
 from raydd.core.keyed_random import Key, seeded
 from raydd.core.progress import NoProgress, Numbers, Progress
+from raydd.ingredients.base import in_order, make_here
 from raydd.ingredients.coreset import KIND, Selection, herding, k_center, selection_identity
 from raydd.pipeline import execution
-from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work.students import training_set
 from raydd.storage import Folder, content_key
@@ -228,8 +228,8 @@ def test_students_learn_from_selections_and_a_second_run_makes_nothing(small: Sm
 def test_the_images_are_those_that_the_network_tells_apart(small: SmallRun, tmp_path: Path) -> None:
     config = configs.load(str(small.file))
     run = Run(config, Folder.at(tmp_path))
-    LocalExecutor().observe(run, NoProgress())
-    LocalExecutor().select(run, NoProgress())
+    for ingredient in in_order([run.selection]):
+        make_here(ingredient, NoProgress())
     train, key = run.data.train, Key.root(config.experts_seed).child("selection")
     training = tiny.real_training(tmp_path / "again", Recipe(**SELECTOR), key, run.data, config.network)
     network = training.run(KIND, NoProgress()).eval()

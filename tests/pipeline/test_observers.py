@@ -254,14 +254,10 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
     assert state(tmp_path) == before
 
 
-@pytest.mark.slow
-def test_prometheus_and_the_dashboard_see_the_run(no_ray: None, tmp_path: Path) -> None:
-    """On a Ray of its own, with a dashboard, whose State API gives the names."""
+@pytest.fixture
+def own_ray() -> Iterator[tuple[int, int]]:
+    """A Ray with a dashboard; the ports of its metrics and of that."""
     import ray  # here, because importing Ray takes seconds
-    from ray.util.state import list_actors
-
-    from raydd.cluster.executor import RayExecutor
-    from raydd.cluster.gauges import Gauges
 
     port, dashboard = free_port(), free_port()
     ray.init(
@@ -274,6 +270,19 @@ def test_prometheus_and_the_dashboard_see_the_run(no_ray: None, tmp_path: Path) 
         logging_level="ERROR",
         _metrics_export_port=port,
     )
+    yield port, dashboard
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_prometheus_and_the_dashboard_see_the_run(own_ray: tuple[int, int], tmp_path: Path) -> None:
+    """On a Ray of its own, with a dashboard, whose State API gives the names."""
+    from ray.util.state import list_actors
+
+    from raydd.cluster.executor import RayExecutor
+    from raydd.cluster.gauges import Gauges
+
+    port, dashboard = own_ray
     small = small_run(tmp_path)
     with RayExecutor() as executor:
         execution.execute(configs.load(str(small.file)), executor, NoProgress(), "experts")

@@ -171,8 +171,8 @@ class RunInputs:
     @cached_property
     def made_first(self) -> dict[str, Ingredient[Any]]:
         """What the method needs made from the real data, by kind, in order."""
-        known = {kind: self._known(kind) for kind in self.config.method.made_first}
-        return known | {own.kind: own for own in self.config.method.ingredients(self)}
+        own = {ingredient.kind: ingredient for ingredient in self.config.method.ingredients(self)}
+        return {kind: own[kind] if kind in own else self._known(kind) for kind in self.config.method.made_first}
 
     def _known(self, kind: str) -> Ingredient[Any]:
         if kind == "experts":

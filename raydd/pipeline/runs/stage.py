@@ -196,7 +196,8 @@ class Stage:
             given={ingredient.kind: ingredient.open() for ingredient in own},
         )
         for kind in self.method.made_first:
-            task = replace(task, **self._given(kind))
+            if kind not in task.given:
+                task = replace(task, **self._given(kind))
         return task
 
     def _given(self, kind: str) -> dict[str, Any]:
