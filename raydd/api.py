@@ -38,6 +38,7 @@ from raydd.pipeline.local import LocalExecutor
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from raydd.training import optimizers
+from raydd.training.fit import Told, fit
 from raydd.training.recipe import Recipe
 from raydd.training.views import ImageViews
 
@@ -158,10 +159,7 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
         """
         training_set, chosen = self._training_set(recipe or self.recipe)
         training = training_on(training_set, chosen, [network], [Key.root(seed).child("student")], 0, False)
-        shown = progress or NoProgress()
-        for epoch in range(chosen.epochs):
-            (result,) = training.run_epoch(epoch)
-            shown.update("training", epoch + 1, chosen.epochs, f"loss {result.loss:.3f}")
+        fit(training, told=Told(progress or NoProgress(), ["training"]))
         network.eval()
 
     def _training_set(self, recipe: Recipe) -> tuple[TrainingSet, Recipe]:

@@ -70,3 +70,18 @@ def test_no_import_hides_from_the_contract() -> None:
     """An import for type checkers alone may save time, and may not close a circle that the contract would see."""
     late = {"raydd/__init__.py", "raydd/cli/submit.py"}
     assert {str(file) for file, _ in modules() if "TYPE_CHECKING" in (ROOT / file).read_text()} == late
+
+
+def test_one_function_goes_through_epochs() -> None:
+    """Loops of their own forget to go on, to keep or to tell: all call `fit`, but what measures speed."""
+    loops = ast.For | ast.While | ast.comprehension | ast.ListComp | ast.GeneratorExp
+    found = {
+        str(file)
+        for file, module in modules()
+        if file.parts[1] != "bench"
+        for loop in ast.walk(module)
+        if isinstance(loop, loops)
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Attribute) and node.attr == "run_epoch"
+    }
+    assert found == {"raydd/training/fit.py", "raydd/training/stacked.py"}

@@ -25,6 +25,7 @@ from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.storage import Folder, self_checked
 from raydd.training import stacked
+from raydd.training.fit import Told, Watcher, both_curves, fit, train_accuracy
 from raydd.training.loop import EpochResult, Training, accuracy, predict
 from raydd.training.recipe import Recipe
 from raydd.training.stacked import MEASURED_STEPS
@@ -97,7 +98,7 @@ def trajectory_card(
     )
 
 
-class Experts:
+class Experts(Watcher):
     """Some experts in training side by side; every epoch of each is kept under `work` until its trajectory is stored.
 
     All go on after the earliest of the epochs that they have reached: they kept step while they trained together.
@@ -128,18 +129,19 @@ class Experts:
 
     def train(self, progress: Progress) -> None:
         """Run the epochs that are left."""
-        total = self.config.training.epochs
-        while self.epoch < total:
-            results = self.training.run_epoch(self.epoch)
-            self.epoch += 1
-            measured = [
-                _metrics(self.config, self.data, self.epoch, module, result)
-                for module, result in zip(self.training.modules, results, strict=True)
+        tasks = [f"expert {number}" for number in self.numbers]
+        left = range(self.epoch, self.config.training.epochs)
+        fit(self.training, left, watcher=self, told=Told(progress, tasks, train_accuracy, both_curves))
+
+    def look(self, training: Training, done: int, results: Sequence[EpochResult]) -> None:
+        """Keep the epoch of every expert, with what is measured of it."""
+        self.epoch = done
+        self._keep(
+            [
+                _metrics(self.config, self.data, done, module, result)
+                for module, result in zip(training.modules, results, strict=True)
             ]
-            self._keep(measured)
-            for number, result in zip(self.numbers, results, strict=True):
-                numbers = {"train_loss": result.loss, "train_accuracy": result.accuracy}
-                progress.update(f"expert {number}", self.epoch, total, f"train accuracy {result.accuracy:.3f}", numbers)
+        )
 
     def snapshots(self, member: int, epochs: Sequence[int]) -> Iterator[Snapshot]:
         """These epochs of one of the experts, read back one at a time."""
@@ -252,8 +254,7 @@ def _completed(
             last = trajectory.snapshot(epoch)
         elif epoch:
             module.load_state_dict(store.card.unflatten(last.params))
-            for passed in range(last.epoch, epoch):
-                (result,) = training.run_epoch(passed)
+            (result,) = fit(training, range(last.epoch, epoch))
             last = Snapshot(epoch, _flat(module), **_metrics(config, data, epoch, module, result))
         yield last
 
@@ -290,7 +291,7 @@ def _metrics(
     config: ExpertsConfig, data: PreparedData, epoch: int, module: nn.Module, result: EpochResult
 ) -> dict[str, float]:
     """What is known of an expert after an epoch."""
-    metrics = {"train_loss": result.loss, "train_accuracy": result.accuracy}
+    metrics = result.numbers
     if epoch == config.training.epochs or (config.test_every and epoch % config.test_every == 0):
         metrics["test_accuracy"] = accuracy(predict(module, data.test.images), data.test.labels)
     return metrics

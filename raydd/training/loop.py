@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -41,6 +42,16 @@ class EpochResult:
 
     loss: float
     accuracy: float
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Both under the names that files and curves have."""
+        return {"train_loss": self.loss, "train_accuracy": self.accuracy}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, float]) -> Self:
+        """The result that has these `numbers`."""
+        return cls(numbers["train_loss"], numbers["train_accuracy"])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from raydd.evaluation.students.metrics import accuracy_per_class, beside_accurac
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.experts import build_seeded
 from raydd.ingredients.view_labels import ViewLabels
-from raydd.training.loop import Training, accuracy, predict
+from raydd.training.fit import Told, Watcher, fit, loss_curve
+from raydd.training.loop import EpochResult, Training, accuracy, predict
 from raydd.training.recipe import Recipe
 
 NetworkState = Mapping[str, Tensor]
@@ -209,6 +210,27 @@ class _Measurement:
     validation: float | None
 
 
+class _Curves(Watcher):
+    """Measures students after the last epoch and, where they say so, every so many epochs before it."""
+
+    def __init__(self, trials: Sequence[Trial], data: PreparedData, on_measured: OnMeasured | None) -> None:
+        self.curves: list[list[_Measurement]] = [[] for _ in trials]
+        self.logits: list[Tensor] = []
+        """Of the test images, the last time."""
+        self._last, self._every = trials[0].recipe.epochs, trials[0].measure_every
+        self._data, self._on_measured = data, on_measured
+
+    def look(self, training: Training, done: int, results: Sequence[EpochResult]) -> None:
+        if done != self._last and (self._every is None or done % self._every):
+            return
+        test, validation = self._data.test, self._data.validation
+        self.logits = [predict(module, test.images) for module in training.modules]
+        for curve, module, own in zip(self.curves, training.modules, self.logits, strict=True):
+            held_out = None if validation is None else _accuracy(module, validation)
+            curve.append(_Measurement(done, accuracy(own, test.labels), held_out))
+        _tell(self._on_measured, [curve[-1] for curve in self.curves])
+
+
 def _train(
     training: Training,
     trials: Sequence[Trial],
@@ -218,20 +240,11 @@ def _train(
     on_measured: OnMeasured | None,
 ) -> list[dict[str, Any]]:
     """Run all epochs; returns, of every student, what its record says of the training and of what came of it."""
-    epochs, every = trials[0].recipe.epochs, trials[0].measure_every
-    curves: list[list[_Measurement]] = [[] for _ in trials]
-    for epoch in range(1, epochs + 1):
-        results = training.run_epoch(epoch - 1)
-        for trial, result in zip(trials, results, strict=True):
-            progress.update(trial.title, epoch, epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
-        if epoch == epochs or (every is not None and epoch % every == 0):
-            logits = [predict(module, data.test.images) for module in training.modules]
-            for curve, module, own in zip(curves, training.modules, logits, strict=True):
-                validation = None if data.validation is None else _accuracy(module, data.validation)
-                curve.append(_Measurement(epoch, accuracy(own, data.test.labels), validation))
-            _tell(on_measured, [curve[-1] for curve in curves])
+    watcher, every = _Curves(trials, data, on_measured), trials[0].measure_every
+    told = Told(progress, [trial.title for trial in trials], numbers=loss_curve)
+    results = fit(training, watcher=watcher, told=told)
     forwards = 0 if training_set.views is None else training_set.views.teacher_forwards
-    classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in logits]
+    classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in watcher.logits]
     sizes = data.train.labels.bincount(minlength=data.num_classes).tolist()
     return [
         {
@@ -248,7 +261,7 @@ def _train(
                 **({} if every is None else _selected(curve)),
             },
         }
-        for own, per_class, curve, result in zip(logits, classes, curves, results, strict=True)
+        for own, per_class, curve, result in zip(watcher.logits, classes, watcher.curves, results, strict=True)
     ]
 
 

@@ -24,6 +24,7 @@ from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto, students
 from raydd.storage import Folder, self_checked
+from raydd.training.fit import Told, fit
 
 
 def questions(run: Run) -> list[Question]:
@@ -176,7 +177,5 @@ class _Opened:
         learned = self.training_set(trial)
         compiles = auto.compiles_training(self.run, trial.network, trial.recipe, len(learned.images))
         training = student_training([trial], self.data, learned, self.device, compiles)
-        for epoch in range(trial.recipe.epochs):
-            (result,) = training.run_epoch(epoch)
-            progress.update(trial.title, epoch + 1, trial.recipe.epochs, f"loss {result.loss:.3f}")
+        fit(training, told=Told(progress, [trial.title]))
         return training.modules[0]

@@ -17,6 +17,7 @@ from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
 from raydd.pipeline.work import auto
 from raydd.pipeline.work.students import training_set
+from raydd.training.fit import Told, fit, loss_curve
 
 
 def pass_on(run: Run, stage: Stage, numbers: Sequence[int], progress: Progress) -> None:
@@ -37,11 +38,8 @@ def pass_on(run: Run, stage: Stage, numbers: Sequence[int], progress: Progress) 
     learned = training_set(run, _as_student(stage))
     compiles = auto.compiles_training(run, run.config.network, recipe, len(learned.images))
     training = training_on(learned, recipe, modules, keys, earlier.number, compiles, before)
-    for epoch in range(recipe.epochs):
-        results = training.run_epoch(epoch)
-        for number, result in zip(missing, results, strict=True):
-            task = f"network {number} through stage {earlier.number}"
-            progress.update(task, epoch + 1, recipe.epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
+    tasks = [f"network {number} through stage {earlier.number}" for number in missing]
+    fit(training, told=Told(progress, tasks, numbers=loss_curve))
     for number, state in zip(missing, training.state_dicts(), strict=True):
         stage.pool.write(number, state)
 
