@@ -23,7 +23,7 @@ from raydd.data.listing import Item
 from raydd.data.prepared import apply
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students.training import Provenance, TrainingSet, train_students, training_on
+from raydd.evaluation.students.training import Provenance, Pupil, TrainingSet, train_students, training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.evaluation.tables import probe_tables
 from raydd.evaluation.tables.scores import scores
@@ -324,6 +324,6 @@ def evaluate(
         student.record
         for trial in trials
         for student in train_students(
-            [trial], prepared, training_set, provenance, [trial.record_id("", "")], device, shown
+            [Pupil(trial, trial.record_id("", ""))], prepared, training_set, provenance, device, shown
         )
     ]

@@ -85,3 +85,21 @@ def test_one_function_goes_through_epochs() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "run_epoch"
     }
     assert found == {"raydd/training/fit.py", "raydd/training/stacked.py"}
+
+
+def test_no_function_takes_more_than_eight_arguments() -> None:
+    """What belongs together is a value with a name; `*` and `**` count as one each."""
+    found = {
+        f"{file}:{node.name}": count
+        for file, module in modules()
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (count := len(arguments(node)) + bool(node.args.vararg) + bool(node.args.kwarg)) > 8
+    }
+    assert found == {}
+
+
+def arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Names of what a function takes, but for that of its own object."""
+    named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [argument.arg for argument in named if argument.arg not in ("self", "cls")]

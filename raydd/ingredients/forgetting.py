@@ -139,7 +139,7 @@ def score(training: RealTraining, progress: Progress) -> Scores:
     Raises:
         RunError: the loss is not finite any more.
     """
-    labels, epochs = training.data.train.labels, training.recipe.epochs
+    labels, epochs = training.setting.data.train.labels, training.recipe.epochs
     watch = _Watch(labels)
     training.run(KIND, progress, watch, watch.words)
     return Scores(torch.arange(len(labels)), labels, watch.counter.counts(epochs), watch.counter.learned)

@@ -7,18 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from raydd import networks
-from raydd.core import keyed_random
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.prepared import PreparedData
+from raydd.ingredients.setting import Setting
 from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
 from raydd.storage.checkpoints import Checkpoints
 from raydd.training.fit import NOBODY, Told, Watcher, both_curves, fit
-from raydd.training.loop import EpochResult, Training
+from raydd.training.loop import EpochResult
 from raydd.training.recipe import Recipe
 
 
@@ -31,16 +28,11 @@ class RealTraining:
     """The training of one network on the training split."""
 
     recipe: Recipe
-    network: NetworkConfig
-    data: PreparedData
+    setting: Setting
     key: Key
     """Of initialisation and batches."""
-    device: torch.device
-    """Where to train."""
     checkpoints: Checkpoints
     """Where the state after each epoch is kept; whoever stores what was read off deletes it."""
-    compiled: bool = False
-    """Whether steps are compiled."""
 
     def run(
         self,
@@ -60,11 +52,8 @@ class RealTraining:
         Raises:
             RunError: the loss is not finite any more.
         """
-        data, key = self.data, self.key
-        with keyed_random.seeded(key.child("init")):
-            module = networks.build(self.network, data.shape, data.num_classes).to(self.device)
-        keys = [key.child("training")]
-        training = Training([module], data.train.images, data.train.labels, self.recipe, keys, compiled=self.compiled)
+        module = self.setting.fresh(self.key.child("init"))
+        training = self.setting.training([module], self.recipe, [self.key.child("training")])
         told = Told(progress, [task], words, both_curves)
         fit(training, checkpoints=self.checkpoints, watcher=watcher, told=told)
         return module

@@ -23,6 +23,7 @@ from raydd.core.errors import ArtefactError, ConfigError, DataError
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.prepared import LabelledImages, PreparedData
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher_card import TeacherCard
 from raydd.ingredients.teacher_epochs import Weights, packed, unpacked
 from raydd.networks import Network
@@ -206,27 +207,21 @@ def teacher_identity(
 
 def train_teacher(
     config: TeacherConfig,
-    network: NetworkConfig,
-    data: PreparedData,
+    setting: Setting,
     key: Key,
-    device: torch.device,
     checkpoints: Checkpoints,
     progress: Progress,
-    compiled: bool = False,
     kept_epochs: Sequence[int] = (),
 ) -> Teacher:
     """Train a teacher, from the last finished epoch where there is one; workers of `torch.distributed` share each step.
 
     Args:
         config: how; its seed is what the card says.
-        network: what.
-        data: the real data, of which the training split is learned.
+        setting: what, on which real data, and where.
         key: of initialisation and batches.
-        device: where to train.
         checkpoints: where the state after each epoch is kept, and those of `kept_epochs` with it; whoever stores the
             teacher deletes it. One that lacks such a state, as nobody wanted it then, is not gone on from.
         progress: is told after every epoch.
-        compiled: whether steps are compiled.
         kept_epochs: after which, counted from 1, the teacher is to be had as well; the last is in any case.
 
     Returns:
@@ -236,16 +231,15 @@ def train_teacher(
         ConfigError: the network has no batch norm.
         RunError: the loss is not finite any more, or a worker has drifted from the others.
     """
-    require_batch_norm(network)
-    module = _untrained(network, data.shape, data.num_classes, key.child("init")).to(device)
-    recipe, images, labels = config.training, data.train.images, data.train.labels
-    training = Training([module], images, labels, recipe, [key.child("training")], compiled=compiled, shared=True)
+    require_batch_norm(setting.network)
+    recipe, module = config.training, setting.fresh(key.child("init"))
+    training = setting.training([module], recipe, [key.child("training")], shared=True)
     wanted = sorted({*kept_epochs} - {recipe.epochs})
     assert all(1 <= epoch < recipe.epochs for epoch in wanted)
     early = _Early(wanted)
     told = Told(progress, ["teacher"], train_accuracy, both_curves)
     (result,) = fit(training, checkpoints=checkpoints, watcher=early, told=told)
-    made = _finished(module, network, data, recipe.identity(), config.seed, result.accuracy)
+    made = _finished(module, setting.network, setting.data, recipe.identity(), config.seed, result.accuracy)
     return replace(made, early=early.weights)
 
 

@@ -31,7 +31,7 @@ from raydd.evaluation.probes import attacks
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, first_students
 from raydd.evaluation.students.training import TrainingSet, training_on
 from raydd.evaluation.students.trials import Trial
-from raydd.ingredients.experts import build_seeded
+from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.view_labels import HardLabels
 from raydd.training.fit import Told, fit
 from raydd.training.loop import accuracy, predict

@@ -256,7 +256,6 @@ def _on_some(training: Training, real: TrainingSet, key: Key, steps: int) -> Tra
         real.targets[rows.to(real.targets.device)],
         training.recipe,
         training.keys,
-        training.lr,
         views=None if views is None else lambda own, epoch, rows_B: views(own, epoch, rows.to(rows_B.device)[rows_B]),
     )
     some.load_state_dicts(training.state_dicts())

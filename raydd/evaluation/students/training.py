@@ -21,7 +21,7 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.metrics import accuracy_per_class, beside_accuracy, class_size_accuracy
 from raydd.evaluation.students.trials import Trial
-from raydd.ingredients.experts import build_seeded
+from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.view_labels import ViewLabels
 from raydd.training.fit import Told, Watcher, fit, loss_curve
 from raydd.training.loop import EpochResult, Training, accuracy, predict
@@ -70,6 +70,17 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Pupil:
+    """A student that is to be trained."""
+
+    trial: Trial
+    record_id: str
+    """The name of its record."""
+    before: NetworkState | None = None
+    """The state that it goes on from; None begins with a fresh network."""
+
+
+@dataclass(frozen=True)
 class Student:
     """A student that was trained, or was to be."""
 
@@ -79,15 +90,13 @@ class Student:
 
 
 def train_students(
-    trials: Sequence[Trial],
+    pupils: Sequence[Pupil],
     data: PreparedData,
     training_set: TrainingSet,
     provenance: Provenance,
-    record_ids: Sequence[str],
     device: torch.device,
     progress: Progress,
     compiled: bool = False,
-    before: Sequence[NetworkState] = (),
     on_measured: OnMeasured | None = None,
 ) -> list[Student]:
     """Train networks by the trials' recipe, several side by side, and measure them.
@@ -96,15 +105,13 @@ def train_students(
     which changes nothing about their training.
 
     Args:
-        trials: subject, network, recipe and seed; they differ in the seed alone.
+        pupils: whose trials differ in the seed alone, and of which all go on from somewhere, or none.
         data: the real data: its test split, and its validation split where there is one.
         training_set: what to train on.
         provenance: what else the records say.
-        record_ids: the records' names.
         device: where to train.
         progress: is told after every epoch.
         compiled: whether the steps of training are compiled.
-        before: the states that they go on from; fresh networks by default.
         on_measured: is called after every measurement; what it raises ends the training and is raised here. It does
             not hear of students that are trained once more alone.
 
@@ -113,30 +120,23 @@ def train_students(
         with several side by side, each is trained once more alone. Seconds are a student's share of the pack's.
     """
     began = time.perf_counter()
-    commons = [
-        described(trial, training_set, provenance, record_id)
-        for trial, record_id in zip(trials, record_ids, strict=True)
-    ]
+    trials = [pupil.trial for pupil in pupils]
+    commons = [described(pupil.trial, training_set, provenance, pupil.record_id) for pupil in pupils]
     try:
+        before = [pupil.before for pupil in pupils if pupil.before is not None]
         training = student_training(trials, data, training_set, device, compiled, before)
         measured = _train(training, trials, data, training_set, progress, on_measured)
     except _Stopped as stopped:
         raise stopped.reason from stopped.reason.__cause__
     except Exception as error:  # a failed student stays as a row; the others go on
-        if len(trials) == 1:
+        if len(pupils) == 1:
             text = f"{type(error).__name__}: {error}"
             ended: dict[str, Any] = {"status": "failed", "error": text, "metrics": training_set.metrics}
             return [Student(Record(**commons[0], **ended, **circumstances(began, device)), None)]
-        arguments = (data, training_set, provenance)
-        return [
-            student
-            for number, (trial, record_id) in enumerate(zip(trials, record_ids, strict=True))
-            for student in train_students(
-                [trial], *arguments, [record_id], device, progress, compiled, before[number : number + 1]
-            )
-        ]
+        arguments = (data, training_set, provenance, device, progress, compiled)
+        return [student for pupil in pupils for student in train_students([pupil], *arguments)]
     return [
-        Student(Record(**common, **numbers, **circumstances(began, device, len(trials))), state)
+        Student(Record(**common, **numbers, **circumstances(began, device, len(pupils))), state)
         for common, numbers, state in zip(commons, measured, training.state_dicts(), strict=True)
     ]
 
@@ -180,9 +180,8 @@ def training_on(
         modules,
         training_set.images,
         training_set.targets,
-        recipe,
+        recipe.completed(training_set.learned_lr),
         [key.child("stage", number) for key in own] if number else own,
-        training_set.learned_lr,
         compiled=compiled,
         views=training_set.views,
     )

@@ -17,8 +17,10 @@ from raydd.adjoint.compiled_steps import SAVED_FRACTION
 from raydd.config.stages import StagesConfig
 from raydd.core import compilation, process
 from raydd.core.keyed_random import Key
+from raydd.data.prepared import PreparedData
 from raydd.evaluation.students.trials import Trial, alike
 from raydd.ingredients import experts
+from raydd.ingredients.setting import Setting
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
@@ -49,8 +51,7 @@ def pack(run: RunInputs) -> int:
         return cluster.pack
     if run.device.type == "cpu":
         return 1
-    compiles = compiles_training(run, run.config.network, config.training, len(run.data.train))
-    return experts.fastest_pack(config, run.config.network, run.data, run.device, compiles)
+    return experts.fastest_pack(config, setting(run, run.config.network, config.training, run.data))
 
 
 def student_packs(run: Run, trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -71,19 +72,23 @@ def _student_pack(run: Run, network: NetworkConfig, recipe: Recipe) -> int:
         return 1
     if cluster.pack != "auto":
         return cluster.pack
-    data, lr = run.data.train, recipe.lr or SOME_LR
+    data = run.data.train
     rows = MEASURED_STEPS * recipe.batch_size
     return stacked.fastest(
         lambda size: Training(
             [networks.build(network, run.data.shape, run.data.num_classes).to(run.device) for _ in range(size)],
             data.images[:rows],
             data.labels[:rows],
-            recipe,
+            recipe.completed(SOME_LR),
             [Key.root(number) for number in range(size)],
-            lr,
             compiled=compiles_training(run, network, recipe, rows),
         )
     )
+
+
+def setting(run: RunInputs, network: NetworkConfig, recipe: Recipe, data: PreparedData) -> Setting:
+    """What learns real data by a recipe, in this process."""
+    return Setting(network, data, run.device, compiles_training(run, network, recipe, len(data.train)))
 
 
 def compiles_training(run: RunInputs, network: NetworkConfig, recipe: Recipe, num_images: int) -> bool:

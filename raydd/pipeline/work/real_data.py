@@ -21,18 +21,14 @@ from raydd.training.recipe import Recipe
 
 def train_experts(run: Run, numbers: Sequence[int], progress: Progress) -> None:
     """Train some expert trajectories side by side, or complete those that lack epochs."""
-    recipe, num_images = run.config.experts.training, len(run.data.train)
     experts.train_experts(
         numbers,
         run.config.experts,
-        run.config.network,
-        run.data,
+        auto.setting(run, run.config.network, run.config.experts.training, run.data),
         run.trajectories,
         run.work / "experts" / run.experts_key,
-        run.device,
         progress,
         experts.epochs_stored(run.config.experts, run.epochs_read()),
-        auto.compiles_training(run, run.config.network, recipe, num_images),
     )
 
 
@@ -45,13 +41,10 @@ def teach(run: Run, progress: Progress) -> None:
     else:
         made = teacher.train_teacher(
             config,
-            network,
-            run.data,
+            auto.setting(run, network, config.training, run.data),
             Key.root(run.config.teacher_seed).child("teacher"),
-            run.device,
             checkpoints,
             progress,
-            auto.compiles_training(run, network, config.training, len(run.data.train)),
             kept_epochs=sorted(run.teacher_epochs | run.stored_teacher_epochs()),
         )
     if is_first_worker():
@@ -99,12 +92,9 @@ def _real_training(run: Run, recipe: Recipe, key: Key, name: str) -> RealTrainin
     """That of the run's network, whose checkpoints have a name."""
     return RealTraining(
         recipe=recipe,
-        network=run.config.network,
-        data=run.data,
+        setting=auto.setting(run, run.config.network, recipe, run.data),
         key=key,
-        device=run.device,
         checkpoints=Checkpoints(run.work / "checkpoints", name),
-        compiled=auto.compiles_training(run, run.config.network, recipe, len(run.data.train)),
     )
 
 

@@ -11,8 +11,9 @@ from raydd.evaluation.records import LabelRegime
 from raydd.evaluation.students.training import training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients import experts
-from raydd.ingredients.experts import Origin, build_seeded, expert_key
+from raydd.ingredients.experts import Origin, expert_key
 from raydd.ingredients.network_pool import without_momenta
+from raydd.ingredients.setting import build_seeded
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
 from raydd.pipeline.work import auto
@@ -50,14 +51,11 @@ def train_experts(stage: Stage, numbers: Sequence[int], progress: Progress) -> N
     experts.train_experts(
         sorted({*numbers} & missing),
         stage.experts,
-        run.config.network,
-        stage.data,
+        auto.setting(run, run.config.network, stage.experts.training, stage.data),
         stage.trajectories,
         run.work / "experts" / stage.pool_key,
-        run.device,
         progress,
         stage.epochs_stored,
-        auto.compiles_training(run, run.config.network, stage.experts.training, len(stage.data.train)),
         Origin(stage=stage.number, pool=stage.pool),
     )
 
