@@ -23,7 +23,7 @@ from raydd.data.listing import Item
 from raydd.data.prepared import apply
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students.training import Provenance, TrainingSet, train_students, training_on
+from raydd.evaluation.students.training import Provenance, Pupil, TrainingSet, train_students, training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.evaluation.tables import probe_tables
 from raydd.evaluation.tables.scores import scores
@@ -38,6 +38,7 @@ from raydd.pipeline.local import LocalExecutor
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from raydd.training import optimizers
+from raydd.training.fit import Told, fit
 from raydd.training.recipe import Recipe
 from raydd.training.views import ImageViews
 
@@ -158,10 +159,7 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
         """
         training_set, chosen = self._training_set(recipe or self.recipe)
         training = training_on(training_set, chosen, [network], [Key.root(seed).child("student")], 0, False)
-        shown = progress or NoProgress()
-        for epoch in range(chosen.epochs):
-            (result,) = training.run_epoch(epoch)
-            shown.update("training", epoch + 1, chosen.epochs, f"loss {result.loss:.3f}")
+        fit(training, told=Told(progress or NoProgress(), ["training"]))
         network.eval()
 
     def _training_set(self, recipe: Recipe) -> tuple[TrainingSet, Recipe]:
@@ -326,6 +324,6 @@ def evaluate(
         student.record
         for trial in trials
         for student in train_students(
-            [trial], prepared, training_set, provenance, [trial.record_id("", "")], device, shown
+            [Pupil(trial, trial.record_id("", ""))], prepared, training_set, provenance, device, shown
         )
     ]

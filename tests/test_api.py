@@ -28,7 +28,7 @@ from raydd.data import DataConfig
 from raydd.data.fit_preprocessing import fit_zca
 from raydd.data.prepared import prepare
 from raydd.evaluation.records import SCHEMA
-from raydd.ingredients.experts import build_seeded
+from raydd.ingredients.setting import build_seeded
 from raydd.networks.config import NetworkConfig
 from raydd.sets.synthetic import SyntheticSet
 from raydd.training.loop import accuracy, predict

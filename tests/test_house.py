@@ -70,3 +70,36 @@ def test_no_import_hides_from_the_contract() -> None:
     """An import for type checkers alone may save time, and may not close a circle that the contract would see."""
     late = {"raydd/__init__.py", "raydd/cli/submit.py", "raydd/methods/__init__.py"}
     assert {str(file) for file, _ in modules() if "TYPE_CHECKING" in (ROOT / file).read_text()} == late
+
+
+def test_one_function_goes_through_epochs() -> None:
+    """Loops of their own forget to go on, to keep or to tell: all call `fit`, but what measures speed."""
+    loops = ast.For | ast.While | ast.comprehension | ast.ListComp | ast.GeneratorExp
+    found = {
+        str(file)
+        for file, module in modules()
+        if file.parts[1] != "bench"
+        for loop in ast.walk(module)
+        if isinstance(loop, loops)
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Attribute) and node.attr == "run_epoch"
+    }
+    assert found == {"raydd/training/fit.py", "raydd/training/stacked.py"}
+
+
+def test_no_function_takes_more_than_eight_arguments() -> None:
+    """What belongs together is a value with a name; `*` and `**` count as one each."""
+    found = {
+        f"{file}:{node.name}": count
+        for file, module in modules()
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (count := len(arguments(node)) + bool(node.args.vararg) + bool(node.args.kwarg)) > 8
+    }
+    assert found == {}
+
+
+def arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Names of what a function takes, but for that of its own object."""
+    named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [argument.arg for argument in named if argument.arg not in ("self", "cls")]

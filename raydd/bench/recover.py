@@ -20,6 +20,7 @@ from raydd.core.keyed_random import Key
 from raydd.core.progress import NoProgress
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.data.preprocessing import Standardise
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher import Teacher, TeacherConfig, train_teacher
 from raydd.methods import DELTConfig, Start, Task
 from raydd.methods.decoupled.recover import Recover
@@ -155,4 +156,4 @@ def _teacher(network: NetworkConfig, data: PreparedData) -> Teacher:
     config = TeacherConfig(training=Recipe(epochs=2, batch_size=25, augmentation="none"))
     with TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Folder.at(folder), "teacher")
-        return train_teacher(config, network, data, KEY.child("teacher"), here(), checkpoints, NoProgress())
+        return train_teacher(config, Setting(network, data, here()), KEY.child("teacher"), checkpoints, NoProgress())

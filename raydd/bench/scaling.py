@@ -25,10 +25,11 @@ from raydd.core.interruption import Signals
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Numbers
 from raydd.data.prepared import PreparedData
-from raydd.ingredients.experts import ExpertsConfig, build_seeded, trajectory_card
+from raydd.ingredients.experts import ExpertsConfig, trajectory_card
+from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.methods import Method, MTTConfig, Start, Task
-from raydd.methods.outer_loop import run_stage
+from raydd.methods.outer_loop import StageRecord, run_stage
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.storage import Folder
@@ -175,10 +176,7 @@ class StageRounds:
         run_stage(
             self._method,
             self._method.iteration + units + 2,
-            Checkpoints(self._folder, "stage"),
-            Rhythm(NEVER),
-            self._folder,
-            "metrics.jsonl",
+            StageRecord(Checkpoints(self._folder, "stage"), Rhythm(NEVER), self._folder, "metrics.jsonl"),
             clock,
             Signals(),
             task="scaling",

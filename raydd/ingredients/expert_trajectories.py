@@ -11,6 +11,7 @@ from raydd.core.progress import Progress
 from raydd.ingredients import experts
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.experts import ExpertsConfig
+from raydd.ingredients.setting import Setting, setting
 from raydd.ingredients.trajectories import KIND, TrajectoryStore
 from raydd.ingredients.trajectory_card import read_card, require_card
 from raydd.storage import Artefact, Folder, content_key
@@ -84,25 +85,18 @@ class ExpertTrajectories(Ingredient[TrajectoryStore]):
 
     def pack(self) -> int:
         """How many train side by side."""
-        kitchen, config = self.kitchen, self.config
-        return kitchen.pack(
-            lambda: experts.fastest_pack(config, kitchen.network, kitchen.data, kitchen.device, self._compiles())
-        )
+        return self.kitchen.pack(lambda: experts.fastest_pack(self.config, self._setting()))
 
     def make(self, piece: list[int], progress: Progress, interruption: Interruption = SIGNALS) -> None:
         """Train a pack of experts side by side, or complete those that lack epochs."""
-        kitchen = self.kitchen
         experts.train_experts(
             piece,
             self.config,
-            kitchen.network,
-            kitchen.data,
+            self._setting(),
             self.store,
-            kitchen.work / "experts" / self.key(),
-            kitchen.device,
+            self.kitchen.work / "experts" / self.key(),
             progress,
             experts.epochs_stored(self.config, self.read),
-            self._compiles(),
         )
 
     def finish(self) -> None:
@@ -115,8 +109,8 @@ class ExpertTrajectories(Ingredient[TrajectoryStore]):
         """The store."""
         return self.store
 
-    def _compiles(self) -> bool:
-        return self.kitchen.compiles(self.kitchen.network, self.config.training, len(self.kitchen.data.train))
+    def _setting(self) -> Setting:
+        return setting(self.kitchen, self.kitchen.network, self.config.training)
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from raydd import networks
-from raydd.core import keyed_random
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.ingredients.network_pool import NetworkStates
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.ingredients.trajectory_card import TrajectoryCard
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.storage import Folder, self_checked
 from raydd.training import stacked
+from raydd.training.fit import Told, Watcher, both_curves, fit, train_accuracy
 from raydd.training.loop import EpochResult, Training, accuracy, predict
 from raydd.training.recipe import Recipe
 from raydd.training.stacked import MEASURED_STEPS
@@ -97,7 +98,7 @@ def trajectory_card(
     )
 
 
-class Experts:
+class Experts(Watcher):
     """Some experts in training side by side; every epoch of each is kept under `work` until its trajectory is stored.
 
     All go on after the earliest of the epochs that they have reached: they kept step while they trained together.
@@ -107,19 +108,16 @@ class Experts:
         self,
         numbers: Sequence[int],
         config: ExpertsConfig,
-        network: NetworkConfig,
-        data: PreparedData,
+        setting: Setting,
         seed: int,
         work: Folder,
-        device: torch.device,
-        compiled: bool = False,
         start: Origin = FRESH,
     ) -> None:
         """Begin with the experts of these numbers, or pick them up where `work` has them."""
-        self.config, self.data = config, data
+        self.config, self.data = config, setting.data
         self.numbers = tuple(numbers)
         self.works = [work / f"expert-{number:05d}" for number in numbers]
-        self.training = _training(numbers, config, network, data, seed, device, compiled, start)
+        self.training = _training(numbers, config, setting, seed, start)
         self.epoch = 0
         self._keep([{} for _ in numbers], only_new=True)
         self.epoch = min(_last_epoch(folder) for folder in self.works)
@@ -128,18 +126,19 @@ class Experts:
 
     def train(self, progress: Progress) -> None:
         """Run the epochs that are left."""
-        total = self.config.training.epochs
-        while self.epoch < total:
-            results = self.training.run_epoch(self.epoch)
-            self.epoch += 1
-            measured = [
-                _metrics(self.config, self.data, self.epoch, module, result)
-                for module, result in zip(self.training.modules, results, strict=True)
+        tasks = [f"expert {number}" for number in self.numbers]
+        left = range(self.epoch, self.config.training.epochs)
+        fit(self.training, left, watcher=self, told=Told(progress, tasks, train_accuracy, both_curves))
+
+    def look(self, training: Training, done: int, results: Sequence[EpochResult]) -> None:
+        """Keep the epoch of every expert, with what is measured of it."""
+        self.epoch = done
+        self._keep(
+            [
+                _metrics(self.config, self.data, done, module, result)
+                for module, result in zip(training.modules, results, strict=True)
             ]
-            self._keep(measured)
-            for number, result in zip(self.numbers, results, strict=True):
-                numbers = {"train_loss": result.loss, "train_accuracy": result.accuracy}
-                progress.update(f"expert {number}", self.epoch, total, f"train accuracy {result.accuracy:.3f}", numbers)
+        )
 
     def snapshots(self, member: int, epochs: Sequence[int]) -> Iterator[Snapshot]:
         """These epochs of one of the experts, read back one at a time."""
@@ -160,23 +159,14 @@ def expert_key(seed: int, number: int) -> Key:
     return Key.root(seed).child("expert", number)
 
 
-def build_seeded(network: NetworkConfig, data: PreparedData, key: Key) -> nn.Module:
-    """A network for the dataset, with torch's initialisation drawn from the key."""
-    with keyed_random.seeded(key):
-        return networks.build(network, data.shape, data.num_classes)
-
-
 def train_experts(
     numbers: Sequence[int],
     config: ExpertsConfig,
-    network: NetworkConfig,
-    data: PreparedData,
+    setting: Setting,
     store: TrajectoryStore,
     work: Folder,
-    device: torch.device,
     progress: Progress,
     epochs: Sequence[int] | None = None,
-    compiled: bool = False,
     start: Origin = FRESH,
 ) -> None:
     """See that the store has trajectories of these experts with these epochs; does nothing where it has.
@@ -184,14 +174,11 @@ def train_experts(
     Args:
         numbers: which experts; those that are new are trained side by side.
         config: how they are trained.
-        network: what is trained.
-        data: the real data.
+        setting: what is trained, on which real data, and where.
         store: where the trajectories go.
         work: where unfinished ones lie meanwhile.
-        device: where to train.
         progress: is told after every epoch.
         epochs: those to store, ascending, with the last one; all by default.
-        compiled: whether steps are compiled.
         start: the stage, and the pool of networks that each begins in; freshly initialised ones by default.
     """
     wanted = range(config.training.epochs + 1) if epochs is None else epochs
@@ -199,10 +186,10 @@ def train_experts(
     for number in numbers:
         if number not in new and store.lacks(number, wanted):
             store.require_intact(number)
-            store.write(number, _completed(number, wanted, config, network, data, store, device, compiled, start))
+            store.write(number, _completed(number, wanted, config, setting, store, start))
     if not new:
         return
-    experts = Experts(new, config, network, data, store.card.seed, work, device, compiled, start)
+    experts = Experts(new, config, setting, store.card.seed, work, start)
     experts.train(progress)
     for member, number in enumerate(new):
         store.write(number, experts.snapshots(member, wanted))
@@ -219,24 +206,19 @@ def epochs_stored(config: ExpertsConfig, read: Iterable[int]) -> list[int]:
     return list(range(config.training.epochs + 1)) if config.keep == "all" else sorted(set(read))
 
 
-def fastest_pack(
-    config: ExpertsConfig, network: NetworkConfig, data: PreparedData, device: torch.device, compiled: bool = False
-) -> int:
+def fastest_pack(config: ExpertsConfig, setting: Setting) -> int:
     """How many experts train fastest side by side, by a few measured steps; see `stacked.fastest`."""
-    rows = MEASURED_STEPS * config.training.batch_size
-    few = replace(data, train=LabelledImages(data.train.images[:rows], data.train.labels[:rows]))
-    return stacked.fastest(lambda size: _training(range(size), config, network, few, 0, device, compiled))
+    rows, train = MEASURED_STEPS * config.training.batch_size, setting.data.train
+    few = replace(setting.data, train=LabelledImages(train.images[:rows], train.labels[:rows]))
+    return stacked.fastest(lambda size: _training(range(size), config, replace(setting, data=few), 0))
 
 
 def _completed(
     number: int,
     epochs: Sequence[int],
     config: ExpertsConfig,
-    network: NetworkConfig,
-    data: PreparedData,
+    setting: Setting,
     store: TrajectoryStore,
-    device: torch.device,
-    compiled: bool,
     start: Origin,
 ) -> Iterator[Snapshot]:
     """What the store has of an expert together with these epochs, in order; what it lacks is trained once more.
@@ -244,7 +226,7 @@ def _completed(
     A training without momentum goes on exactly from the parameters of any epoch.
     """
     trajectory = store.reader(number)
-    training = _training([number], config, network, data, store.card.seed, device, compiled, start)
+    training = _training([number], config, setting, store.card.seed, start)
     (module,) = training.modules
     last = Snapshot(0, _flat(module))
     for epoch in sorted({*epochs, *trajectory.kept}):
@@ -252,33 +234,22 @@ def _completed(
             last = trajectory.snapshot(epoch)
         elif epoch:
             module.load_state_dict(store.card.unflatten(last.params))
-            for passed in range(last.epoch, epoch):
-                (result,) = training.run_epoch(passed)
-            last = Snapshot(epoch, _flat(module), **_metrics(config, data, epoch, module, result))
+            (result,) = fit(training, range(last.epoch, epoch))
+            last = Snapshot(epoch, _flat(module), **_metrics(config, setting.data, epoch, module, result))
         yield last
 
 
 def _training(
-    numbers: Sequence[int],
-    config: ExpertsConfig,
-    network: NetworkConfig,
-    data: PreparedData,
-    seed: int,
-    device: torch.device,
-    compiled: bool,
-    start: Origin = FRESH,
+    numbers: Sequence[int], config: ExpertsConfig, setting: Setting, seed: int, start: Origin = FRESH
 ) -> Training:
     """Of these experts side by side, from their initialisations, or from the networks of a pool."""
     keys = [expert_key(seed, number) for number in numbers]
-    modules = [build_seeded(network, data, key.child("init")).to(device) for key in keys]
+    modules = [setting.fresh(key.child("init")) for key in keys]
     if start.stage:
         keys = [key.child("stage", start.stage) for key in keys]
         for module, number in zip(modules, numbers, strict=True):
             module.load_state_dict(start.pool[number])
-    images, labels = data.train.images, data.train.labels
-    return Training(
-        modules, images, labels, config.training, [key.child("training") for key in keys], compiled=compiled
-    )
+    return setting.training(modules, config.training, [key.child("training") for key in keys])
 
 
 def _flat(module: nn.Module) -> Tensor:
@@ -290,7 +261,7 @@ def _metrics(
     config: ExpertsConfig, data: PreparedData, epoch: int, module: nn.Module, result: EpochResult
 ) -> dict[str, float]:
     """What is known of an expert after an epoch."""
-    metrics = {"train_loss": result.loss, "train_accuracy": result.accuracy}
+    metrics = result.numbers
     if epoch == config.training.epochs or (config.test_every and epoch % config.test_every == 0):
         metrics["test_accuracy"] = accuracy(predict(module, data.test.images), data.test.labels)
     return metrics

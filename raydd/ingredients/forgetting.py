@@ -11,7 +11,7 @@ published counts of the same training need not be the same.
 Letters: N real images, E epochs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -24,15 +24,14 @@ from torch import Tensor
 from raydd.core.interruption import Interruption
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
-from raydd.data.images import Images
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.real_training import RealTraining, real_training, real_training_identity
-from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
 from raydd.storage import Artefact, Folder, content_key, new_artefact
 from raydd.storage.readable import legible
-from raydd.training.loop import predict
+from raydd.training.fit import Watcher
+from raydd.training.loop import EpochResult, Training, predict
 from raydd.training.recipe import Recipe
 
 KIND: Final = "forgetting"
@@ -112,22 +111,26 @@ def scores_identity(recipe: Recipe, network: NetworkConfig, data: PreparedData, 
     return real_training_identity(KIND, recipe, network, data, seed)
 
 
-class _Watch:
+class _Watch(Watcher):
     """Counts what the network forgets from epoch to epoch."""
 
     def __init__(self, labels_N: Tensor) -> None:
         self.counter = Counter.start(len(labels_N))
         self._labels_N = labels_N
 
-    def look(self, network: Network, images: Images) -> str:
-        self.counter = self.counter.after(predict(network, images).argmax(1) == self._labels_N)
-        return f"{int(self.counter.count.sum())} times an image was forgotten"
+    def look(self, training: Training, done: int, results: Sequence[EpochResult]) -> None:
+        (network,) = training.modules
+        self.counter = self.counter.after(predict(network, training.images).argmax(1) == self._labels_N)
 
     def state_dict(self) -> Mapping[str, Tensor]:
         return self.counter.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Any], done: int) -> Mapping[str, Any]:
         self.counter = Counter.restore(state)
+        return {name: value for name, value in state.items() if not name.startswith(_PREFIX)}
+
+    def words(self, result: EpochResult) -> str:
+        return f"{int(self.counter.count.sum())} times an image was forgotten"
 
 
 def score(training: RealTraining, progress: Progress) -> Scores:
@@ -140,9 +143,9 @@ def score(training: RealTraining, progress: Progress) -> Scores:
     Raises:
         RunError: the loss is not finite any more.
     """
-    labels, epochs = training.data.train.labels, training.recipe.epochs
+    labels, epochs = training.setting.data.train.labels, training.recipe.epochs
     watch = _Watch(labels)
-    training.run(KIND, progress, watch)
+    training.run(KIND, progress, watch, watch.words)
     return Scores(torch.arange(len(labels)), labels, watch.counter.counts(epochs), watch.counter.learned)
 
 

@@ -22,7 +22,7 @@ from raydd.core.keyed_random import Key, uniform
 from raydd.data.images import SelectedImages
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.ingredients.forgetting import Scores
-from raydd.networks.config import NetworkConfig
+from raydd.ingredients.setting import Setting
 from raydd.storage import content_key
 from raydd.training.loop import predict
 from raydd.training.recipe import Recipe
@@ -118,24 +118,21 @@ def ensemble_mask(correct_by_network: Tensor, keep: float, key: Key, drops_unkno
     return mask_N & known_to_any if drops_unknown else mask_N
 
 
-def pool_correct(
-    network: NetworkConfig, data: PreparedData, pool: Sequence[Mapping[str, Tensor]], device: torch.device
-) -> Tensor:
+def pool_correct(setting: Setting, pool: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """Whether each of E networks classifies each training image correctly, bool [E, N] on the CPU.
 
     Images are as they are, in the space that the networks were trained in.
 
     Args:
-        network: what the pool's networks are.
-        data: the real data.
+        setting: what the pool's networks are, the real data, and where to compute.
         pool: E states.
-        device: where to compute.
 
     Raises:
         ArtefactError: a state is not that of such a network.
     """
+    data, device = setting.data, setting.device
     with torch.device("meta"):
-        module = networks.build(network, data.shape, data.num_classes)
+        module = networks.build(setting.network, data.shape, data.num_classes)
     module.to_empty(device=device)
     images, labels = data.train.images.to(device), data.train.labels
     found = torch.empty(len(pool), len(labels), dtype=torch.bool)
@@ -151,10 +148,8 @@ def stage_mask(
     num_stages: int,
     scores: Scores | None,
     pool: Sequence[Mapping[str, Tensor]] | None,
-    network: NetworkConfig,
-    data: PreparedData,
+    setting: Setting,
     key: Key,
-    device: torch.device,
 ) -> Tensor:
     """The training images that a stage sees, bool [N].
 
@@ -164,28 +159,26 @@ def stage_mask(
         num_stages: P.
         scores: of the training images, where the policy needs them.
         pool: the networks that the stage begins in, where the policy needs them; the first stage has none.
-        network: what the pool's networks are.
-        data: the whole real data.
+        setting: what the pool's networks are, the whole real data, and where they are asked.
         key: of the run's random choices.
-        device: where the pool's networks are asked.
 
     Raises:
         ConfigError: the policy asks the networks of a pool, and a later stage has none.
     """
     if config.needs_scores:
-        assert scores is not None and len(scores.count) == len(data.train)
+        assert scores is not None and len(scores.count) == len(setting.data.train)
         if config.policy == "forgetting_window":
             return window_mask(scores.count, stage, num_stages, config.window)
         return least_mask(scores.count, config.least[stage])
     if stage == 0:
-        return torch.ones(len(data.train), dtype=torch.bool)
+        return torch.ones(len(setting.data.train), dtype=torch.bool)
     if not pool:
         raise ConfigError(
             "stages.filter.policy",
             "ensemble_correct asks the networks of the stage's pool, and there is none: take stages.conditioning "
             "synthetic, or forgetting_window or forgetting_min",
         )
-    correct_EN = pool_correct(network, data, pool, device)
+    correct_EN = pool_correct(setting, pool)
     return ensemble_mask(correct_EN, config.keep, key.child("filter", stage), config.drops_unknown)
 
 

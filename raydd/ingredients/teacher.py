@@ -23,14 +23,16 @@ from raydd.core.errors import ArtefactError, ConfigError, DataError
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.prepared import LabelledImages, PreparedData
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher_card import TeacherCard
 from raydd.ingredients.teacher_epochs import Weights, packed, unpacked
 from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
 from raydd.storage import Artefact, Folder, new_artefact, weight_files
-from raydd.storage.checkpoints import Checkpoints, MetricsRow, is_first_worker, require_same_state
+from raydd.storage.checkpoints import Checkpoints
 from raydd.storage.readable import legible
-from raydd.training.loop import Training, accuracy, predict
+from raydd.training.fit import Told, Watcher, both_curves, fit, train_accuracy
+from raydd.training.loop import EpochResult, Training, accuracy, predict
 from raydd.training.recipe import Recipe
 
 KIND: Final = "teacher"
@@ -205,27 +207,21 @@ def teacher_identity(
 
 def train_teacher(
     config: TeacherConfig,
-    network: NetworkConfig,
-    data: PreparedData,
+    setting: Setting,
     key: Key,
-    device: torch.device,
     checkpoints: Checkpoints,
     progress: Progress,
-    compiled: bool = False,
     kept_epochs: Sequence[int] = (),
 ) -> Teacher:
     """Train a teacher, from the last finished epoch where there is one; workers of `torch.distributed` share each step.
 
     Args:
         config: how; its seed is what the card says.
-        network: what.
-        data: the real data, of which the training split is learned.
+        setting: what, on which real data, and where.
         key: of initialisation and batches.
-        device: where to train.
         checkpoints: where the state after each epoch is kept, and those of `kept_epochs` with it; whoever stores the
             teacher deletes it. One that lacks such a state, as nobody wanted it then, is not gone on from.
         progress: is told after every epoch.
-        compiled: whether steps are compiled.
         kept_epochs: after which, counted from 1, the teacher is to be had as well; the last is in any case.
 
     Returns:
@@ -235,33 +231,38 @@ def train_teacher(
         ConfigError: the network has no batch norm.
         RunError: the loss is not finite any more, or a worker has drifted from the others.
     """
-    require_batch_norm(network)
-    module = _untrained(network, data.shape, data.num_classes, key.child("init")).to(device)
-    recipe, images, labels = config.training, data.train.images, data.train.labels
-    training = Training([module], images, labels, recipe, [key.child("training")], compiled=compiled, shared=True)
+    require_batch_norm(setting.network)
+    recipe, module = config.training, setting.fresh(key.child("init"))
+    training = setting.training([module], recipe, [key.child("training")], shared=True)
     wanted = sorted({*kept_epochs} - {recipe.epochs})
     assert all(1 <= epoch < recipe.epochs for epoch in wanted)
-    rows: list[MetricsRow] = []
-    early: dict[int, Weights] = {}
-    saved = checkpoints.load()
-    if saved is not None:
-        state, kept = unpacked(saved[0])
-        if all(epoch in kept for epoch in wanted if epoch <= len(saved[1])):
-            rows, early = saved[1], {epoch: kept[epoch] for epoch in wanted if epoch in kept}
-            training.load_state_dicts([state])
-    for epoch in range(len(rows), recipe.epochs):
-        (result,) = training.run_epoch(epoch)
-        rows.append({"train_loss": result.loss, "train_accuracy": result.accuracy})
-        (state,) = training.state_dicts()
-        require_same_state(state, f"epoch {epoch} of the teacher")
-        if epoch + 1 in wanted:
-            early[epoch + 1] = _copied(module)
-        if is_first_worker():
-            checkpoints.save(state | packed(early), rows)
-        numbers = {"train_loss": result.loss, "train_accuracy": result.accuracy}
-        progress.update("teacher", epoch + 1, recipe.epochs, f"train accuracy {result.accuracy:.3f}", numbers)
-    made = _finished(module, network, data, recipe.identity(), config.seed, rows[-1]["train_accuracy"])
-    return replace(made, early=early)
+    early = _Early(wanted)
+    told = Told(progress, ["teacher"], train_accuracy, both_curves)
+    (result,) = fit(training, checkpoints=checkpoints, watcher=early, told=told)
+    made = _finished(module, setting.network, setting.data, recipe.identity(), config.seed, result.accuracy)
+    return replace(made, early=early.weights)
+
+
+class _Early(Watcher):
+    """Copies what a network is after some epochs."""
+
+    def __init__(self, wanted: Sequence[int]) -> None:
+        self.weights: dict[int, Weights] = {}
+        self._wanted = wanted
+
+    def look(self, training: Training, done: int, results: Sequence[EpochResult]) -> None:
+        if done in self._wanted:
+            self.weights[done] = _copied(training.modules[0])
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        return packed(self.weights)
+
+    def restore(self, state: Mapping[str, Any], done: int) -> Mapping[str, Any] | None:
+        own, kept = unpacked(state)
+        if any(epoch <= done and epoch not in kept for epoch in self._wanted):
+            return None
+        self.weights = {epoch: kept[epoch] for epoch in self._wanted if epoch in kept}
+        return own
 
 
 def from_weights(config: TeacherConfig, network: NetworkConfig, data: PreparedData, device: torch.device) -> Teacher:
@@ -287,7 +288,7 @@ def _untrained(network: NetworkConfig, shape: networks.Shape, num_classes: int, 
         return networks.build(network, shape, num_classes)
 
 
-def _copied(module: Network) -> dict[str, Tensor]:
+def _copied(module: nn.Module) -> dict[str, Tensor]:
     """Its parameters and buffers now, on the CPU."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
 

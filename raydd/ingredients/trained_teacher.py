@@ -8,6 +8,7 @@ from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.ingredients import teacher
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.setting import setting
 from raydd.ingredients.teacher import KIND, Teacher, TeacherConfig
 from raydd.networks.config import NetworkConfig
 from raydd.storage import Folder, content_key
@@ -63,13 +64,10 @@ class TrainedTeacher(Ingredient[Teacher]):
         else:
             made = teacher.train_teacher(
                 config,
-                self.network,
-                kitchen.data,
+                setting(kitchen, self.network, config.training),
                 Key.root(self.seed).child("teacher"),
-                kitchen.device,
                 checkpoints,
                 progress,
-                kitchen.compiles(self.network, config.training, len(kitchen.data.train)),
                 kept_epochs=sorted(self.epochs | self.stored_epochs()),
             )
         if is_first_worker():

@@ -6,6 +6,7 @@ part and writes that.
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from raydd.core.errors import RunError
@@ -19,13 +20,42 @@ _GO_ON: Final = 0
 _SAVE: Final = -1
 
 
+@dataclass(frozen=True)
+class StageRecord:
+    """Where it is written what a stage has come to, and when."""
+
+    checkpoints: Checkpoints
+    """The state."""
+    rhythm: Rhythm
+    """When it is saved, beside the last time; where workers share a stage, the first one's counts."""
+    metrics: Folder
+    """Of the metrics file, which is rewritten with every checkpoint."""
+    metrics_file: str
+    """Its name; one JSON object an iteration."""
+
+    def load(self, method: Method) -> list[MetricsRow]:
+        """Have the method go on from the newest checkpoint; returns what was measured until then."""
+        if (saved := self.checkpoints.load()) is None:
+            return []
+        state, rows = saved
+        method.load_state_dict(state)
+        return rows
+
+    def save(self, method: Method, rows: list[MetricsRow], shared: bool) -> None:
+        """Write all; `shared` is as in `run_stage`."""
+        with self.rhythm.saving():
+            state = method.state_dict()
+            if shared:
+                require_same_state(state, f"iteration {method.iteration}")
+            if is_first_worker() or not shared:
+                self.checkpoints.save(state, rows)
+                self.metrics.write(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
 def run_stage(
     method: Method,
     iterations: int,
-    checkpoints: Checkpoints,
-    rhythm: Rhythm,
-    metrics: Folder,
-    metrics_file: str,
+    record: StageRecord,
     progress: Progress,
     interruption: Interruption,
     *,
@@ -37,10 +67,7 @@ def run_stage(
     Args:
         method: at its starting state.
         iterations: outer updates in all.
-        checkpoints: where the state is kept.
-        rhythm: when it is saved, beside the last time; where workers share a stage, the first one's counts.
-        metrics: the folder of the metrics file, which is rewritten with every checkpoint.
-        metrics_file: its name; one JSON object an iteration.
+        record: where state and metrics are kept.
         progress: is told after every iteration, with the age of the checkpoint among the numbers.
         interruption: who may break it off; the state is saved then.
         task: what progress calls it.
@@ -50,21 +77,7 @@ def run_stage(
         Interrupted: it was broken off.
         RunError: a worker has drifted from the others, or the method cannot go on; its last good state is saved.
     """
-    saved = checkpoints.load()
-    rows: list[MetricsRow] = []
-    if saved is not None:
-        state, rows = saved
-        method.load_state_dict(state)
-
-    def save() -> None:
-        with rhythm.saving():
-            state = method.state_dict()
-            if shared:
-                require_same_state(state, f"iteration {method.iteration}")
-            if is_first_worker() or not shared:
-                checkpoints.save(state, rows)
-                metrics.write(metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
+    rows = record.load(method)
     with interruption.awaited(task) as asked:
         while method.iteration < iterations:
             began = time.perf_counter()
@@ -72,15 +85,15 @@ def run_stage(
             try:
                 numbers = method.step()
             except RunError:
-                save()
+                record.save(method, rows, shared)
                 raise
             rows.append({"iteration": iteration, **numbers, "seconds": time.perf_counter() - began})
-            word = asked() or (_SAVE if rhythm.is_due() else _GO_ON)
+            word = asked() or (_SAVE if record.rhythm.is_due() else _GO_ON)
             if shared:
                 word = first_says(word)
             if word != _GO_ON or method.iteration == iterations:
-                save()
-            measured = {**numbers, "checkpoint_age": rhythm.age}
+                record.save(method, rows, shared)
+            measured = {**numbers, "checkpoint_age": record.rhythm.age}
             progress.update(task, method.iteration, iterations, f"loss {numbers['loss']:.3f}", measured)
             if word > 0:
                 raise Interrupted(word)

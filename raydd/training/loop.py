@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -42,6 +43,16 @@ class EpochResult:
     loss: float
     accuracy: float
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Both under the names that files and curves have."""
+        return {"train_loss": self.loss, "train_accuracy": self.accuracy}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, float]) -> Self:
+        """The result that has these `numbers`."""
+        return cls(numbers["train_loss"], numbers["train_accuracy"])
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -75,7 +86,6 @@ class Training:
         targets: Tensor,
         recipe: Recipe,
         keys: Sequence[Key],
-        lr: float | None = None,
         *,
         compiled: bool = False,
         views: Views | None = None,
@@ -88,9 +98,8 @@ class Training:
             images: N images; a tensor is in network space, and may be memory-mapped. Another device gets one copy of
                 those that are resident; those that are not are asked for an epoch ahead, batch by batch.
             targets: class indices int64 [N], or label logits [N, K] for soft cross entropy.
-            recipe: optimiser, batches, schedule and augmentation.
+            recipe: optimiser, step size, batches, schedule and augmentation.
             keys: of each network's draws.
-            lr: the step size where the recipe leaves it open.
             compiled: whether steps are compiled; results then differ in the last digits. A last, smaller batch is
                 left out where epochs are long.
             views: what steps train on in place of augmented images, which are not looked at then.
@@ -101,8 +110,7 @@ class Training:
         assert len(modules) == 1 or not shared
         if recipe.views is not None and views is None:
             raise ConfigError("views", "only students that learn from a teacher's labels of each view have them")
-        step_size = recipe.lr if recipe.lr is not None else lr
-        if step_size is None:
+        if recipe.lr is None:
             raise ConfigError("lr", "this set has learned no step size: give the recipe one")
         device = next(modules[0].parameters()).device
         self.modules = tuple(modules)
@@ -110,7 +118,7 @@ class Training:
         self.targets = targets.to(device)
         self.recipe = recipe
         self.keys = tuple(keys)
-        self.lr = step_size
+        self.lr = recipe.lr
         self._workers = dist.get_world_size() if shared and dist.is_initialized() else 1
         if self._workers > 1:
             global_batch_norm.convert(modules[0])
@@ -121,7 +129,7 @@ class Training:
         self._optimizer = optimizers.build(
             recipe.optimizer,
             list(self._network.parameters()),
-            step_size,
+            recipe.lr,
             recipe.momentum,
             recipe.weight_decay,
             stacked=len(modules) > 1,

@@ -1,8 +1,8 @@
 """The recipe of a training: its length, optimiser, schedule and augmentation."""
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal, Self
 
 from raydd.core.errors import ConfigError
 from raydd.training.dsa import augmentation
@@ -91,6 +91,10 @@ class Recipe:
         """What records call the optimiser, such as `sgd-m0.9-wd0.0005`, `gsam-m0-wd0` or `adamw-wd0.01`."""
         name = "adamw" if self.optimizer == "adamw" else f"{'gsam' if self.is_gsam else 'sgd'}-m{self.momentum:g}"
         return f"{name}-wd{self.weight_decay:g}"
+
+    def completed(self, learned_lr: float | None) -> Self:
+        """The recipe with its own step size, or else with that which a set has learned, if any."""
+        return self if self.lr is not None else replace(self, lr=learned_lr)
 
     def identity(self) -> dict[str, Any]:
         """What determines a training, for content keys.

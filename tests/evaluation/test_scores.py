@@ -18,7 +18,7 @@ from raydd.data import DataConfig
 from raydd.data.prepared import PreparedData, prepare
 from raydd.evaluation import records
 from raydd.evaluation.records import Record, Subject
-from raydd.evaluation.students.training import Provenance, TrainingSet, train_students
+from raydd.evaluation.students.training import Provenance, Pupil, TrainingSet, train_students
 from raydd.evaluation.students.trials import Trial
 from raydd.evaluation.tables.architectures import SCHEMA as MATRIX
 from raydd.evaluation.tables.architectures import architectures
@@ -296,7 +296,7 @@ def trained(subject: Subject, draw: int, images: Tensor, labels: Tensor, seeds: 
     provenance = Provenance(
         run="digits", method="none", dataset="digits", recipe_name="own", distill_seed=draw, config_key="0" * 16
     )
-    arguments = (trials, digits(), chosen, provenance, [""] * seeds, tiny.CPU, NoProgress())
+    arguments = [Pupil(trial, "") for trial in trials], digits(), chosen, provenance, tiny.CPU, NoProgress()
     return [student.record for student in train_students(*arguments)]
 
 

@@ -17,6 +17,7 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.evaluation.students.training import (
     OnMeasured,
     Provenance,
+    Pupil,
     Student,
     TrainingSet,
     student_training,
@@ -83,9 +84,9 @@ def trained(data: PreparedData, seeds: int, on_measured: OnMeasured | None = Non
     provenance = Provenance(
         run="tiny", method="datm", dataset="tiny", recipe_name="own", distill_seed=0, config_key="0" * 16
     )
-    names = [str(trial.student_seed) for trial in trials]
+    pupils = [Pupil(trial, str(trial.student_seed)) for trial in trials]
     told = {"on_measured": on_measured}
-    return train_students(trials, data, training_set(), provenance, names, tiny.CPU, NoProgress(), **told)
+    return train_students(pupils, data, training_set(), provenance, tiny.CPU, NoProgress(), **told)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -30,7 +30,7 @@ def trained(
     """The store in a folder, once it has these experts with these epochs."""
     store = TrajectoryStore(Folder.at(folder / "store"), trajectory_card(config, tiny.NETWORK, tiny.data(), seed=0))
     work = Folder.at(folder / "work")
-    train_experts(numbers, config, tiny.NETWORK, tiny.data(), store, work, tiny.CPU, NoProgress(), epochs)
+    train_experts(numbers, config, tiny.setting(), store, work, NoProgress(), epochs)
     assert not work.folders()
     return store
 
@@ -146,7 +146,7 @@ def test_packed_experts_are_those_trained_alone(tmp_path: Path, config: ExpertsC
 
 def test_a_pack_goes_on_exactly_from_the_epoch_that_all_have_reached(tmp_path: Path) -> None:
     whole, broken = trained(tmp_path / "whole", [0, 1]), tmp_path / "broken"
-    arguments = EXPERTS, tiny.NETWORK, tiny.data(), 0, Folder.at(broken / "work"), tiny.CPU
+    arguments = EXPERTS, tiny.setting(), 0, Folder.at(broken / "work")
 
     class Stop(NoProgress):
         def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
@@ -173,4 +173,4 @@ def test_the_fastest_pack_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts, "MEASURED_STEPS", 1)
     ticks = iter([0, 8, 0, 10, 0, 40, 0, 80])
     monkeypatch.setattr(stacked.time, "perf_counter", lambda: float(next(ticks)))
-    assert fastest_pack(EXPERTS, tiny.NETWORK, tiny.data(), tiny.CPU) == 2
+    assert fastest_pack(EXPERTS, tiny.setting()) == 2

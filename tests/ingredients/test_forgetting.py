@@ -36,10 +36,10 @@ from raydd.training.recipe import Recipe
 from raydd.training.views import ViewsConfig
 from tests.reference import forgetting as reference
 from tests.support import tiny
-from tests.support.tiny import CPU
 
 KEY = Key.root(3)
 NETWORK = replace(tiny.NETWORK, norm="batch")
+SETTING = tiny.setting(NETWORK)
 RECIPE = Recipe(epochs=7, lr=0.2, momentum=0.9, batch_size=8, augmentation="crop+flip")
 """Large steps, after which a batch-norm network has forgotten much."""
 
@@ -179,7 +179,7 @@ def test_a_scoring_that_was_broken_off_goes_on_to_the_same_bits(after: int, tmp_
 def test_no_generator_is_touched(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     scored(tmp_path, replace(RECIPE, epochs=1))
-    pool_correct(NETWORK, tiny.data(), [trained(tiny.data(), 0)], CPU)
+    pool_correct(SETTING, [trained(tiny.data(), 0)])
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -269,7 +269,7 @@ def trained(data: PreparedData, seed: int, epochs: int = 2) -> dict[str, Tensor]
 def test_networks_of_a_pool_say_what_they_know() -> None:
     data = tiny.data()
     pool = [trained(data, seed) for seed in range(3)]
-    found = pool_correct(NETWORK, data, pool, CPU)
+    found = pool_correct(SETTING, pool)
     for number, state in enumerate(pool):
         module = networks.build(NETWORK, data.shape, data.num_classes).eval()
         module.load_state_dict(state)
@@ -277,7 +277,7 @@ def test_networks_of_a_pool_say_what_they_know() -> None:
         assert found[number].tolist() == [p == label for p, label in zip(predicted, data.train.labels, strict=True)]
     assert found.dtype == torch.bool and len(found.sum(0).unique()) > 2
     with pytest.raises(ArtefactError, match=r"the stored parameters are not this network's: body"):
-        pool_correct(replace(NETWORK, width=5), data, pool, CPU)
+        pool_correct(tiny.setting(replace(NETWORK, width=5)), pool)
 
 
 def test_an_ensemble_leaves_a_later_stage_what_it_does_not_know() -> None:
@@ -286,10 +286,10 @@ def test_an_ensemble_leaves_a_later_stage_what_it_does_not_know() -> None:
     config = FilterConfig(policy="ensemble_correct", keep=0.0)
 
     def mask(stage: int, config: FilterConfig = config) -> Tensor:
-        return stage_mask(config, stage, 3, None, pool if stage else None, NETWORK, data, KEY, CPU)
+        return stage_mask(config, stage, 3, None, pool if stage else None, SETTING, KEY)
 
     assert mask(0).all()
-    hits = pool_correct(NETWORK, data, pool, CPU).sum(0)
+    hits = pool_correct(SETTING, pool).sum(0)
     assert torch.equal(mask(1), hits < 3) and 0 < mask(1).sum() < 36
     middle = mask(1, replace(config, drops_unknown=True))
     assert torch.equal(middle, (hits > 0) & (hits < 3)) and middle.sum() < mask(1).sum()
@@ -301,14 +301,14 @@ def test_an_ensemble_leaves_a_later_stage_what_it_does_not_know() -> None:
 def test_a_stage_without_a_pool_has_nobody_to_ask() -> None:
     config = FilterConfig(policy="ensemble_correct")
     with pytest.raises(ConfigError, match=r"^stages.filter.policy: ensemble_correct asks .* take stages.conditioning"):
-        stage_mask(config, 1, 2, None, [], NETWORK, tiny.data(), KEY, CPU)
+        stage_mask(config, 1, 2, None, [], SETTING, KEY)
 
 
 def test_forgetting_chooses_by_the_stage() -> None:
-    scores, data = scores_of(*range(36)), tiny.data()
+    scores = scores_of(*range(36))
 
     def kept(config: FilterConfig, stage: int) -> list[int]:
-        return stage_mask(config, stage, 3, scores, None, NETWORK, data, KEY, CPU).nonzero()[:, 0].tolist()
+        return stage_mask(config, stage, 3, scores, None, SETTING, KEY).nonzero()[:, 0].tolist()
 
     window = FilterConfig(policy="forgetting_window", window=4)
     assert [kept(window, stage) for stage in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [*range(8, 36)]]

@@ -25,6 +25,7 @@ from raydd.ingredients.ranking import (
     score,
     score_batch,
 )
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher import Teacher, TeacherConfig, train_teacher
 from raydd.networks.config import NetworkConfig
 from raydd.storage import Folder
@@ -44,7 +45,7 @@ def teacher(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Tea
     network = NetworkConfig(width=8, depth=2, norm="batch")
     config = TeacherConfig(training=Recipe(epochs=1, lr=0.05, momentum=0.9, batch_size=64))
     checkpoints = Checkpoints(Folder.at(tmp_path_factory.mktemp("teacher")), "teacher")
-    return train_teacher(config, network, data, KEY, torch.device("cpu"), checkpoints, NoProgress())
+    return train_teacher(config, Setting(network, data, torch.device("cpu")), KEY, checkpoints, NoProgress())
 
 
 def ranking_of(p_true: list[float], class_: list[int] | None = None) -> Ranking:

@@ -46,9 +46,7 @@ def trained(
     kept: Sequence[int] = (),
 ) -> Teacher:
     checkpoints = Checkpoints(Folder.at(work), "teacher")
-    return train_teacher(
-        config, NETWORK, data or tiny.data(), KEY, CPU, checkpoints, progress or NoProgress(), kept_epochs=kept
-    )
+    return train_teacher(config, tiny.setting(NETWORK, data), KEY, checkpoints, progress or NoProgress(), kept)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +265,7 @@ def test_networks_without_batch_norm_are_refused(network: NetworkConfig, tmp_pat
         TeacherConfig(network=network)
     for make in (
         lambda: train_teacher(
-            CONFIG, network, tiny.data(), KEY, CPU, Checkpoints(Folder.at(tmp_path), "teacher"), NoProgress()
+            CONFIG, tiny.setting(network), KEY, Checkpoints(Folder.at(tmp_path), "teacher"), NoProgress()
         ),
         lambda: from_weights(replace(CONFIG, weights="absent"), network, tiny.data(), CPU),
     ):

@@ -231,9 +231,9 @@ class StopAfter(NoProgress):
 def test_an_expert_goes_on_exactly_after_its_last_epoch(tmp_path: Path, epoch: int) -> None:
     store, work = Folder.at(tmp_path / "store"), Folder.at(tmp_path / "work")
     with pytest.raises(Stop):
-        expert = Experts([1], EXPERTS, tiny.NETWORK, tiny.data(), 0, work, tiny.CPU)
+        expert = Experts([1], EXPERTS, tiny.setting(), 0, work)
         expert.train(StopAfter(epoch))
-    resumed = Experts([1], EXPERTS, tiny.NETWORK, tiny.data(), 0, work, tiny.CPU)
+    resumed = Experts([1], EXPERTS, tiny.setting(), 0, work)
     assert resumed.epoch == epoch
     tiny.train(1, store, work)
     assert store.read("expert-00001.arrow") == tiny.expert_folder().read("expert-00001.arrow")

@@ -17,7 +17,7 @@ from raydd.core.keyed_random import Key
 from raydd.ingredients.trajectories import Snapshot
 from raydd.methods import DATMConfig, FTDConfig, MTTConfig, Start
 from raydd.methods.initial import class_labels, masked_mean_logits
-from raydd.methods.trajectory.matcher import TrajectoryMatching
+from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig, draw_batches
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
@@ -311,8 +311,10 @@ def test_at_full_rate_it_is_one_set_of_all_images(labels: Any) -> None:
         Start(),
         KEY,
         images_MCHW=torch.cat([frozen.images, own.images]),
-        labels_M=torch.cat([frozen.labels, own.labels]),
-        soft_labels_MK=torch.cat([frozen.targets.double(), method.state_dict()["soft_labels"]]) if soft else None,
+        labels=ImageLabels(
+            classes_M=torch.cat([frozen.labels, own.labels]),
+            soft_MK=torch.cat([frozen.targets.double(), method.state_dict()["soft_labels"]]) if soft else None,
+        ),
         window=method._window,
     )
     for _ in range(4):

@@ -19,7 +19,7 @@ from raydd.core.keyed_random import Key
 from raydd.core.progress import NoProgress, Numbers
 from raydd.methods import Method, Start, Task
 from raydd.methods.condensation.dm import DMConfig
-from raydd.methods.outer_loop import run_stage
+from raydd.methods.outer_loop import StageRecord, run_stage
 from raydd.storage import Folder
 from raydd.storage.checkpoints import SHARE, Checkpoints, Rhythm
 from tests.support import tiny
@@ -84,8 +84,8 @@ def run(folder: Path, rhythm: Rhythm, progress: Noted | None = None, until: int 
     """Distil in a folder, until told to end in an iteration; by signals of this process otherwise."""
     method, at = build(), Folder.at(folder)
     interruption = Signals() if until is None else Tells(method, until)
-    place = Checkpoints(at / "work", "stage"), rhythm, at / "metrics", "distil.jsonl"
-    run_stage(method, ITERATIONS, *place, progress or Noted(), interruption, task="distil", shared=True)
+    record = StageRecord(Checkpoints(at / "work", "stage"), rhythm, at / "metrics", "distil.jsonl")
+    run_stage(method, ITERATIONS, record, progress or Noted(), interruption, task="distil", shared=True)
     return method
 
 
@@ -192,9 +192,9 @@ def as_worker(folder: str, until: int) -> Results:
     clock = Clock()
     rhythm = Rhythm(0 if dist.get_rank() else 1e6, clock)  # the others would save in every iteration
     interruption = Tells(method, 1 if dist.get_rank() else until)
-    place = Checkpoints(at / "work", "stage"), rhythm, at / "metrics", "distil.jsonl"
+    record = StageRecord(Checkpoints(at / "work", "stage"), rhythm, at / "metrics", "distil.jsonl")
     with pytest.raises(Interrupted):
-        run_stage(method, ITERATIONS, *place, Noted(), interruption, task="distil", shared=True)
+        run_stage(method, ITERATIONS, record, Noted(), interruption, task="distil", shared=True)
     return {"images": method.result().images}
 
 

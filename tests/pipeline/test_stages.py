@@ -19,8 +19,8 @@ from raydd.core.keyed_random import Key
 from raydd.core.progress import NoProgress, Numbers
 from raydd.evaluation.students.training import training_on
 from raydd.evaluation.students.trials import Trial
-from raydd.ingredients.experts import build_seeded
 from raydd.ingredients.network_pool import network_state, without_momenta
+from raydd.ingredients.setting import build_seeded
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work.students import training_set
 from raydd.storage import Folder

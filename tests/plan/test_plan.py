@@ -18,10 +18,11 @@ from raydd.data.fit_preprocessing import fit_standardise, fit_zca
 from raydd.data.prepared import PreparedData
 from raydd.data.prepared import save as save_data
 from raydd.ingredients.experts import Experts, epochs_stored, train_experts, trajectory_card
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
-from raydd.methods.trajectory.matcher import TrajectoryMatching
+from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
 from raydd.networks import build
 from raydd.networks.flat import FlatNetwork
 from raydd.plan import DataFacts, checkpoint_bytes, data_bytes, make_plan, synthetic_bytes, trajectory_bytes
@@ -76,10 +77,12 @@ def distiller(config: RunConfig, task: Task) -> TrajectoryMatching:
         Start(),
         Key.root(0),
         images_MCHW=torch.randn(count, *task.data.shape),
-        labels_M=torch.arange(count) % K,
-        soft_labels_MK=torch.randn(count, K) if soft else None,
-        label_lr=1.0,
-        label_momentum=0.9,
+        labels=ImageLabels(
+            classes_M=torch.arange(count) % K,
+            soft_MK=torch.randn(count, K) if soft else None,
+            lr=1.0,
+            momentum=0.9,
+        ),
         window=lambda iteration: (0, 1),
         ema_decay=0.9 if config.method.has_average else None,
     )
@@ -165,12 +168,12 @@ def test_disk_of_an_expert(tmp_path: Path, keep: str):
     config, data = config_of(experts=experts), random_data()
     stored = epochs_stored(config.experts, config.method.epochs_read(config.experts.training.epochs))
     store, facts = empty_store(config, data, tmp_path / "experts"), facts_of(data)
-    arguments = (config.experts, config.network, data)
-    expert = Experts([0], *arguments, 0, Folder.at(tmp_path / "work"), torch.device("cpu"))
+    arguments = config.experts, Setting(config.network, data, torch.device("cpu"))
+    expert = Experts([0], *arguments, 0, Folder.at(tmp_path / "work"))
     expert.train(NoProgress())
     planned = step(config, facts, "experts")
     assert planned.working_disk_bytes == pytest.approx(sizes(tmp_path / "work"), rel=0.02)
-    train_experts([0], *arguments, store, Folder.at(tmp_path / "work"), torch.device("cpu"), NoProgress(), stored)
+    train_experts([0], *arguments, store, Folder.at(tmp_path / "work"), NoProgress(), stored)
     assert (len(stored) < 10) is (keep == "needed")
     assert planned.disk_bytes == pytest.approx(sizes(tmp_path / "experts"), rel=0.01)
     assert sizes(tmp_path / "work") == 0
@@ -240,7 +243,8 @@ def match_once(width: int, side: int, images: int, steps: int, root: str) -> tup
 def train_once(width: int, side: int, images: int, batch_size: int, root: str) -> tuple[RunConfig, DataFacts]:
     experts = {"count": 1, "training": {"epochs": 3, "batch_size": batch_size}}
     config, data = config_of(network={"width": width, "depth": 3}, experts=experts), random_data(images, 2, side)
-    expert = Experts([0], config.experts, config.network, data, 0, Folder.at(root), torch.device("cpu"))
+    setting = Setting(config.network, data, torch.device("cpu"))
+    expert = Experts([0], config.experts, setting, 0, Folder.at(root))
     expert.train(NoProgress())
     return config, facts_of(data)
 

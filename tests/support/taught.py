@@ -16,6 +16,7 @@ from raydd.core.progress import NoProgress
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.data.preprocessing import Standardise
 from raydd.ingredients.ranking import Ranking, score
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher import Teacher, TeacherConfig, train_teacher
 from raydd.methods import Task
 from raydd.networks import Network
@@ -59,9 +60,8 @@ def teacher(dtype: torch.dtype = torch.float32) -> Teacher:
     recipe = Recipe(epochs=4, lr=0.05, momentum=0.9, batch_size=16, augmentation="none")
     with TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Folder.at(folder), "teacher")
-        return train_teacher(
-            TeacherConfig(training=recipe), NETWORK, data(), Key.root(1), torch.device("cpu"), checkpoints, NoProgress()
-        )
+        setting = Setting(NETWORK, data(), torch.device("cpu"))
+        return train_teacher(TeacherConfig(training=recipe), setting, Key.root(1), checkpoints, NoProgress())
 
 
 @cache

@@ -23,6 +23,7 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.data.preprocessing import Standardise
 from raydd.ingredients.experts import ExpertsConfig, train_experts, trajectory_card
 from raydd.ingredients.real_training import RealTraining
+from raydd.ingredients.setting import Setting
 from raydd.ingredients.trajectories import TrajectoryStore
 from raydd.methods import Task
 from raydd.networks.config import NetworkConfig
@@ -70,18 +71,17 @@ def data() -> PreparedData:
     return PreparedData("tiny", CLASSES, "0" * 64, preprocessing, train=split(1, 12), test=split(2, 10))
 
 
+def setting(network: NetworkConfig = NETWORK, real: PreparedData | None = None) -> Setting:
+    """A network that learns these data, or other real ones."""
+    return Setting(network, real or data(), CPU)
+
+
 def real_training(
     folder: Path, recipe: Recipe, key: Key, real: PreparedData | None = None, network: NetworkConfig = NETWORK
 ) -> RealTraining:
     """A training on these data, or on other real ones, with its checkpoints in a folder."""
-    return RealTraining(
-        recipe=recipe,
-        network=network,
-        data=real or data(),
-        key=key,
-        device=CPU,
-        checkpoints=Checkpoints(Folder.at(folder), "real"),
-    )
+    checkpoints = Checkpoints(Folder.at(folder), "real")
+    return RealTraining(recipe=recipe, setting=setting(network, real), key=key, checkpoints=checkpoints)
 
 
 def store(folder: Folder) -> TrajectoryStore:
@@ -100,7 +100,7 @@ def expert_folder() -> Folder:
 
 
 def train(number: int, folder: Folder, work: Folder) -> None:
-    train_experts([number], EXPERTS, NETWORK, data(), store(folder), work, CPU, NoProgress())
+    train_experts([number], EXPERTS, setting(), store(folder), work, NoProgress())
 
 
 def task(folder: Folder, dtype: torch.dtype = torch.float64) -> Task:

@@ -542,10 +542,10 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
 
 def test_step_size_of_the_recipe_before_that_of_the_set() -> None:
     arguments = [module()], images(), targets(True)
-    assert Training(*arguments, RECIPE, [KEY], lr=7.0).lr == 0.05
-    assert Training(*arguments, replace(RECIPE, lr=None), [KEY], lr=7.0).lr == 7.0
+    assert Training(*arguments, RECIPE.completed(7.0), [KEY]).lr == 0.05
+    assert Training(*arguments, replace(RECIPE, lr=None).completed(7.0), [KEY]).lr == 7.0
     with pytest.raises(ConfigError, match="^lr: this set has learned no step size"):
-        Training(*arguments, replace(RECIPE, lr=None), [KEY])
+        Training(*arguments, replace(RECIPE, lr=None).completed(None), [KEY])
 
 
 def test_steps_count_the_smaller_last_batch() -> None:

@@ -35,6 +35,7 @@ from raydd.evaluation.students.training import TrainingSet, student_training
 from raydd.evaluation.students.trials import SETS, Trial
 from raydd.ingredients.coreset import herding
 from raydd.ingredients.view_labels import HardLabels
+from raydd.training.fit import fit
 from raydd.training.loop import features, predict
 from raydd.training.views import ImageViews
 
@@ -316,8 +317,7 @@ def _tested(trial: Trial, memory: TrainingSet, classes_K: Tensor, view: View) ->
         drawn = ImageViews(learned.images[:].to(view.device), data.preprocessing, views)
         learned = replace(learned, views=HardLabels(drawn, learned.targets, len(classes_K)))
     training = student_training([own], data, learned, view.device, compiled=False)
-    for epoch in range(own.recipe.epochs):
-        training.run_epoch(epoch)
+    fit(training)
     rows_T = torch.isin(data.test.labels, classes_K).nonzero().squeeze(1)
     labels_T = data.test.labels[rows_T]
     guessed_T = predict(training.modules[0], SelectedImages(data.test.images, rows_T)).argmax(1)

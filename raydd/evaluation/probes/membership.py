@@ -31,8 +31,9 @@ from raydd.evaluation.probes import attacks
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, first_students
 from raydd.evaluation.students.training import TrainingSet, training_on
 from raydd.evaluation.students.trials import Trial
-from raydd.ingredients.experts import build_seeded
+from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.view_labels import HardLabels
+from raydd.training.fit import Told, fit
 from raydd.training.loop import accuracy, predict
 from raydd.training.views import ImageViews
 
@@ -82,9 +83,7 @@ class MembershipConfig(Asker):
         drawn = pool.training_set(rows_M, trial, own, view.device)
         training = training_on(drawn, trial.recipe, [module], [key.child(number)], 0, compiled=False)
         try:
-            for epoch in range(trial.recipe.epochs):
-                (result,) = training.run_epoch(epoch)
-                progress.update(question.title, epoch + 1, trial.recipe.epochs, f"loss {result.loss:.3f}")
+            fit(training, told=Told(progress, [question.title]))
         except RunError:
             return {"confidence": torch.empty(0, dtype=torch.float64), "inside": torch.empty(0, dtype=torch.bool)}
         known_N = attacks.confidence(pool.logits(module), pool.labels_P[pool.targets_N])

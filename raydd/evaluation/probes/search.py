@@ -28,6 +28,7 @@ from raydd.evaluation.students.training import TrainingSet, student_training
 from raydd.evaluation.students.trials import SETS, Trial
 from raydd.networks import Network
 from raydd.networks.config import Activation, NetworkConfig, Norm, Pooling
+from raydd.training.fit import Told, fit
 from raydd.training.loop import Training, accuracy, predict
 
 EARLY: Final = "early_stopping"
@@ -237,11 +238,9 @@ def _stopped_early(view: View, trial: Trial, progress: Progress) -> Network:
     warmup = min(trial.recipe.warmup_epochs, epochs - 1)
     recipe = replace(trial.recipe, epochs=epochs, batch_size=size, warmup_epochs=warmup)
     training = student_training([replace(trial, recipe=recipe)], view.data, real, view.device, compiled=False)
-    for epoch in range(whole):
-        training.run_epoch(epoch)
-        progress.update(trial.title, epoch + 1, epochs)
+    fit(training, range(whole), told=Told(progress, [trial.title], words=lambda result: ""))
     if rest:
-        _on_some(training, real, view.key.child("search", EARLY), rest).run_epoch(whole)
+        fit(_on_some(training, real, view.key.child("search", EARLY), rest), range(whole, epochs))
     (network,) = training.modules
     assert isinstance(network, Network)
     return network.eval()
@@ -257,7 +256,6 @@ def _on_some(training: Training, real: TrainingSet, key: Key, steps: int) -> Tra
         real.targets[rows.to(real.targets.device)],
         training.recipe,
         training.keys,
-        training.lr,
         views=None if views is None else lambda own, epoch, rows_B: views(own, epoch, rows.to(rows_B.device)[rows_B]),
     )
     some.load_state_dicts(training.state_dicts())

@@ -21,9 +21,10 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.metrics import accuracy_per_class, beside_accuracy, class_size_accuracy
 from raydd.evaluation.students.trials import Trial
-from raydd.ingredients.experts import build_seeded
+from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.view_labels import ViewLabels
-from raydd.training.loop import Training, accuracy, predict
+from raydd.training.fit import Told, Watcher, fit, loss_curve
+from raydd.training.loop import EpochResult, Training, accuracy, predict
 from raydd.training.recipe import Recipe
 
 NetworkState = Mapping[str, Tensor]
@@ -69,6 +70,17 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Pupil:
+    """A student that is to be trained."""
+
+    trial: Trial
+    record_id: str
+    """The name of its record."""
+    before: NetworkState | None = None
+    """The state that it goes on from; None begins with a fresh network."""
+
+
+@dataclass(frozen=True)
 class Student:
     """A student that was trained, or was to be."""
 
@@ -78,15 +90,13 @@ class Student:
 
 
 def train_students(
-    trials: Sequence[Trial],
+    pupils: Sequence[Pupil],
     data: PreparedData,
     training_set: TrainingSet,
     provenance: Provenance,
-    record_ids: Sequence[str],
     device: torch.device,
     progress: Progress,
     compiled: bool = False,
-    before: Sequence[NetworkState] = (),
     on_measured: OnMeasured | None = None,
 ) -> list[Student]:
     """Train networks by the trials' recipe, several side by side, and measure them.
@@ -95,15 +105,13 @@ def train_students(
     which changes nothing about their training.
 
     Args:
-        trials: subject, network, recipe and seed; they differ in the seed alone.
+        pupils: whose trials differ in the seed alone, and of which all go on from somewhere, or none.
         data: the real data: its test split, and its validation split where there is one.
         training_set: what to train on.
         provenance: what else the records say.
-        record_ids: the records' names.
         device: where to train.
         progress: is told after every epoch.
         compiled: whether the steps of training are compiled.
-        before: the states that they go on from; fresh networks by default.
         on_measured: is called after every measurement; what it raises ends the training and is raised here. It does
             not hear of students that are trained once more alone.
 
@@ -112,30 +120,23 @@ def train_students(
         with several side by side, each is trained once more alone. Seconds are a student's share of the pack's.
     """
     began = time.perf_counter()
-    commons = [
-        described(trial, training_set, provenance, record_id)
-        for trial, record_id in zip(trials, record_ids, strict=True)
-    ]
+    trials = [pupil.trial for pupil in pupils]
+    commons = [described(pupil.trial, training_set, provenance, pupil.record_id) for pupil in pupils]
     try:
+        before = [pupil.before for pupil in pupils if pupil.before is not None]
         training = student_training(trials, data, training_set, device, compiled, before)
         measured = _train(training, trials, data, training_set, progress, on_measured)
     except _Stopped as stopped:
         raise stopped.reason from stopped.reason.__cause__
     except Exception as error:  # a failed student stays as a row; the others go on
-        if len(trials) == 1:
+        if len(pupils) == 1:
             text = f"{type(error).__name__}: {error}"
             ended: dict[str, Any] = {"status": "failed", "error": text, "metrics": training_set.metrics}
             return [Student(Record(**commons[0], **ended, **circumstances(began, device)), None)]
-        arguments = (data, training_set, provenance)
-        return [
-            student
-            for number, (trial, record_id) in enumerate(zip(trials, record_ids, strict=True))
-            for student in train_students(
-                [trial], *arguments, [record_id], device, progress, compiled, before[number : number + 1]
-            )
-        ]
+        arguments = (data, training_set, provenance, device, progress, compiled)
+        return [student for pupil in pupils for student in train_students([pupil], *arguments)]
     return [
-        Student(Record(**common, **numbers, **circumstances(began, device, len(trials))), state)
+        Student(Record(**common, **numbers, **circumstances(began, device, len(pupils))), state)
         for common, numbers, state in zip(commons, measured, training.state_dicts(), strict=True)
     ]
 
@@ -179,9 +180,8 @@ def training_on(
         modules,
         training_set.images,
         training_set.targets,
-        recipe,
+        recipe.completed(training_set.learned_lr),
         [key.child("stage", number) for key in own] if number else own,
-        training_set.learned_lr,
         compiled=compiled,
         views=training_set.views,
     )
@@ -209,6 +209,27 @@ class _Measurement:
     validation: float | None
 
 
+class _Curves(Watcher):
+    """Measures students after the last epoch and, where they say so, every so many epochs before it."""
+
+    def __init__(self, trials: Sequence[Trial], data: PreparedData, on_measured: OnMeasured | None) -> None:
+        self.curves: list[list[_Measurement]] = [[] for _ in trials]
+        self.logits: list[Tensor] = []
+        """Of the test images, the last time."""
+        self._last, self._every = trials[0].recipe.epochs, trials[0].measure_every
+        self._data, self._on_measured = data, on_measured
+
+    def look(self, training: Training, done: int, results: Sequence[EpochResult]) -> None:
+        if done != self._last and (self._every is None or done % self._every):
+            return
+        test, validation = self._data.test, self._data.validation
+        self.logits = [predict(module, test.images) for module in training.modules]
+        for curve, module, own in zip(self.curves, training.modules, self.logits, strict=True):
+            held_out = None if validation is None else _accuracy(module, validation)
+            curve.append(_Measurement(done, accuracy(own, test.labels), held_out))
+        _tell(self._on_measured, [curve[-1] for curve in self.curves])
+
+
 def _train(
     training: Training,
     trials: Sequence[Trial],
@@ -218,20 +239,11 @@ def _train(
     on_measured: OnMeasured | None,
 ) -> list[dict[str, Any]]:
     """Run all epochs; returns, of every student, what its record says of the training and of what came of it."""
-    epochs, every = trials[0].recipe.epochs, trials[0].measure_every
-    curves: list[list[_Measurement]] = [[] for _ in trials]
-    for epoch in range(1, epochs + 1):
-        results = training.run_epoch(epoch - 1)
-        for trial, result in zip(trials, results, strict=True):
-            progress.update(trial.title, epoch, epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
-        if epoch == epochs or (every is not None and epoch % every == 0):
-            logits = [predict(module, data.test.images) for module in training.modules]
-            for curve, module, own in zip(curves, training.modules, logits, strict=True):
-                validation = None if data.validation is None else _accuracy(module, data.validation)
-                curve.append(_Measurement(epoch, accuracy(own, data.test.labels), validation))
-            _tell(on_measured, [curve[-1] for curve in curves])
+    watcher, every = _Curves(trials, data, on_measured), trials[0].measure_every
+    told = Told(progress, [trial.title for trial in trials], numbers=loss_curve)
+    results = fit(training, watcher=watcher, told=told)
     forwards = 0 if training_set.views is None else training_set.views.teacher_forwards
-    classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in logits]
+    classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in watcher.logits]
     sizes = data.train.labels.bincount(minlength=data.num_classes).tolist()
     return [
         {
@@ -248,7 +260,7 @@ def _train(
                 **({} if every is None else _selected(curve)),
             },
         }
-        for own, per_class, curve, result in zip(logits, classes, curves, results, strict=True)
+        for own, per_class, curve, result in zip(watcher.logits, classes, watcher.curves, results, strict=True)
     ]
 
 

@@ -24,6 +24,7 @@ from raydd.methods.base import Method, Start, Task
 from raydd.methods.condensation.compared import ClassImages, Round
 from raydd.methods.condensation.family import Condensation, CondensationConfig
 from raydd.networks import Network, global_batch_norm
+from raydd.training.fit import fit
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
 
@@ -129,8 +130,7 @@ class OnSyntheticImages:
     def __call__(self, network: Network, now: Round) -> None:
         """The recipe's epochs, with an optimiser of their own."""
         training = Training([network], now.union(), now.labels, self.recipe, [now.key.child("train")], shared=True)
-        for epoch in range(self.recipe.epochs):
-            training.run_epoch(epoch)
+        fit(training)
 
 
 @dataclass

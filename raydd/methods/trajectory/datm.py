@@ -19,7 +19,7 @@ from raydd.methods.initial import (
     random_real,
     single_expert_logits,
 )
-from raydd.methods.trajectory.matcher import TrajectoryMatching
+from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig
 
 
@@ -115,18 +115,20 @@ class DATMConfig(MatchingConfig):
         else:
             epoch, repeat = self.label_epoch, self.repeat_images
             rows = correctly_predicted(task, self.images_per_class, key.child("init"), epoch, repeat)
-        images, labels = task.data.train.images[rows], class_labels(task.data.num_classes, self.images_per_class)
+        images, classes = task.data.train.images[rows], class_labels(task.data.num_classes, self.images_per_class)
         return TrajectoryMatching(
             self,
             task,
             start,
             key,
             images_MCHW=images,
-            labels_M=labels,
+            labels=ImageLabels(
+                classes_M=classes,
+                soft_MK=self.expert_labels(task, images, classes) if self.has_soft_labels else None,
+                lr=self.label_lr if self.labels == "learned" else None,
+                momentum=self.label_momentum,
+            ),
             window=lambda iteration: (self.min_start_epoch, self._bound(iteration)),
-            soft_labels_MK=self.expert_labels(task, images, labels) if self.has_soft_labels else None,
-            label_lr=self.label_lr if self.labels == "learned" else None,
-            label_momentum=self.label_momentum,
         )
 
     def _bound(self, iteration: int) -> int:

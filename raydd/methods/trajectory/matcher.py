@@ -67,6 +67,25 @@ class Segment:
     """theta*_{s+M} [P]"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageLabels:
+    """What the images are labelled with, and how that is learned."""
+
+    classes_M: Tensor
+    soft_MK: Tensor | None = None
+    """Their label logits; None matches with hard labels, unless labels are assigned."""
+    lr: float | None = None
+    """The rate at which the label logits are learned; None leaves them as they are."""
+    momentum: float = 0.0
+    assigned: bool = False
+    """Whether the labels of an iteration are what the end of its expert segment says of the images."""
+
+    @property
+    def are_soft(self) -> bool:
+        """Whether images are matched with label logits."""
+        return self.assigned or self.soft_MK is not None
+
+
 class TrajectoryMatching:
     """Learns images, step size and, where asked to, label logits by matching expert segments."""
 
@@ -80,12 +99,8 @@ class TrajectoryMatching:
         key: Key,
         *,
         images_MCHW: Tensor,
-        labels_M: Tensor,
+        labels: ImageLabels,
         window: Window,
-        soft_labels_MK: Tensor | None = None,
-        label_lr: float | None = None,
-        label_momentum: float = 0.0,
-        assigns_labels: bool = False,
         ema_decay: float | None = None,
     ) -> None:
         """Begin at the given images and labels.
@@ -96,12 +111,8 @@ class TrajectoryMatching:
             start: frozen earlier parts; networks begin on the task's trajectories, and not in a pool.
             key: of this stage's draws.
             images_MCHW: the starting images, in network space.
-            labels_M: their classes.
+            labels: theirs.
             window: the start epochs allowed at an iteration.
-            soft_labels_MK: their label logits; None matches with hard labels, unless labels are assigned.
-            label_lr: the rate at which the label logits are learned; None leaves them as they are.
-            label_momentum: their momentum.
-            assigns_labels: the labels of an iteration are what the end of its expert segment says of the images.
             ema_decay: of the moving average over the images of all iterations; None keeps none.
 
         Raises:
@@ -118,28 +129,27 @@ class TrajectoryMatching:
         self._compiled: WrittenSteps | None = None
         self._reader = ThreadPoolExecutor(1, "snapshots")
         self._read_ahead: tuple[int, Future[Segment]] | None = None
-        self._labels = labels_M
+        self._labels = labels.classes_M
         self._window = window
         self._augmentation: Augmentation = augmentation(config.augmentation)
-        self._assigns_labels, self._ema_decay = assigns_labels, ema_decay
+        self._assigns_labels, self._ema_decay = labels.assigned, ema_decay
         step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
         self._lr_name = "lr" if config.synthetic_lr_space == "linear" else "log_lr"
         step_size = step_size if self._lr_name == "lr" else step_size.log()
         self._learned = Learned()
         self._learned.add("images", self._own(images_MCHW), config.image_lr, config.momentum)
         self._learned.add(self._lr_name, self._own(step_size), config.synthetic_lr_lr, config.momentum)
-        soft = assigns_labels or soft_labels_MK is not None
-        self._frozen_images, self._earlier_labels = earlier_images(task, start, soft)
+        self._frozen_images, self._earlier_labels = earlier_images(task, start, labels.are_soft)
         if start.frozen_lr_scale and len(self._frozen_images):
             rate = config.image_lr * start.frozen_lr_scale
             self._learned.add("earlier", self._own(self._frozen_images), rate, config.momentum)
             self._frozen_images = self._frozen_images[:0].clone()
         if ema_decay is not None:
             self._learned.add("ema", self._values["images"].clone())
-        if assigns_labels:
+        if labels.assigned:
             self._learned.add("soft_labels", self._assigned(self._segment()))
-        elif soft_labels_MK is not None:
-            self._learned.add("soft_labels", self._own(soft_labels_MK), label_lr, label_momentum)
+        elif labels.soft_MK is not None:
+            self._learned.add("soft_labels", self._own(labels.soft_MK), labels.lr, labels.momentum)
         self._learned.mark()
 
     def step(self) -> dict[str, float]:

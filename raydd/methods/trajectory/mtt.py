@@ -10,7 +10,7 @@ from typing import Literal
 from raydd.core.keyed_random import Key
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.initial import class_labels, random_real
-from raydd.methods.trajectory.matcher import TrajectoryMatching
+from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig
 
 
@@ -25,7 +25,7 @@ def at_random_images(
 ) -> TrajectoryMatching:
     """A distiller at random real images and their classes, with a window that stays as it is.
 
-    The arguments are those of `TrajectoryMatching`.
+    The arguments are those of `TrajectoryMatching`; `assigns_labels` is whether labels are `assigned`.
     """
     rows = random_real(task.data, config.images_per_class, key.child("init"), config.repeat_images)
     return TrajectoryMatching(
@@ -34,9 +34,10 @@ def at_random_images(
         start,
         key,
         images_MCHW=task.data.train.images[rows],
-        labels_M=class_labels(task.data.num_classes, config.images_per_class),
+        labels=ImageLabels(
+            classes_M=class_labels(task.data.num_classes, config.images_per_class), assigned=assigns_labels
+        ),
         window=lambda iteration: (config.min_start_epoch, config.max_start_epoch),
-        assigns_labels=assigns_labels,
         ema_decay=ema_decay,
     )
 

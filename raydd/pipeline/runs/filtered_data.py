@@ -7,6 +7,7 @@ from raydd.data.prepared import PreparedData
 from raydd.ingredients import real_filter
 from raydd.ingredients.network_pool import NetworkPool
 from raydd.ingredients.real_filter import FilterConfig
+from raydd.ingredients.setting import Setting
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.storage import Folder, content_key, self_checked
 
@@ -56,10 +57,8 @@ class FilteredData:
             run.config.stages.count,
             None if run.scores is None else run.scores.open(),
             self.pool,
-            run.config.network,
-            run.data,
+            Setting(run.config.network, run.data, run.device),
             run.key(),
-            run.device,
         )
         real_filter.restricted(run.data, mask, self.least, self.stage)
         self._folder.write(self._file, self_checked.pack({_MASK: mask}))

@@ -17,7 +17,7 @@ from raydd.core.progress import NoProgress
 from raydd.core.version import commit
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students.training import Provenance, train_students
+from raydd.evaluation.students.training import Provenance, Pupil, train_students
 from raydd.evaluation.students.trials import SETS, LabelStore, Trial
 from raydd.ingredients.base import in_order, make_here
 from raydd.pipeline.runs.run import CONFIG, LOCK
@@ -117,7 +117,7 @@ def watch(sweep: Sweep, job: PointWork, looks: int, report: Callable[[int, float
     def tell(epoch: int, accuracies: Sequence[float | None]) -> None:
         report(epoch, accuracies[0] or 0.0)
 
-    train_students([trial], run.data, learned, nobody, [""], run.device, NoProgress(), compiles, on_measured=tell)
+    train_students([Pupil(trial, "")], run.data, learned, nobody, run.device, NoProgress(), compiles, tell)
 
 
 def publish(sweep: Sweep, point: Point, run: PointRun, source: Folder, trials: Sequence[Trial]) -> None:

@@ -59,16 +59,15 @@ def _student_pack(run: Run, network: NetworkConfig, recipe: Recipe) -> int:
         return 1
     if cluster.pack != "auto":
         return cluster.pack
-    data, lr = run.data.train, recipe.lr or SOME_LR
+    data = run.data.train
     rows = MEASURED_STEPS * recipe.batch_size
     return stacked.fastest(
         lambda size: Training(
             [networks.build(network, run.data.shape, run.data.num_classes).to(run.device) for _ in range(size)],
             data.images[:rows],
             data.labels[:rows],
-            recipe,
+            recipe.completed(SOME_LR),
             [Key.root(number) for number in range(size)],
-            lr,
             compiled=run.compiles(network, recipe, rows),
         )
     )

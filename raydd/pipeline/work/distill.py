@@ -19,7 +19,7 @@ from raydd.ingredients import experts
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.methods import Method
 from raydd.methods.decoupled.family import GroupMethod
-from raydd.methods.outer_loop import run_stage
+from raydd.methods.outer_loop import StageRecord, run_stage
 from raydd.pipeline.runs.run import Run, versions
 from raydd.pipeline.runs.stage import Stage, has_set
 from raydd.pipeline.work import auto, transitions
@@ -208,10 +208,7 @@ def _iterate(
     run_stage(
         method,
         stage.method.iterations,
-        checkpoints,
-        Rhythm(stage.run.config.cluster.checkpoint_seconds),
-        stage.run.metrics,
-        metrics_file,
+        StageRecord(checkpoints, Rhythm(stage.run.config.cluster.checkpoint_seconds), stage.run.metrics, metrics_file),
         progress,
         interruption,
         task=title,

@@ -26,6 +26,7 @@ from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import students
 from raydd.storage import Folder, content_key, self_checked
+from raydd.training.fit import Told, fit
 
 
 def questions(run: Run) -> list[Question]:
@@ -265,7 +266,5 @@ class _Opened:
         learned = self.training_set(trial)
         compiles = self.run.compiles(trial.network, trial.recipe, len(learned.images))
         training = student_training([trial], self.data, learned, self.device, compiles)
-        for epoch in range(trial.recipe.epochs):
-            (result,) = training.run_epoch(epoch)
-            progress.update(trial.title, epoch + 1, trial.recipe.epochs, f"loss {result.loss:.3f}")
+        fit(training, told=Told(progress, [trial.title]))
         return training.modules[0]

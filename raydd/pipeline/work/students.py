@@ -15,7 +15,7 @@ from raydd.core.progress import Progress
 from raydd.data.images import Images
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students.training import NetworkState, Provenance, TrainingSet, train_students
+from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, TrainingSet, train_students
 from raydd.evaluation.students.trials import SETS, LabelStore, Trial
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.network_pool import without_momenta
@@ -67,10 +67,9 @@ def _train_leg(
     config, first = run.config, trials[0]
     learned = training_set(run, first)
     compiles = run.compiles(first.network, first.recipe, len(learned.images))
-    names = [run.record_id(trial) for trial in trials]
-    made = train_students(
-        trials, run.data, learned, provenance(run, first), names, run.device, progress, compiles, before
-    )
+    states: Sequence[NetworkState | None] = before or [None] * len(trials)
+    pupils = [Pupil(trial, run.record_id(trial), state) for trial, state in zip(trials, states, strict=True)]
+    made = train_students(pupils, run.data, learned, provenance(run, first), run.device, progress, compiles)
     going_on: list[NetworkState] = []
     their_legs: list[list[Trial]] = []
     for student, trial, own in zip(made, trials, legs, strict=True):

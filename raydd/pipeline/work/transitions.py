@@ -11,11 +11,13 @@ from raydd.evaluation.records import LabelRegime
 from raydd.evaluation.students.training import training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients import experts
-from raydd.ingredients.experts import Origin, build_seeded, expert_key
+from raydd.ingredients.experts import Origin, expert_key
 from raydd.ingredients.network_pool import without_momenta
+from raydd.ingredients.setting import build_seeded, setting
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
 from raydd.pipeline.work.students import training_set
+from raydd.training.fit import Told, fit, loss_curve
 
 
 def pass_on(run: Run, stage: Stage, numbers: Sequence[int], progress: Progress) -> None:
@@ -36,11 +38,8 @@ def pass_on(run: Run, stage: Stage, numbers: Sequence[int], progress: Progress) 
     learned = training_set(run, _as_student(stage))
     compiles = run.compiles(run.config.network, recipe, len(learned.images))
     training = training_on(learned, recipe, modules, keys, earlier.number, compiles, before)
-    for epoch in range(recipe.epochs):
-        results = training.run_epoch(epoch)
-        for number, result in zip(missing, results, strict=True):
-            task = f"network {number} through stage {earlier.number}"
-            progress.update(task, epoch + 1, recipe.epochs, f"loss {result.loss:.3f}", {"loss": result.loss})
+    tasks = [f"network {number} through stage {earlier.number}" for number in missing]
+    fit(training, told=Told(progress, tasks, numbers=loss_curve))
     for number, state in zip(missing, training.state_dicts(), strict=True):
         stage.pool.write(number, state)
 
@@ -51,14 +50,11 @@ def train_experts(stage: Stage, numbers: Sequence[int], progress: Progress) -> N
     experts.train_experts(
         sorted({*numbers} & missing),
         stage.experts,
-        run.config.network,
-        stage.data,
+        setting(run, run.config.network, stage.experts.training, stage.data),
         stage.trajectories,
         run.work / "experts" / stage.pool_key,
-        run.device,
         progress,
         stage.epochs_stored,
-        run.compiles(run.config.network, stage.experts.training, len(stage.data.train)),
         Origin(stage=stage.number, pool=stage.pool),
     )
 
