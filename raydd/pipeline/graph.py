@@ -10,7 +10,7 @@ from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work.distill import DistilledSet
-from raydd.pipeline.work.probes import Answers
+from raydd.pipeline.work.probes import ProbeAnswers
 from raydd.pipeline.work.students import StudentRecords
 
 
@@ -63,7 +63,7 @@ def target(run: Run, step: str) -> Ingredient[Any]:
         case "evaluate":
             return StudentRecords(run, run)
         case "probe":
-            return Answers(run, run)
+            return ProbeAnswers(run, run)
         case _:
             return WrittenReport(run)
 

@@ -1,5 +1,7 @@
 """k-center and herding against naive restatements, and runs that compare with what they choose."""
 
+from raydd.pipeline.runs.inputs import RunInputs
+from raydd.ingredients.base import Ingredient
 import math
 import shutil
 from dataclasses import replace
@@ -188,9 +190,10 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
 class Asked(Recording):
     """Notes when it is asked to choose, too."""
 
-    def select(self, run: Run, progress: Progress) -> None:
-        self.asked.append(("select", 1))
-        super().select(run, progress)
+    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+        if ingredient is run.selection:
+            self.asked.append(("select", 1))
+        super().make(run, ingredient, progress)
 
 
 def asked(config: configs.RunConfig) -> list[tuple[str, int]]:

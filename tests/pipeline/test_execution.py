@@ -1,5 +1,8 @@
 """What is made, in which order, from what; on pictures in folders, end to end."""
 
+from raydd.pipeline.runs.inputs import RunInputs
+from raydd.ingredients.base import Ingredient
+from typing import Any, ClassVar
 import pickle
 import shutil
 from collections.abc import Sequence
@@ -47,23 +50,20 @@ every_way = pytest.mark.parametrize(("method", "preprocess", "fraction"), WAYS)
 class Recording(LocalExecutor):
     """Notes what it is asked for, and does it."""
 
+    noted: ClassVar[dict[str, str]] = {"experts": "experts", "distill": "distill", "students": "evaluate"}
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
 
     def check(self, run: Run, progress: Progress) -> None:
         self.asked.append(("check", 0))
 
-    def experts(self, run: Run, numbers: Sequence[int], progress: Progress) -> None:
-        self.asked.append(("experts", len(numbers)))
-        super().experts(run, numbers, progress)
-
-    def distill(self, run: Run, progress: Progress) -> None:
-        self.asked.append(("distill", 1))
-        super().distill(run, progress)
-
-    def evaluate(self, run: Run, trials: Sequence[Trial], progress: Progress) -> None:
-        self.asked.append(("evaluate", len(trials)))
-        super().evaluate(run, trials, progress)
+    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+        if ingredient.title in self.noted:
+            pieces = ingredient.pieces()
+            count = len(pieces) if ingredient.title == "distill" else sum(map(len, pieces))
+            self.asked.append((self.noted[ingredient.title], count))
+        super().make(run, ingredient, progress)
 
 
 def asked(small: SmallRun, last_step: str = "evaluate") -> list[tuple[str, int]]:

@@ -1,5 +1,8 @@
 """From other code's files to records: `raydd import` and the run that it makes ready."""
 
+from raydd.pipeline.runs.inputs import RunInputs
+from raydd.ingredients.base import Ingredient
+from raydd.core.progress import Progress
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -240,10 +243,11 @@ EXPERTS: dict[str, Any] = {
 
 
 class TrainsNothing(LocalExecutor):
-    """Fails where experts are to be trained."""
+    """Fails where experts or a teacher are to be trained."""
 
-    def experts(self, *arguments: object) -> None:
-        raise AssertionError("the experts are there")
+    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
+        assert ingredient.kind not in ("experts", "teacher"), "it is there"
+        super().make(run, ingredient, progress)
 
 
 def write_buffers(folder: Path, files: list[list[Any]]) -> Path:

@@ -108,7 +108,7 @@ class Failing(LocalExecutor):
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def experts(self, *arguments: object) -> None:
+    def make(self, *arguments: object) -> None:
         raise self._error
 
 

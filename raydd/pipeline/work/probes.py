@@ -125,7 +125,7 @@ def _unpacked(folder: Folder, file: str) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Preparations(Ingredient[None]):
+class ProbePreparations(Ingredient[None]):
     """What several answers of a probe need: each is a trial of its own."""
 
     run: Run
@@ -168,7 +168,7 @@ class Preparations(Ingredient[None]):
 
 
 @dataclass(frozen=True)
-class Answers(Ingredient[pa.Table]):
+class ProbeAnswers(Ingredient[pa.Table]):
     """The answers to all questions of a run's probes: each is a trial of its own."""
 
     run: Run
@@ -192,7 +192,7 @@ class Answers(Ingredient[pa.Table]):
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """The observer, real images that are chosen where they are asked about, and what answers share."""
         chosen = any(question.trial.coreset is not None for question in unanswered(self.run))
-        return (self.run.observer, *[self.run.selection] * chosen, Preparations(self.run, self.run))
+        return (self.run.observer, *[self.run.selection] * chosen, ProbePreparations(self.run, self.run))
 
     def pieces(self) -> Sequence[Question]:
         """The questions without an answer."""
