@@ -8,7 +8,7 @@ import ray
 import ray.data
 
 from raydd.cluster import actor_pool, runtime, streaming
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.streamed_images import Streamed
 from raydd.ingredients import ranking
 from raydd.ingredients.ranking import BATCH, ImageBlock, Parts
@@ -54,7 +54,7 @@ def _from_memory(run: Run, parts: Parts, progress: Progress) -> None:
     missing = parts.missing()
     with actor_pool.actors(Ranker, "an actor that ranks images", run, len(missing), progress) as rankers:
         for done in rankers.work_off("score", [(number,) for number in missing]):
-            progress.update("ranking", len(parts) - len(missing) + done, len(parts))
+            progress.update(Work("ranking"), len(parts) - len(missing) + done, len(parts))
 
 
 class _Scorer:

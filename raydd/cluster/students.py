@@ -8,7 +8,7 @@ import ray
 from raydd.cluster import runtime, tune_trials
 from raydd.cluster.progress import BoardProgress
 from raydd.cluster.waiting import one_share, result
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.evaluation.students.trials import Trial
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto, real_data, students
@@ -17,14 +17,14 @@ from raydd.pipeline.work import auto, real_data, students
 def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
     """Train these students, as many packs at once as the cluster holds."""
     share = runtime.share_resources(run.config.cluster, len(trials))
-    title = f"students of {run.config.name}"
-    choose = ray.remote(_packs).options(name=f"packs of {title}", num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
+    task = Work("students", f"of {run.config.name}")
+    choose = ray.remote(_packs).options(name=f"packs of {task}", num_cpus=share["CPU"], num_gpus=share.get("GPU", 0))
     if "GPU" in share:
         packs = result(choose.remote(run, trials), one_share(run.config.cluster, share, progress))
     else:
         packs = auto.student_packs(run, trials)
     names = [[trial.title for trial in pack] for pack in packs]
-    tune_trials.work_off(run, title, _students, packs, names, share, progress)
+    tune_trials.work_off(run, task, _students, packs, names, share, progress)
 
 
 def _packs(run: Run, trials: Sequence[Trial]) -> list[list[Trial]]:

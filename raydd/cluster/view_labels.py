@@ -3,7 +3,7 @@
 import ray
 
 from raydd.cluster import actor_pool
-from raydd.core.progress import NoProgress, Progress
+from raydd.core.progress import NoProgress, Progress, Work
 from raydd.evaluation.students.trials import LabelStore
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import real_data
@@ -19,7 +19,7 @@ def relabel(run: Run, store: LabelStore, progress: Progress) -> None:
     with actor_pool.actors(Labeller, "an actor that labels images", run, store.epochs, progress) as labellers:
         epochs = [(store, epoch) for epoch in range(store.epochs)]
         for done in labellers.work_off("label", epochs):
-            progress.update("labels", done, store.epochs)
+            progress.update(Work("labels"), done, store.epochs)
     Relabelling(run, store).finish(NoProgress())
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.real_training import RealTraining, real_training_identity
 from raydd.networks.config import NetworkConfig
@@ -141,5 +141,5 @@ def score(training: RealTraining, progress: Progress) -> Scores:
     """
     labels, epochs = training.setting.data.train.labels, training.recipe.epochs
     watch = _Watch(labels)
-    training.run(KIND, progress, watch, watch.words)
+    training.run(Work(KIND), progress, watch, watch.words)
     return Scores(torch.arange(len(labels)), labels, watch.counter.counts(epochs), watch.counter.learned)

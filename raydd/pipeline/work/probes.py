@@ -177,5 +177,5 @@ class _Opened:
         learned = self.training_set(trial)
         compiles = auto.compiles_training(self.run, trial.network, trial.recipe, len(learned.images))
         training = student_training([trial], self.data, learned, self.device, compiles)
-        fit(training, told=Told(progress, [trial.title]))
+        fit(training, told=Told(progress, [trial.work]))
         return training.modules[0]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from raydd.core import process
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.evaluation.students import diversity
 from raydd.ingredients import coreset, experts, forgetting, observer, teacher
 from raydd.ingredients.ranking import rank_here
@@ -71,7 +71,7 @@ def observe(run: Run, progress: Progress) -> None:
     """Train the network that looks at real and distilled images."""
     key = Key.root(run.config.experts_seed).child("selection")
     training = _real_training(run, run.config.evaluate.selector, key, f"observer-{run.observer_key}")
-    observer.save(training.run(observer.KIND, progress), run.observer_folder, run.observer_key)
+    observer.save(training.run(Work(observer.KIND), progress), run.observer_folder, run.observer_key)
     training.checkpoints.delete()
 
 
@@ -85,7 +85,7 @@ def select(run: Run, progress: Progress) -> None:
         run.config.images_per_class,
     )
     made.save(run.selection_folder, run.selection_key)
-    progress.update("selection", 1, 1)
+    progress.update(Work("selection"), 1, 1)
 
 
 def _real_training(run: Run, recipe: Recipe, key: Key, name: str) -> RealTraining:
