@@ -16,7 +16,7 @@ from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.core.errors import ArtefactError, ConfigError, DataError
 from raydd.core.keyed_random import Key
-from raydd.core.progress import NoProgress, Progress
+from raydd.core.progress import NoProgress, Progress, Work
 from raydd.data import DataConfig
 from raydd.data.decoding import decode
 from raydd.data.listing import Item
@@ -159,7 +159,7 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
         """
         training_set, chosen = self._training_set(recipe or self.recipe)
         training = training_on(training_set, chosen, [network], [Key.root(seed).child("student")], 0, False)
-        fit(training, told=Told(progress or NoProgress(), ["training"]))
+        fit(training, told=Told(progress or NoProgress(), [Work("training")]))
         network.eval()
 
     def _training_set(self, recipe: Recipe) -> tuple[TrainingSet, Recipe]:

@@ -23,7 +23,7 @@ from raydd import config as configs
 from raydd import data as datasets
 from raydd.core.errors import ArtefactError, ConfigError, DataError
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Numbers
+from raydd.core.progress import Numbers, Work
 from raydd.data import DataConfig
 from raydd.data.fit_preprocessing import fit_zca
 from raydd.data.prepared import prepare
@@ -63,7 +63,7 @@ class Counting:
     def __init__(self) -> None:
         self.updates = 0
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.updates += 1
 
 

@@ -23,7 +23,7 @@ from raydd.bench.teams import Done, Make, Team, team
 from raydd.bench.training import TrainingBench, TrainingProblem
 from raydd.core.interruption import Signals
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Numbers
+from raydd.core.progress import Numbers, Work
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.experts import ExpertsConfig, trajectory_card
 from raydd.ingredients.setting import build_seeded
@@ -179,7 +179,7 @@ class StageRounds:
             StageRecord(Checkpoints(self._folder, "stage"), Rhythm(NEVER), self._folder, "metrics.jsonl"),
             clock,
             Signals(),
-            task="scaling",
+            task=Work("scaling"),
             shared=self._shared,
         )
         return clock.moments[-2] - clock.moments[0]
@@ -191,7 +191,7 @@ class _Clock:
     def __init__(self) -> None:
         self.moments: list[float] = []
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Of an iteration."""
         self.moments.append(time.perf_counter())
 

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from raydd.core.progress import NoProgress, Numbers, Progress
+from raydd.core.progress import NoProgress, Numbers, Progress, Work
 
 _SECONDS = 10.0
 _SLOWEST = 1e-9
@@ -31,12 +31,12 @@ class BarProgress:
     def __init__(self, bars: Bars) -> None:
         """Draw on these bars."""
         self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[Work, TaskID] = {}
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Move one bar."""
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(task, total=total, note=note)
+            self._tasks[task] = self._bars.add_task(str(task), total=total, note=note)
         self._bars.update(self._tasks[task], completed=done, note=note)
         if done >= total:
             self._bars.console.print(f"{task}: {total:g} done, {note}")
@@ -49,10 +49,10 @@ class LineProgress:
     def __init__(self, console: Console) -> None:
         """Print on this console."""
         self._console = console
-        self._began: dict[str, tuple[float, float]] = {}
-        self._last: dict[str, float] = {}
+        self._began: dict[Work, tuple[float, float]] = {}
+        self._last: dict[Work, float] = {}
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Print if it is time to."""
         now = time.monotonic()
         began, first = self._began.setdefault(task, (now, done))

@@ -19,7 +19,7 @@ from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig, field_names
 from raydd.core.errors import ConfigError, UserError
 from raydd.core.interruption import Interrupted
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 
 if TYPE_CHECKING:
     from raydd.cluster.submit import Ending, Jobs
@@ -108,7 +108,7 @@ class LogView:
             _say(self._console, line)
         else:
             done, total = float(found["done"]), float(found["total"])
-            self._bars.update(found["task"], done, total, found["note"] or "")
+            self._bars.update(Work.titled(found["task"]), done, total, found["note"] or "")
 
 
 def _require_absolute(config: RunConfig) -> None:

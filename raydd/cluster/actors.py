@@ -7,7 +7,7 @@ import ray
 from raydd.cluster import actor_pool, tasks
 from raydd.cluster.progress import BoardProgress, relayed
 from raydd.core import process
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.ingredients.base import Ingredient
 from raydd.pipeline.runs.inputs import RunInputs
 
@@ -47,4 +47,4 @@ def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Non
     ):
         for done in makers.work_off("make", [(piece, posted) for piece in pieces]):
             if (total := ingredient.counted) is not None:
-                progress.update(ingredient.title, total - len(pieces) + done, total)
+                progress.update(Work.titled(ingredient.title), total - len(pieces) + done, total)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from raydd.core.progress import Numbers, kind_of
+from raydd.core.progress import Numbers, Work
 
 SECONDS: Final = 5.0
 """From one measurement of rates, ages and the cluster to the next."""
@@ -29,16 +29,16 @@ class Gauges:
         """Tag everything with the name of the run."""
         self._run = run
         self._lock = threading.Lock()
-        self._done: dict[str, float] = {}
+        self._done: dict[Work, float] = {}
         self._since: dict[str, float] = {}
         self._saved: dict[str, float | None] = {}
         self._losses: dict[str, float] = {}
         self._over = threading.Event()
         self._sampler = threading.Thread(target=self._sample_now_and_then, daemon=True)
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Count units, and take over losses and the moment of the last checkpoint."""
-        kind, numbers = kind_of(task), numbers or {}
+        kind, numbers = task.kind, numbers or {}
         with self._lock:
             begins = done <= 1 or done >= total
             units = done - self._done.get(task, 0.0 if begins else done)
@@ -49,7 +49,7 @@ class Gauges:
                 self._saved[kind] = time.monotonic() - numbers["checkpoint_age"]
             if done >= total:
                 del self._done[task]
-                if kind in self._saved and not any(kind_of(other) == kind for other in self._done):
+                if kind in self._saved and not any(other.kind == kind for other in self._done):
                     self._saved[kind] = None
         if units > 0:
             _counter().inc(units, self._tags(kind))

@@ -13,12 +13,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydd.core.interruption import GRACE_SECONDS, Asked, Interrupted, heeded
-from raydd.core.progress import Numbers, Progress
+from raydd.core.progress import Numbers, Progress, Work
 
 _SECONDS = 0.5
 _PATIENCE = 0.02
 """The part of the time between two questions to the board that a worker waits for the answer."""
-News = dict[str, tuple[float, float, str, Numbers | None]]
+News = dict[Work, tuple[float, float, str, Numbers | None]]
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -31,7 +31,7 @@ class Board:
         self._under_way: set[str] = set()
         self._word: int | None = None
 
-    def post(self, task: str, done: float, total: float, note: str, numbers: Numbers | None) -> None:
+    def post(self, task: Work, done: float, total: float, note: str, numbers: Numbers | None) -> None:
         """Take down where a piece of work stands."""
         self._news[task] = (done, total, note, numbers)
 
@@ -67,11 +67,11 @@ class BoardProgress:
     def __init__(self, board: Any) -> None:
         """Post to this actor."""
         self._board = board
-        self._last: dict[str, float] = {}
+        self._last: dict[Work, float] = {}
         self._question: ray.ObjectRef | None = None
         self._asked = 0.0
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Post, without waiting."""
         now = time.monotonic()
         if done >= total or now - self._last.get(task, 0.0) >= _SECONDS:

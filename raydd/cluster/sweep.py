@@ -19,7 +19,7 @@ from raydd.cluster.waiting import Lookout, LookoutOfTune
 from raydd.config.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, described, suggested, suggestion
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import initial_seed
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.evaluation.tables.best import Tried
 from raydd.pipeline.sweeps import trial
 from raydd.pipeline.sweeps.points import Sweep
@@ -121,7 +121,7 @@ class _Shown(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, progress: Progress, done: int, total: int) -> None:
         self._progress, self._done, self._total = progress, done, total
-        progress.update("sweep", done, total)
+        progress.update(Work("sweep"), done, total)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -134,7 +134,7 @@ class _Shown(tune.Callback):  # type: ignore[misc]
 
     def _tell(self) -> None:
         self._done += 1
-        self._progress.update("sweep", self._done, self._total)
+        self._progress.update(Work("sweep"), self._done, self._total)
 
 
 class _WrittenDown(_Shown):

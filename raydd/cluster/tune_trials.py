@@ -10,7 +10,7 @@ from raydd.cluster.progress import BoardProgress, relayed
 from raydd.cluster.waiting import LookoutOfTune, one_share
 from raydd.core import process
 from raydd.core.errors import RunError
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.ingredients.base import Ingredient
 from raydd.pipeline.runs.inputs import RunInputs
 
@@ -28,38 +28,38 @@ def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Non
     pieces = list(tasks.pieces(run, ingredient, progress))
     if not pieces:
         return
-    title, names = f"{ingredient.title} of {run.name}", list(map(ingredient.name_of, pieces))
+    task, names = Work.titled(f"{ingredient.title} of {run.name}"), list(map(ingredient.name_of, pieces))
     share = runtime.share_resources(run.config.cluster, len(pieces))
     lookout = LookoutOfTune(one_share(run.config.cluster, share, progress))
     with relayed(progress) as posted:
         trainable = tune.with_parameters(_trial, run=run, ingredient=ingredient, pieces=pieces, progress=posted)
-        trainable.__name__ = title
+        trainable.__name__ = str(task)
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": share["CPU"], "gpu": share.get("GPU", 0)}),
             param_space={
                 "piece": tune.grid_search(list(range(len(pieces)))),
                 "work": tune.sample_from(lambda config: names[config["piece"]]),
             },
-            tune_config=trackers.named(lambda config: f"{config['piece']} of {title}", reuse_actors=True),
+            tune_config=trackers.named(lambda config: f"{config['piece']} of {task}", reuse_actors=True),
             run_config=tune.RunConfig(
                 name=f"tuned-{uuid.uuid4().hex[:8]}",
                 **ray_state.kept_in(run.work / "ray"),
                 failure_config=tune.FailureConfig(max_failures=run.config.cluster.max_failures),
-                callbacks=[lookout, _Counted(title, len(pieces), progress), *trackers.callbacks(run, run.folder)],
+                callbacks=[lookout, _Counted(task, len(pieces), progress), *trackers.callbacks(run, run.folder)],
                 verbose=0,
             ),
         )
         found = tuner.fit()
     if found.errors:
         lost = f"{len(found.errors)} of {len(pieces)} were lost more often than cluster.max_failures allows"
-        raise RunError(f"{title}: {lost}; the same command goes on from here")
+        raise RunError(f"{task}: {lost}; the same command goes on from here")
 
 
 class _Counted(tune.Callback):  # type: ignore[misc]
     """Tells how many trials are done."""
 
-    def __init__(self, title: str, total: int, progress: Progress) -> None:
-        self._title, self._done, self._total, self._progress = title, 0, total, progress
+    def __init__(self, task: Work, total: int, progress: Progress) -> None:
+        self._task, self._done, self._total, self._progress = task, 0, total, progress
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune's own copy on the disk tells nobody."""
@@ -68,7 +68,7 @@ class _Counted(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """One more."""
         self._done += 1
-        self._progress.update(self._title, self._done, self._total)
+        self._progress.update(self._task, self._done, self._total)
 
 
 def _trial(

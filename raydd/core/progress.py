@@ -3,12 +3,38 @@
 import logging
 import threading
 from collections.abc import Mapping
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
 
 Numbers = Mapping[str, float]
 """Measured values by name."""
 
-WAITING: Final = "waiting for resources"
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work that progress is told of; `str` is its title, which is what people, logs and curves call it."""
+
+    kind: str
+    """The sort of work, in one word: `expert`, `distil`, `student`."""
+    label: str = ""
+    """Which of its kind, where there are several."""
+    about: str = ""
+    """The title of what it looks at, where that is another piece of work."""
+
+    def __str__(self) -> str:
+        """The title."""
+        named = f"{self.kind} {self.label}" if self.label else self.kind
+        return f"{named}: {self.about}" if self.about else named
+
+    @classmethod
+    def titled(cls, title: str) -> Self:
+        """The piece of work of which a log says no more than its title."""
+        named, _, about = title.partition(": ")
+        kind, _, label = named.partition(" ")
+        return cls(kind, label, about)
+
+
+WAITING: Final = Work("waiting", "for resources")
 """The piece of work that is none: until a cluster holds what was asked for."""
 
 _log = logging.getLogger(__name__)
@@ -17,11 +43,11 @@ _log = logging.getLogger(__name__)
 class Progress(Protocol):
     """Receives the state of named pieces of work; whoever shows it works out rate and time left."""
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Say that `done` of `total` units of `task` are finished.
 
         Args:
-            task: what is being worked on ("expert 3", "distil", "student 12").
+            task: what is being worked on.
             done: units finished.
             total: units in all.
             note: a few words on the present state, such as the loss.
@@ -32,7 +58,7 @@ class Progress(Protocol):
 class NoProgress:
     """Shows nothing."""
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Ignore the news."""
 
 
@@ -48,7 +74,7 @@ class ObservedProgress:
         self._observers = list(observers)
         self._lock = threading.Lock()
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Pass the news on."""
         with self._lock:
             self._shown.update(task, done, total, note, numbers)
@@ -58,8 +84,3 @@ class ObservedProgress:
                 except Exception as error:
                     self._observers.remove(observer)
                     _log.warning("%s goes on without news: %s", type(observer).__name__, error)
-
-
-def kind_of(task: str) -> str:
-    """The sort of work that a task is, such as `expert` of `expert 3`: its first word."""
-    return task.partition(" ")[0]

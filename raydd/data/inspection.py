@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.config import DataConfig
 from raydd.data.decoding import Seen, fitted, in_threads, look_at
 from raydd.data.listing import Item
@@ -106,7 +106,7 @@ def inspect(config: DataConfig, progress: Progress) -> Inspection:
                 tiles += [(labels[number], tile) for tile in [seen.value.tile] if tile is not None]
             done += 1
             if done % _STEP == 0 or done == total:
-                progress.update("inspect", done, total, f"{len(problems)} problems")
+                progress.update(Work("inspect"), done, total, f"{len(problems)} problems")
     duplicates = _named([group for group in same.values() if len(group) > 1], parts)
     return Inspection(listing.dataset, listing.class_names, counts, stored, duplicates, tuple(problems), tuple(tiles))
 

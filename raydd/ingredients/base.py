@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar
 import torch
 
 from raydd.core.interruption import Interruption, Signals
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data import Undecoded
 from raydd.data.prepared import PreparedData
 from raydd.networks.config import NetworkConfig
@@ -170,7 +170,7 @@ def make_here(ingredient: Ingredient[Any], progress: Progress, interruption: Int
     for done, piece in enumerate(pieces, start=1):
         ingredient.make(piece, progress, interruption)
         if (total := ingredient.counted) is not None:
-            progress.update(ingredient.title, total - len(pieces) + done, total)
+            progress.update(Work.titled(ingredient.title), total - len(pieces) + done, total)
     ingredient.finish()
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from raydd.core.interruption import Interruption
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.observer import Observer
@@ -171,7 +171,7 @@ class ChosenImages(Ingredient[Selection]):
             self.images_per_class,
         )
         made.save(self.folder, self.key())
-        progress.update(KIND, 1, 1)
+        progress.update(Work(KIND), 1, 1)
 
     @cached_property
     def _opened(self) -> Selection:

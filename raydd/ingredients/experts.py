@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raydd import networks
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.ingredients.network_pool import NetworkStates
 from raydd.ingredients.setting import Setting
@@ -126,7 +126,7 @@ class Experts(Watcher):
 
     def train(self, progress: Progress) -> None:
         """Run the epochs that are left."""
-        tasks = [f"expert {number}" for number in self.numbers]
+        tasks = [Work("expert", str(number)) for number in self.numbers]
         left = range(self.epoch, self.config.training.epochs)
         fit(self.training, left, watcher=self, told=Told(progress, tasks, train_accuracy, both_curves))
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from raydd.core.interruption import Interruption
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.real_training import RealTraining, real_training, real_training_identity
@@ -145,7 +145,7 @@ def score(training: RealTraining, progress: Progress) -> Scores:
     """
     labels, epochs = training.setting.data.train.labels, training.recipe.epochs
     watch = _Watch(labels)
-    training.run(KIND, progress, watch, watch.words)
+    training.run(Work(KIND), progress, watch, watch.words)
     return Scores(torch.arange(len(labels)), labels, watch.counter.counts(epochs), watch.counter.learned)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save as save_tensors
 from raydd import networks
 from raydd.core.interruption import Interruption
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.real_training import real_training, real_training_identity
@@ -77,7 +77,7 @@ class Observer(Ingredient[Network]):
         training = real_training(
             self.kitchen, self.recipe, Key.root(self.seed).child("selection"), f"observer-{self.key()}"
         )
-        save(training.run(KIND, progress), self.folder, self.key())
+        save(training.run(Work(KIND), progress), self.folder, self.key())
         training.checkpoints.delete()
 
     @cached_property

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from raydd.core.errors import ArtefactError, ConfigError, RunError
 from raydd.core.keyed_random import Key, permutation
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data import Undecoded
 from raydd.data.prepared import LabelledImages
 from raydd.data.preprocessing import Preprocessing
@@ -207,7 +207,7 @@ def rank_here(teacher: Teacher, train: LabelledImages, images: Undecoded, parts:
     missing = parts.missing()
     for done, number in enumerate(missing, start=1):
         score_part(teacher, train, parts, number)
-        progress.update("ranking", len(parts) - len(missing) + done, len(parts))
+        progress.update(Work("ranking"), len(parts) - len(missing) + done, len(parts))
     return merge(images, parts)
 
 
@@ -242,4 +242,4 @@ def collect(parts: Parts, scored: Iterable[ImageBlock], progress: Progress) -> N
             if not p_B.isnan().any():
                 parts.write(number, p_B.clone())
                 finished += 1
-                progress.update("ranking", finished, len(parts))
+                progress.update(Work("ranking"), finished, len(parts))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import Kitchen
 from raydd.ingredients.setting import Setting, setting
@@ -37,7 +37,7 @@ class RealTraining:
 
     def run(
         self,
-        task: str,
+        task: Work,
         progress: Progress,
         watcher: Watcher = NOBODY,
         words: Callable[[EpochResult], str] = _train_accuracy,

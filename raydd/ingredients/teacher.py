@@ -21,7 +21,7 @@ from raydd import networks
 from raydd.core import keyed_random
 from raydd.core.errors import ArtefactError, ConfigError, DataError
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher_card import TeacherCard
@@ -237,7 +237,7 @@ def train_teacher(
     wanted = sorted({*kept_epochs} - {recipe.epochs})
     assert all(1 <= epoch < recipe.epochs for epoch in wanted)
     early = _Early(wanted)
-    told = Told(progress, ["teacher"], train_accuracy, both_curves)
+    told = Told(progress, [Work("teacher")], train_accuracy, both_curves)
     (result,) = fit(training, checkpoints=checkpoints, watcher=early, told=told)
     made = _finished(module, setting.network, setting.data, recipe.identity(), config.seed, result.accuracy)
     return replace(made, early=early.weights)

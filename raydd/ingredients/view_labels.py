@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from raydd.core.errors import ArtefactError
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.storage import Artefact, Folder, new_artefact, self_checked
 from raydd.training.views import ImageViews
 
@@ -179,7 +179,7 @@ def make(
     if artefact is None:
         for epoch in range(epochs):
             label_epoch(folder, key, views, teacher, views_key, epoch)
-            progress.update("labels", epoch + 1, epochs)
+            progress.update(Work("labels"), epoch + 1, epochs)
         artefact = _publish(folder, key, views, views_key, epochs)
     if artefact.manifest.key != key:
         raise ArtefactError(f"{folder.uri}: labels of key {artefact.manifest.key}, wanted {key}; name another folder")

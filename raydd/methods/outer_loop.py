@@ -11,7 +11,7 @@ from typing import Final
 
 from raydd.core.errors import RunError
 from raydd.core.interruption import Interrupted, Interruption
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.methods.base import Method
 from raydd.storage import Folder
 from raydd.storage.checkpoints import Checkpoints, MetricsRow, Rhythm, first_says, is_first_worker, require_same_state
@@ -59,7 +59,7 @@ def run_stage(
     progress: Progress,
     interruption: Interruption,
     *,
-    task: str,
+    task: Work,
     shared: bool,
 ) -> None:
     """Step `method` to its last iteration, from the newest checkpoint where there is one.
@@ -70,7 +70,7 @@ def run_stage(
         record: where state and metrics are kept.
         progress: is told after every iteration, with the age of the checkpoint among the numbers.
         interruption: who may break it off; the state is saved then.
-        task: what progress calls it.
+        task: what progress is told of.
         shared: whether all workers of `torch.distributed` take part, each with the same state, or this one alone.
 
     Raises:
@@ -78,7 +78,7 @@ def run_stage(
         RunError: a worker has drifted from the others, or the method cannot go on; its last good state is saved.
     """
     rows = record.load(method)
-    with interruption.awaited(task) as asked:
+    with interruption.awaited(str(task)) as asked:
         while method.iteration < iterations:
             began = time.perf_counter()
             iteration = method.iteration

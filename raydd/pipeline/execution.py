@@ -12,7 +12,7 @@ from raydd import config as configs
 from raydd import data, networks
 from raydd.config import RunConfig
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.core.progress import NoProgress, ObservedProgress, Progress
+from raydd.core.progress import NoProgress, ObservedProgress, Progress, Work
 from raydd.data import prepared, problems
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
@@ -56,7 +56,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     log, others = EventLog(), executor.observers(run)
     logged = ObservedProgress(progress, log)
     if count := problems.count(run.work):
-        logged.update("images left out or changed", count, count, f"listed in {problems.uri(run.work)}")
+        logged.update(Work("images", "left out or changed"), count, count, f"listed in {problems.uri(run.work)}")
     if not _is_finished(run):
         executor.check(run, logged)
     who = {"name": config.name, "steps": steps, "executor": type(executor).__name__}

@@ -13,6 +13,7 @@ from typing import Any
 
 from raydd.config import RunConfig
 from raydd.core.errors import ArtefactError
+from raydd.core.progress import Work
 from raydd.data import DataFacts
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import Trial
@@ -153,7 +154,7 @@ class _Finished:
         with self._reading(EVENTS):
             for row in self._rows(EVENTS) if EVENTS in self._metrics() else ():
                 event, task = row["event"], row.get("task", "")
-                if task.partition(" ")[0] != kind:
+                if Work.titled(task).kind != kind:
                     continue
                 if event == "work_began":
                     began[task] = float(row["done"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from raydd.core.errors import RunError, UserError
-from raydd.core.progress import WAITING, Numbers
+from raydd.core.progress import WAITING, Numbers, Work
 from raydd.storage.local import explained
 
 EVENTS: Final = "events.jsonl"
@@ -34,8 +34,8 @@ class EventLog:
         self._kept: list[bytes] = []
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
-        self._began: dict[str, float] = {}
-        self._done: dict[str, float] = {}
+        self._began: dict[Work, float] = {}
+        self._done: dict[Work, float] = {}
 
     def open(self, path: Path) -> None:
         """Write to this file from now on, behind what is there; a line that was never completed goes."""
@@ -65,19 +65,19 @@ class EventLog:
                 with explained(self._file.name):
                     self._file.write(line)
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Tell when a piece of work is first heard of, when it is done, and when it has been thrown back."""
         what = "waiting" if task == WAITING else "work"
         if task not in self._began:
             self._began[task] = time.monotonic()
-            self.tell(f"{what}_began", task=task, done=done, total=total)
+            self.tell(f"{what}_began", task=str(task), done=done, total=total)
         elif done < self._done[task] and task != WAITING:
-            self.tell("work_resumed", task=task, done=done, total=total, reached_before=self._done[task])
+            self.tell("work_resumed", task=str(task), done=done, total=total, reached_before=self._done[task])
         self._done[task] = done
         if done >= total:
             seconds = time.monotonic() - self._began.pop(task)
             measured = {"numbers": _as_json(numbers)} if numbers else {}
-            self.tell(f"{what}_ended", task=task, total=total, seconds=round(seconds, 3), note=note, **measured)
+            self.tell(f"{what}_ended", task=str(task), total=total, seconds=round(seconds, 3), note=note, **measured)
 
     @contextmanager
     def enclosing(self, what: str, **details: Any) -> Iterator[dict[str, Any]]:

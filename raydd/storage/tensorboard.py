@@ -13,7 +13,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from raydd.core.progress import Numbers
+from raydd.core.progress import Numbers, Work
 from raydd.storage.growing_files import GrowingFolder
 from raydd.storage.local import explained
 
@@ -33,10 +33,10 @@ class TensorBoard:
     def __init__(self, folder: GrowingFolder) -> None:
         """Write below this folder."""
         self._folder = folder
-        self._writers: dict[str, EventsWriter] = {}
-        self._done: dict[str, float] = {}
+        self._writers: dict[Work, EventsWriter] = {}
+        self._done: dict[Work, float] = {}
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Add a point to each curve of a piece of work."""
         if numbers:
             if task not in self._writers:
@@ -55,16 +55,16 @@ class TensorBoard:
         while self._writers:
             self._close(self._writers.popitem()[1])
 
-    def _open(self, task: str) -> EventsWriter:
-        prefix = self._folder.file(f"{_plain(task)}/events")
+    def _open(self, task: Work) -> EventsWriter:
+        prefix = self._folder.file(f"{_plain(str(task))}/events")
         return EventsWriter(str(prefix), f".{secrets.token_hex(4)}")
 
-    def _restart(self, task: str, done: float) -> None:
+    def _restart(self, task: Work, done: float) -> None:
         """Have TensorBoard forget what an interrupted process drew from here on."""
         self._write(task, Event(wall_time=time.time(), step=int(done), session_log=SessionLog(status=SessionLog.START)))
 
-    def _write(self, task: str, event: Event) -> None:
-        with explained(str(self._folder.path / _plain(task))):
+    def _write(self, task: Work, event: Event) -> None:
+        with explained(str(self._folder.path / _plain(str(task)))):
             self._writers[task].write_event(event)
             self._writers[task].flush()
 
@@ -73,7 +73,7 @@ class TensorBoard:
             writer.close()
 
 
-def _plain(task: str) -> str:
+def _plain(title: str) -> str:
     """The name of a piece of work as that of a folder, which every file system takes."""
-    plain = re.sub(r"[^\w .,()=+-]", "_", task).lstrip(".") or "_"
-    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]} {hashlib.sha256(task.encode()).hexdigest()[:8]}"
+    plain = re.sub(r"[^\w .,()=+-]", "_", title).lstrip(".") or "_"
+    return plain if len(plain) <= _LONGEST else f"{plain[:_LONGEST]} {hashlib.sha256(title.encode()).hexdigest()[:8]}"

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from raydd.core.progress import Numbers, Progress
+from raydd.core.progress import Numbers, Progress, Work
 from raydd.storage.checkpoints import Checkpoints, MetricsRow, is_first_worker, require_same_state
 from raydd.training.loop import EpochResult, Training
 
@@ -58,7 +58,7 @@ class Told:
     """What progress is told after every epoch."""
 
     progress: Progress
-    tasks: Sequence[str]
+    tasks: Sequence[Work]
     """What it calls the training of each network."""
     words: Callable[[EpochResult], str] = loss
     numbers: Callable[[EpochResult], Numbers | None] = lambda result: None

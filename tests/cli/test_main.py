@@ -21,7 +21,7 @@ from rich.console import Console
 import raydd as package
 from raydd import config as configs
 from raydd.cli import progress as shown
-from raydd.core.progress import Numbers, Progress
+from raydd.core.progress import Numbers, Progress, Work
 from raydd.pipeline import execution
 from raydd.storage import Folder
 from raydd.storage.lock import locked
@@ -592,7 +592,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
     with shown.shown_progress(Console(file=printed, width=100), quiet=False) as progress:
         for done in range(1, 41):
             now += 1.0
-            progress.update("distil", done, 40, f"loss {1 / done:.3f}")
+            progress.update(Work("distil"), done, 40, f"loss {1 / done:.3f}")
     assert printed.getvalue().splitlines() == [
         "distil: 11/40, 1.00/s, 29 s left, loss 0.091",
         "distil: 21/40, 1.00/s, 19 s left, loss 0.048",
@@ -604,10 +604,11 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
 def test_progress_on_a_terminal_is_a_bar() -> None:
     printed = io.StringIO()
     with shown.shown_progress(Console(file=printed, width=100, force_terminal=True), quiet=False) as progress:
-        progress.update("distil", 1, 4, "loss 0.5")
-        progress.update("distil", 2, 4, "loss 0.4")
-        progress.update("student 0", 1, 1)
-    assert "distil" in printed.getvalue() and "━" in printed.getvalue() and "2/4" in printed.getvalue()
+        progress.update(Work("distil"), 1, 4, "loss 0.5")
+        progress.update(Work("distil"), 2, 4, "loss 0.4")
+        progress.update(Work("student", "0"), 1, 1)
+    found = printed.getvalue()
+    assert all(words in found for words in ("distil", "━", "2/4", "student"))
 
 
 class Interrupted:
@@ -616,7 +617,7 @@ class Interrupted:
     def __init__(self, updates: int) -> None:
         self.left = updates
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1

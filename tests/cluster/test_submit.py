@@ -25,7 +25,7 @@ from rich.console import Console
 from raydd.cli.progress import LineProgress
 from raydd.cli.submit import LogView
 from raydd.cluster.submit import Lines
-from raydd.core.progress import Numbers
+from raydd.core.progress import Numbers, Work
 from raydd.pipeline import execution
 from raydd.storage import Folder
 from tests.cli.test_main import require_message
@@ -83,9 +83,9 @@ class Notes:
     """Progress that is only written down."""
 
     def __init__(self) -> None:
-        self.updates: list[tuple[str, float, float, str]] = []
+        self.updates: list[tuple[Work, float, float, str]] = []
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.updates.append((task, done, total, note))
 
 
@@ -95,10 +95,10 @@ COUNTS = st.one_of(st.integers(0, 10**7), st.floats(0, 1e4).map(lambda number: f
 
 @example("a", 2.22507e-311, 1.0, "")
 @given(NAMES, COUNTS, COUNTS, st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=20))
-def test_lines_of_progress_become_bars_again(task: str, done: float, total: float, note: str) -> None:
+def test_lines_of_progress_become_bars_again(title: str, done: float, total: float, note: str) -> None:
     """What a job prints without a terminal is understood: the line of its beginning and one after some time."""
     log, bars = Console(file=io.StringIO(), markup=False), Notes()
-    lines = LineProgress(log)
+    lines, task = LineProgress(log), Work.titled(title)
     lines.update(task, 0.0, total + 1, "first")
     lines._began[task] = (lines._began[task][0] - 7.0, 0.0)
     lines._last[task] = -1e9

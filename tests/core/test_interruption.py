@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from raydd.core.interruption import GRACE_SECONDS, Interrupted, Signals, heeded
-from raydd.core.progress import NoProgress, Numbers, Progress
+from raydd.core.progress import NoProgress, Numbers, Progress, Work
 from tests.cluster.test_runs import require_same
 from tests.support import runs
 from tests.support.runs import CONFIG, epochs, metrics, running
@@ -86,8 +86,8 @@ class Sends(NoProgress):
     def __init__(self, number: int, task: str, done: int) -> None:
         self._number, self._when = number, (task, done)
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-        if (task, done) == self._when:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        if (str(task), done) == self._when:
             send(self._number)
 
 

@@ -1,7 +1,5 @@
 """k-center and herding against naive restatements, and runs that compare with what they choose."""
 
-from raydd.pipeline.runs.inputs import RunInputs
-from raydd.ingredients.base import Ingredient
 import math
 import shutil
 from dataclasses import replace
@@ -19,10 +17,11 @@ from raydd import config as configs
 from raydd import networks
 from raydd.core.errors import ArtefactError, RunError
 from raydd.core.keyed_random import Key, seeded
-from raydd.core.progress import NoProgress, Numbers, Progress
-from raydd.ingredients.base import in_order, make_here
+from raydd.core.progress import NoProgress, Numbers, Progress, Work
+from raydd.ingredients.base import Ingredient, in_order, make_here
 from raydd.ingredients.coreset import KIND, Selection, herding, k_center, selection_identity
 from raydd.pipeline import execution
+from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work.students import training_set
 from raydd.storage import Folder, content_key
@@ -143,7 +142,7 @@ def test_whatever_determines_a_selection_is_in_its_key() -> None:
 
 
 def trained(work: Path, recipe: Recipe = RECIPE, progress: Progress | None = None) -> nn.Module:
-    return tiny.real_training(work, recipe, KEY).run(KIND, progress or NoProgress())
+    return tiny.real_training(work, recipe, KEY).run(Work(KIND), progress or NoProgress())
 
 
 def test_the_network_is_trained_on_all_real_images(tmp_path: Path) -> None:
@@ -159,8 +158,8 @@ def test_the_network_is_trained_on_all_real_images(tmp_path: Path) -> None:
 
 
 class Stop(NoProgress):
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-        assert (task, total) == (KIND, RECIPE.epochs) and note.startswith("accuracy ")
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        assert (task, total) == (Work(KIND), RECIPE.epochs) and note.startswith("accuracy ")
         if done == 2:
             raise InterruptedError
 
@@ -172,7 +171,7 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_bits(tmp_path: Path)
     told: list[float] = []
 
     class Told(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             told.append(done)
 
     tiny.assert_equal(trained(tmp_path / "broken", progress=Told()).state_dict(), whole)
@@ -235,7 +234,7 @@ def test_the_images_are_those_that_the_network_tells_apart(small: SmallRun, tmp_
         make_here(ingredient, NoProgress())
     train, key = run.data.train, Key.root(config.experts_seed).child("selection")
     training = tiny.real_training(tmp_path / "again", Recipe(**SELECTOR), key, run.data, config.network)
-    network = training.run(KIND, NoProgress()).eval()
+    network = training.run(Work(KIND), NoProgress()).eval()
     for name, naive in (("k_center", reference.farthest_first), ("herding", reference.herded)):
         wanted: list[int] = []
         for label in range(10):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.core.progress import NoProgress, Numbers
+from raydd.core.progress import NoProgress, Numbers, Work
 from raydd.ingredients import experts
 from raydd.ingredients.experts import Experts, ExpertsConfig, fastest_pack, packs, train_experts, trajectory_card
 from raydd.ingredients.trajectories import TrajectoryStore
@@ -149,7 +149,7 @@ def test_a_pack_goes_on_exactly_from_the_epoch_that_all_have_reached(tmp_path: P
     arguments = EXPERTS, tiny.setting(), 0, Folder.at(broken / "work")
 
     class Stop(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             if done == 4:
                 raise InterruptedError
 

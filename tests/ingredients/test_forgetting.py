@@ -15,7 +15,7 @@ from torch import Tensor
 from raydd import networks
 from raydd.core.errors import ArtefactError, ConfigError, RunError
 from raydd.core.keyed_random import Key, permutation, seeded, uniform
-from raydd.core.progress import NoProgress, Numbers, Progress
+from raydd.core.progress import NoProgress, Numbers, Progress, Work
 from raydd.data import DataConfig
 from raydd.data.prepared import LabelledImages, PreparedData, prepare
 from raydd.ingredients.forgetting import Counter, Scores, score, scores_identity
@@ -149,7 +149,7 @@ class Stop(NoProgress):
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if done == self.after:
             raise InterruptedError
 
@@ -158,8 +158,8 @@ class Told(NoProgress):
     def __init__(self) -> None:
         self.epochs: list[float] = []
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-        assert (task, total) == ("forgetting", RECIPE.epochs) and note.endswith("times an image was forgotten")
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        assert (str(task), total) == ("forgetting", RECIPE.epochs) and note.endswith("times an image was forgotten")
         self.epochs.append(done)
 
 

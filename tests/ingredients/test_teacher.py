@@ -15,7 +15,7 @@ from torch import nn
 from raydd import networks
 from raydd.core.errors import ArtefactError, ConfigError, DataError, RunError
 from raydd.core.keyed_random import Key, seeded
-from raydd.core.progress import NoProgress, Numbers, Progress
+from raydd.core.progress import NoProgress, Numbers, Progress, Work
 from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.data.preprocessing import Identity, Standardise
 from raydd.ingredients import teacher
@@ -87,7 +87,7 @@ class Stop(NoProgress):
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if done == self.after:
             raise InterruptedError
 
@@ -103,8 +103,8 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_bits(after: int, opt
     told: list[float] = []
 
     class Told(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-            assert (task, total) == ("teacher", 6) and note.startswith("train accuracy 0.")
+        def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+            assert (str(task), total) == ("teacher", 6) and note.startswith("train accuracy 0.")
             told.append(done)
 
     resumed = trained(tmp_path / "broken", config, Told())
@@ -381,7 +381,7 @@ def states(folder: Path) -> dict[int, dict[str, torch.Tensor]]:
     found = {}
 
     class Copied(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             saved = Checkpoints(Folder.at(folder), "teacher").load()
             assert saved is not None and len(saved[1]) == done
             own = {name.removeprefix("module."): t for name, t in saved[0].items() if name.startswith("module.")}
@@ -461,7 +461,7 @@ def test_a_checkpoint_without_what_is_wanted_is_not_gone_on_from(
     told: list[float] = []
 
     class Told(NoProgress):
-        def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
             told.append(done)
 
     resumed = trained(tmp_path / "broken", progress=Told(), kept=kept)

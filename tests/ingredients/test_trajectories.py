@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raydd.core.errors import ArtefactError
-from raydd.core.progress import NoProgress, Numbers
+from raydd.core.progress import NoProgress, Numbers, Work
 from raydd.ingredients.experts import Experts
 from raydd.ingredients.trajectories import KIND, Snapshot, Trajectory, TrajectoryStore
 from raydd.ingredients.trajectory_card import TrajectoryCard, read_card, require_card
@@ -222,7 +222,7 @@ class StopAfter(NoProgress):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         if done == self.epoch:
             raise Stop
 

@@ -16,7 +16,7 @@ from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import ConfigError
 from raydd.core.interruption import Asked, Interrupted, Signals
 from raydd.core.keyed_random import Key
-from raydd.core.progress import NoProgress, Numbers
+from raydd.core.progress import NoProgress, Numbers, Work
 from raydd.methods import Method, Start, Task
 from raydd.methods.condensation.dm import DMConfig
 from raydd.methods.outer_loop import StageRecord, run_stage
@@ -73,7 +73,7 @@ class Noted(NoProgress):
         self._number, self._when = number, when
         self.ages: list[float] = []
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         assert numbers is not None
         self.ages.append(numbers["checkpoint_age"])
         if done == self._when:
@@ -85,7 +85,7 @@ def run(folder: Path, rhythm: Rhythm, progress: Noted | None = None, until: int 
     method, at = build(), Folder.at(folder)
     interruption = Signals() if until is None else Tells(method, until)
     record = StageRecord(Checkpoints(at / "work", "stage"), rhythm, at / "metrics", "distil.jsonl")
-    run_stage(method, ITERATIONS, record, progress or Noted(), interruption, task="distil", shared=True)
+    run_stage(method, ITERATIONS, record, progress or Noted(), interruption, task=Work("distil"), shared=True)
     return method
 
 
@@ -194,7 +194,7 @@ def as_worker(folder: str, until: int) -> Results:
     interruption = Tells(method, 1 if dist.get_rank() else until)
     record = StageRecord(Checkpoints(at / "work", "stage"), rhythm, at / "metrics", "distil.jsonl")
     with pytest.raises(Interrupted):
-        run_stage(method, ITERATIONS, record, Noted(), interruption, task="distil", shared=True)
+        run_stage(method, ITERATIONS, record, Noted(), interruption, task=Work("distil"), shared=True)
     return {"images": method.result().images}
 
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from raydd.cli import tables
-from raydd.core.progress import Numbers, Progress
+from raydd.core.progress import Numbers, Progress, Work
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.tables.comparison import SCHEMA, compare
@@ -391,7 +391,7 @@ def test_a_run_that_fails_leaves_the_others(kind: str, tmp_path: Path, capsys: C
 class Broken(Interrupted):
     """A progress in which something goes wrong, once, after some updates."""
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.left -= 1
         if self.left == 0:
             raise ZeroDivisionError("out of [luck]")

@@ -11,7 +11,7 @@ import raydd
 from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.core.keyed_random import Key
-from raydd.core.progress import NoProgress, Numbers
+from raydd.core.progress import NoProgress, Numbers, Work
 from raydd.data import DataFacts
 from raydd.methods import Start, Task
 from raydd.pipeline import execution
@@ -57,8 +57,8 @@ def test_from_images_to_students(name: str, tmp_path: Path) -> None:
 class Interrupts(NoProgress):
     """Presses Ctrl-C in the middle."""
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-        if task == "distil" and done == 4:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        if str(task) == "distil" and done == 4:
             raise KeyboardInterrupt
 
 

@@ -17,7 +17,7 @@ import yaml
 import raydd as package
 from raydd import config as configs
 from raydd.core.errors import ConfigError
-from raydd.core.progress import NoProgress, Numbers
+from raydd.core.progress import NoProgress, Numbers, Work
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
@@ -168,8 +168,8 @@ def test_only_unfinished_groups_are_made_again(finished: SmallRun, tmp_path: Pat
 class Interrupts(NoProgress):
     """Presses Ctrl-C when the second class group has come to its middle."""
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-        if task == "recover 2-2 of 4 groups" and done == 5:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        if str(task) == "recover 2-2 of 4 groups" and done == 5:
             raise KeyboardInterrupt
 
 

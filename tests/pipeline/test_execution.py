@@ -1,13 +1,10 @@
 """What is made, in which order, from what; on pictures in folders, end to end."""
 
-from raydd.pipeline.runs.inputs import RunInputs
-from raydd.ingredients.base import Ingredient
-from typing import Any, ClassVar
 import pickle
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -21,9 +18,10 @@ from raydd.core import process
 from raydd.core.errors import ArtefactError, ResourceError
 from raydd.core.progress import NoProgress, Progress
 from raydd.data import Splits
-from raydd.evaluation.students.trials import Trial
+from raydd.ingredients.base import Ingredient
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
+from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto
 from raydd.plan import DataFacts

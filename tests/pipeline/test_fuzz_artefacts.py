@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from raydd import config as configs
 from raydd.core.errors import ArtefactError
-from raydd.core.progress import Numbers
+from raydd.core.progress import Numbers, Work
 from raydd.evaluation import records
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
@@ -85,8 +85,8 @@ class Copying:
         self._run, self._folder = run, folder
         self._seen: set[tuple[str, float]] = set()
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
-        kind = task.split()[0] + ("chain" if "chain" in task else "")
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        kind = task.kind + ("chain" if "chain" in task.label else "")
         if done in (1, total - 1) and (kind, done) not in self._seen:
             self._seen.add((kind, done))
             self.copy()

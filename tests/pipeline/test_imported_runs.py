@@ -1,8 +1,5 @@
 """From other code's files to records: `raydd import` and the run that it makes ready."""
 
-from raydd.pipeline.runs.inputs import RunInputs
-from raydd.ingredients.base import Ingredient
-from raydd.core.progress import Progress
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +15,14 @@ from raydd import config as configs
 from raydd import networks
 from raydd.cli.main import main
 from raydd.core.errors import ArtefactError, ConfigError, DataError, UserError
-from raydd.core.progress import NoProgress
+from raydd.core.progress import NoProgress, Progress
 from raydd.exchange.export import export
+from raydd.ingredients.base import Ingredient
 from raydd.methods.imported import fingerprint
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
+from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Artefact, Folder

@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from raydd import config as configs
 from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import RunError
-from raydd.core.progress import WAITING, NoProgress, ObservedProgress, kind_of
+from raydd.core.progress import WAITING, NoProgress, ObservedProgress, Work
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.observers import observed
@@ -67,7 +67,7 @@ def test_events_tell_the_course_of_a_run_and_of_the_next(tmp_path: Path) -> None
     began = [event["task"] for event in first if event["event"] == "work_began"]
     ended = [event for event in first if event["event"] == "work_ended"]
     assert Counter(began) == Counter(event["task"] for event in ended)
-    assert Counter(map(kind_of, began)) == {"expert": 2, "distil": 1, "student": 7}
+    assert Counter(Work.titled(task).kind for task in began) == {"expert": 2, "distil": 1, "student": 7}
     assert sum(event["total"] for event in ended) == sum(UPDATES.values())
     assert all(event["seconds"] >= 0 and event["numbers"] for event in ended)
     assert 0 < sum(event["seconds"] for event in first if event["event"] == "step_ended") <= first[-1]["seconds"]
@@ -92,7 +92,7 @@ def test_curves_are_those_of_the_metrics(tmp_path: Path) -> None:
     for name in ("train_loss", "train_accuracy"):
         wanted = {row["epoch"]: pytest.approx(row[name], rel=1e-6) for row in points if row["expert"] == 1}
         assert curve(small.out / "tensorboard" / "expert 1", name) == wanted
-    students = [path for path in (small.out / "tensorboard").iterdir() if kind_of(path.name) == "student"]
+    students = [path for path in (small.out / "tensorboard").iterdir() if Work.titled(path.name).kind == "student"]
     assert len(students) == 7 and all(curve(path, "loss") for path in students)
 
 
@@ -137,15 +137,15 @@ def test_waiting_and_being_thrown_back_are_told(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     log.open(tmp_path / "events")
     for done in (5, 6, 3, 10):
-        log.update("distil", done, 10, numbers={"loss": float("inf")})
+        log.update(Work("distil"), done, 10, numbers={"loss": float("inf")})
     log.close()
     found = [
         {name: value for name, value in event.items() if name not in ("time", "seconds", "note")}
         for event in events(tmp_path / "events")
     ]
     assert found == [
-        {"event": "waiting_began", "task": WAITING, "done": 1, "total": 3},
-        {"event": "waiting_ended", "task": WAITING, "total": 3},
+        {"event": "waiting_began", "task": "waiting for resources", "done": 1, "total": 3},
+        {"event": "waiting_ended", "task": "waiting for resources", "total": 3},
         {"event": "work_began", "task": "distil", "done": 5, "total": 10},
         {"event": "work_resumed", "task": "distil", "done": 3, "total": 10, "reached_before": 6},
         {"event": "work_ended", "task": "distil", "total": 10, "numbers": {"loss": None}},
@@ -166,7 +166,7 @@ def test_a_curve_goes_on_where_work_did(tmp_path: Path) -> None:
     def draw(*points: tuple[int, float]) -> None:
         board = TensorBoard(GrowingFolder(Folder.at(tmp_path)))
         for done, loss in points:
-            board.update("a/b: c", done, 9, numbers={"loss": loss})
+            board.update(Work("a/b", about="c"), done, 9, numbers={"loss": loss})
         board.close()
 
     draw((1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0))
@@ -192,7 +192,7 @@ def test_every_observer_hears_everything_but_one_that_failed() -> None:
             self.heard: list[float] = []
             self.deaf_from = deaf_from
 
-        def update(self, task: str, done: float, *_: object) -> None:
+        def update(self, task: Work, done: float, *_: object) -> None:
             if done >= self.deaf_from:
                 raise OSError("no space")
             self.heard.append(done)
@@ -200,7 +200,7 @@ def test_every_observer_hears_everything_but_one_that_failed() -> None:
     shown, failing, other = Noting(99), Noting(2), Noting(99)
     progress = ObservedProgress(shown, failing, other)
     for done in range(4):
-        progress.update("work", done, 9)
+        progress.update(Work("work"), done, 9)
     assert (shown.heard, failing.heard, other.heard) == ([0, 1, 2, 3], [0, 1], [0, 1, 2, 3])
 
 
@@ -211,7 +211,7 @@ def test_events_and_curves_reach_an_object_store(endpoint: str) -> None:
         looked_on = observed(folder, ClusterConfig(), EventLog(), nullcontext(()), NoProgress(), name="far")
         with looked_on as watched:
             for done in range(first, first + 3):
-                watched.progress.update("distil", done, 6, numbers={"loss": float(done)})
+                watched.progress.update(Work("distil"), done, 6, numbers={"loss": float(done)})
 
     work(1)
     assert len(keys("observed/tensorboard/distil/")) == 1
@@ -288,7 +288,7 @@ def test_prometheus_and_the_dashboard_see_the_run(own_ray: tuple[int, int], tmp_
         execution.execute(configs.load(str(small.file)), executor, NoProgress(), "experts")
         gauges = Gauges("by hand")
         for done in range(1, 4):
-            gauges.update("distil", done, 9, numbers={"loss": 0.5, "checkpoint_age": 40.0})
+            gauges.update(Work("distil"), done, 9, numbers={"loss": 0.5, "checkpoint_age": 40.0})
         found: dict[tuple[str, str, str], float] = {}
 
         def saw(name: str, accepts: Callable[[float], bool]) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 import raydd as package
 from raydd import config as configs
 from raydd.core.keyed_random import Key
-from raydd.core.progress import NoProgress, Numbers
+from raydd.core.progress import NoProgress, Numbers, Work
 from raydd.evaluation.students.training import training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.network_pool import network_state, without_momenta
@@ -185,7 +185,7 @@ class StopAfter(NoProgress):
     def __init__(self, updates: int) -> None:
         self.left = updates
 
-    def update(self, task: str, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         self.left -= 1
         if self.left < 0:
             raise Stop

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from raydd import networks
 from raydd.core.errors import RunError
 from raydd.core.keyed_random import Key, seeded
-from raydd.core.progress import NoProgress
+from raydd.core.progress import NoProgress, Work
 from raydd.storage import Folder
 from raydd.storage.checkpoints import Checkpoints
 from raydd.training.fit import Told, Watcher, both_curves, fit, loss_curve, train_accuracy
@@ -104,7 +104,7 @@ def test_a_broken_training_goes_on_after_the_last_epoch_that_was_kept(broken: in
     with pytest.raises(Stop):
         fit(training(), checkpoints=checkpoints(tmp_path), watcher=Sums(until=broken))
     product, watcher, heard = training(), Sums(), Heard()
-    told = Told(heard, ["it"])
+    told = Told(heard, [Work("it")])
     assert fit(product, checkpoints=checkpoints(tmp_path), watcher=watcher, told=told) == last
     tiny.assert_equal(product.state_dicts()[0], whole.state_dicts()[0])
     assert torch.equal(watcher.seen, unbroken.seen)
@@ -140,18 +140,18 @@ def test_progress_is_told_of_every_network_once_the_epoch_is_kept(tmp_path: Path
 
     results = by_hand(training(2), range(1))[0]
     heard = Looks()
-    fit(training(2), range(1), told=Told(heard, ["a", "b"], numbers=loss_curve))
+    fit(training(2), range(1), told=Told(heard, [Work("a"), Work("b")], numbers=loss_curve))
     assert heard.news == [
-        (task, 1, 4, f"loss {result.loss:.3f}", {"loss": result.loss})
-        for task, result in zip("ab", results, strict=True)
+        (Work(kind), 1, 4, f"loss {result.loss:.3f}", {"loss": result.loss})
+        for kind, result in zip("ab", results, strict=True)
     ]
-    fit(training(), range(1), told=Told(heard, ["a"], train_accuracy, both_curves))
+    fit(training(), range(1), told=Told(heard, [Work("a")], train_accuracy, both_curves))
     numbers = {"train_loss": results[0].loss, "train_accuracy": results[0].accuracy}
-    assert heard.news[2:] == [("a", 1, 4, f"train accuracy {results[0].accuracy:.3f}", numbers)]
+    assert heard.news[2:] == [(Work("a"), 1, 4, f"train accuracy {results[0].accuracy:.3f}", numbers)]
     assert kept == [0, 0, 0]
-    fit(training(), checkpoints=checkpoints(tmp_path), told=Told(heard, ["a"], lambda result: ""))
+    fit(training(), checkpoints=checkpoints(tmp_path), told=Told(heard, [Work("a")], lambda result: ""))
     assert kept[3:] == [1, 2, 3, 4]
-    assert heard.news[3:] == [("a", done, 4, "", None) for done in range(1, 5)]
+    assert heard.news[3:] == [(Work("a"), done, 4, "", None) for done in range(1, 5)]
 
 
 def on_a_worker(folder: str, drifts: bool) -> Results:

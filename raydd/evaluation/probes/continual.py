@@ -27,7 +27,7 @@ from torch import Tensor
 
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key, permutation
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.images import SelectedImages, as_images
 from raydd.data.prepared import PreparedData
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, each_set
@@ -100,7 +100,7 @@ class ContinualConfig(Asker):
             rows = (train.labels == label).nonzero().squeeze(1)
             seen = features(observer, SelectedImages(train.images, rows))
             ranks[f"{_RANKS}.{label}"] = rows[herding(seen, min(most, len(rows)))]
-            progress.update("herding for continual learning", label + 1, view.data.num_classes)
+            progress.update(Work("herding", "for continual learning"), label + 1, view.data.num_classes)
         return ranks
 
     def answer(self, question: Question, view: View, progress: Progress) -> Answer:
@@ -124,7 +124,7 @@ class ContinualConfig(Asker):
             for task in range(step + 1):
                 own_T = torch.isin(labels_T, tasks[task])
                 by_task[step, task] = is_right_T[own_T].double().mean()
-            progress.update(question.title, step + 1, len(tasks))
+            progress.update(question.work, step + 1, len(tasks))
         metrics |= {"average_accuracy": fmean(found), "final_accuracy": found[-1], "forgetting": forgetting(by_task)}
         metrics |= {"memory_images": float(len(memory.images)), "memory_bytes": float(used_bytes)}
         return Answer(metrics=metrics, test_accuracy=found[-1])

@@ -73,7 +73,7 @@ class CopiesConfig(Asker):
         found: dict[str, Tensor] = {}
         for done, (name, space) in enumerate(_spaces(view).items(), 1):
             found[name] = space.nearest(test, view.data.train.images)[0]
-            progress.update(question.title, done, len(_SPACES))
+            progress.update(question.work, done, len(_SPACES))
         return found
 
     def questions(self, trials: Sequence[Trial]) -> list[Question]:
@@ -94,7 +94,7 @@ class CopiesConfig(Asker):
             metrics |= _measured(name, distances_M, reference[name], self.quantile)
             if name == "pixel":
                 picture = _side_by_side(chosen, data.train.images, distances_M, rows_M, data.preprocessing, self.shown)
-            progress.update(question.title, done, len(_SPACES))
+            progress.update(question.work, done, len(_SPACES))
         return Answer(metrics=metrics, pictures={"nearest": picture})
 
 

@@ -83,7 +83,7 @@ class MembershipConfig(Asker):
         drawn = pool.training_set(rows_M, trial, own, view.device)
         training = training_on(drawn, trial.recipe, [module], [key.child(number)], 0, compiled=False)
         try:
-            fit(training, told=Told(progress, [question.title]))
+            fit(training, told=Told(progress, [question.work]))
         except RunError:
             return {"confidence": torch.empty(0, dtype=torch.float64), "inside": torch.empty(0, dtype=torch.bool)}
         known_N = attacks.confidence(pool.logits(module), pool.labels_P[pool.targets_N])

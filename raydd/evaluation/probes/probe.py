@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raydd.core.keyed_random import Key
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
 from raydd.evaluation.records import Probe
 from raydd.evaluation.students.training import TrainingSet
@@ -31,9 +31,9 @@ class Question:
     """Which of the probe's questions about them: an order of classes, an architecture."""
 
     @property
-    def title(self) -> str:
-        """What progress calls it."""
-        return f"{self.probe}{f' {self.variant}' * bool(self.variant)}: {self.trial.title}"
+    def work(self) -> Work:
+        """What progress is told of."""
+        return Work(self.probe, self.variant, self.trial.title)
 
 
 @dataclass(frozen=True, kw_only=True)

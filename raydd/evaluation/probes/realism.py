@@ -73,11 +73,11 @@ class RealismConfig(Asker):
         metrics |= _named("real", said(_logits(observer, real_NF), test.labels))
         if (teacher := view.teacher()) is not None:
             metrics |= _named("teacher", said(predict(teacher, chosen.images), chosen.labels))
-        progress.update(question.title, 1, 3)
+        progress.update(question.work, 1, 3)
         metrics |= spread(real_NF, set_MF, self.neighbours)
-        progress.update(question.title, 2, 3)
+        progress.update(question.work, 2, 3)
         metrics |= self._discrepancies(set_MF, chosen.labels, real_NF, test.labels, key.child("permutations"))
-        progress.update(question.title, 3, 3)
+        progress.update(question.work, 3, 3)
         return Answer(metrics=metrics)
 
     def _some(self, split: LabelledImages, key: Key) -> LabelledImages:

@@ -94,13 +94,13 @@ class RobustnessConfig(Asker):
                 classify, pixels, labels_N, right_N, epsilon / 255, self.steps, key.child("start"), rows_N
             )
             robust[_label(epsilon)] = float(withstood_N.double().mean())
-            progress.update(question.title, done, parts, f"epsilon {epsilon:g}/255")
+            progress.update(question.work, done, parts, f"epsilon {epsilon:g}/255")
         for done, kind in enumerate(self.corruptions, len(self.epsilons) + 1):
             under[kind] = fmean(
                 float(_right(classify, made, labels_N).double().mean())
                 for made in _all_severities(kind, pixels, key.child("corruptions"), rows_N)
             )
-            progress.update(question.title, done, parts, kind)
+            progress.update(question.work, done, parts, kind)
         metrics = {f"robust_accuracy_{name}": value for name, value in robust.items()}
         metrics |= {"clean_accuracy": clean}
         metrics |= {f"robust_drop_{name}": clean - value for name, value in robust.items()}

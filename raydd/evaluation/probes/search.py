@@ -238,7 +238,7 @@ def _stopped_early(view: View, trial: Trial, progress: Progress) -> Network:
     warmup = min(trial.recipe.warmup_epochs, epochs - 1)
     recipe = replace(trial.recipe, epochs=epochs, batch_size=size, warmup_epochs=warmup)
     training = student_training([replace(trial, recipe=recipe)], view.data, real, view.device, compiled=False)
-    fit(training, range(whole), told=Told(progress, [trial.title], words=lambda result: ""))
+    fit(training, range(whole), told=Told(progress, [trial.work], words=lambda result: ""))
     if rest:
         fit(_on_some(training, real, view.key.child("search", EARLY), rest), range(whole, epochs))
     (network,) = training.modules

@@ -240,7 +240,7 @@ def _train(
 ) -> list[dict[str, Any]]:
     """Run all epochs; returns, of every student, what its record says of the training and of what came of it."""
     watcher, every = _Curves(trials, data, on_measured), trials[0].measure_every
-    told = Told(progress, [trial.title for trial in trials], numbers=loss_curve)
+    told = Told(progress, [trial.work for trial in trials], numbers=loss_curve)
     results = fit(training, watcher=watcher, told=told)
     forwards = 0 if training_set.views is None else training_set.views.teacher_forwards
     classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in watcher.logits]

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any, Final, get_args
 
+from raydd.core.progress import Work
 from raydd.evaluation.records import Budget, LabelRegime, StageMode, Subject, record_id
 from raydd.ingredients.coreset import Coreset
 from raydd.networks.config import NetworkConfig
@@ -35,12 +36,17 @@ class Trial:
     """Epochs from one measurement to the next; null measures after the last one only."""
 
     @property
-    def title(self) -> str:
-        """What progress calls it."""
+    def work(self) -> Work:
+        """What progress is told of."""
         draw = f" {self.draw}" if self.subject == "random" else ""
         way = "" if self.mode == "single_shot" else f", {self.mode} to stage {self.stage} ({self.budget})"
         seen = f"{self.labels} labels, {self.network.label}" + f", {self.recipe.augmentation}" * (not self.recipe.views)
-        return f"student {self.student_seed} of {self.subject}{draw}{way}, {seen}"
+        return Work("student", f"{self.student_seed} of {self.subject}{draw}{way}, {seen}")
+
+    @property
+    def title(self) -> str:
+        """What it is called where it is worked on."""
+        return str(self.work)
 
     @property
     def number(self) -> int:

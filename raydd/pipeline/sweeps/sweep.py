@@ -19,7 +19,7 @@ from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.config.sweep import SweepConfig, described
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import SETS, LabelStore
 from raydd.evaluation.tables import best
@@ -108,9 +108,9 @@ class InThisProcess:
         """Do these jobs."""
         began, spent, total = time.perf_counter(), 0.0, done + len(jobs)
         for number, job in enumerate(jobs, done):
-            progress.update("sweep", number, total, job.point.title)
+            progress.update(Work("sweep"), number, total, job.point.title)
             spent += trial.do(sweep, job)
-        progress.update("sweep", total, total, "all points tried")
+        progress.update(Work("sweep"), total, total, "all points tried")
         wall = time.perf_counter() - began
         return Timing(trials=len(jobs), at_once=1, wall_seconds=wall, trial_seconds=spent)
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from raydd.core.errors import RunError
 from raydd.core.interruption import Interruption
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.ingredients import experts
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.methods import Method
@@ -144,10 +144,8 @@ def _match(stage: Stage, progress: Progress, interruption: Interruption) -> None
     method = stage.method.build(task, stage.start(), stage.draws)
     checkpoints = Checkpoints(run.work / "checkpoints", f"stage-{stage.number:03d}-{stage.key}")
     _save(stage, stage.folder / "init", method.result())
-    title = "distil" if run.config.stages.count == 1 else f"distil stage {stage.number}"
-    _iterate(
-        stage, method, checkpoints, f"distill-{stage.number:03d}.jsonl", progress, interruption, title, shared=True
-    )
+    work = Work("distil", "" if run.config.stages.count == 1 else f"stage {stage.number}")
+    _iterate(stage, method, checkpoints, f"distill-{stage.number:03d}.jsonl", progress, interruption, work, shared=True)
     found = {"synthetic": method.result(), "ema": method.averaged(), "revised": method.revised()}
     for name, made in found.items():
         if made is not None:
@@ -176,8 +174,8 @@ def _recover(stage: Stage, groups: tuple[int, ...], progress: Progress, interrup
     starts = method.results()
     name = f"{stage.number:03d}-{groups[0]:05d}"
     checkpoints = Checkpoints(run.work / "checkpoints", f"groups-{name}-{len(groups)}-{stage.key}")
-    title = f"recover {groups[0] + 1}-{groups[-1] + 1} of {stage.num_groups} groups"
-    _iterate(stage, method, checkpoints, f"recover-{name}.jsonl", progress, interruption, title, shared=False)
+    work = Work("recover", f"{groups[0] + 1}-{groups[-1] + 1} of {stage.num_groups} groups")
+    _iterate(stage, method, checkpoints, f"recover-{name}.jsonl", progress, interruption, work, shared=False)
     for group, start, result in zip(groups, starts, method.results(), strict=True):
         for kind, part in (("init", start), ("synthetic", result)):
             folder = stage.group(group) / kind
@@ -200,18 +198,18 @@ def _iterate(
     metrics_file: str,
     progress: Progress,
     interruption: Interruption,
-    title: str,
+    work: Work,
     *,
     shared: bool,
 ) -> None:
-    """`run_stage` with what the config says; `title` is what progress calls it."""
+    """`run_stage` with what the config says; `work` is what progress is told of."""
     run_stage(
         method,
         stage.method.iterations,
         StageRecord(checkpoints, Rhythm(stage.run.config.cluster.checkpoint_seconds), stage.run.metrics, metrics_file),
         progress,
         interruption,
-        task=title,
+        task=work,
         shared=shared,
     )
 

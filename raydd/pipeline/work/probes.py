@@ -156,7 +156,7 @@ class ProbePreparations(Ingredient[None]):
 
     def name_of(self, piece: Question) -> str:
         """What is prepared."""
-        return piece.title
+        return str(piece.work)
 
     def make(self, piece: Question, progress: Progress, interruption: Interruption = SIGNALS) -> dict[str, float]:
         """Prepare it, unless it is there."""
@@ -200,7 +200,7 @@ class ProbeAnswers(Ingredient[pa.Table]):
 
     def name_of(self, piece: Question) -> str:
         """What is asked."""
-        return piece.title
+        return str(piece.work)
 
     def make(self, piece: Question, progress: Progress, interruption: Interruption = SIGNALS) -> dict[str, float]:
         """Answer it, unless it has an answer; returns what was found."""
@@ -266,5 +266,5 @@ class _Opened:
         learned = self.training_set(trial)
         compiles = self.run.compiles(trial.network, trial.recipe, len(learned.images))
         training = student_training([trial], self.data, learned, self.device, compiles)
-        fit(training, told=Told(progress, [trial.title]))
+        fit(training, told=Told(progress, [trial.work]))
         return training.modules[0]

@@ -6,7 +6,7 @@ union as a student does, by the same recipe and the same trainer.
 
 from collections.abc import Sequence
 
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, Work
 from raydd.evaluation.records import LabelRegime
 from raydd.evaluation.students.training import training_on
 from raydd.evaluation.students.trials import Trial
@@ -38,7 +38,7 @@ def pass_on(run: Run, stage: Stage, numbers: Sequence[int], progress: Progress) 
     learned = training_set(run, _as_student(stage))
     compiles = run.compiles(run.config.network, recipe, len(learned.images))
     training = training_on(learned, recipe, modules, keys, earlier.number, compiles, before)
-    tasks = [f"network {number} through stage {earlier.number}" for number in missing]
+    tasks = [Work("network", f"{number} through stage {earlier.number}") for number in missing]
     fit(training, told=Told(progress, tasks, numbers=loss_curve))
     for number, state in zip(missing, training.state_dicts(), strict=True):
         stage.pool.write(number, state)
