@@ -13,6 +13,7 @@ from raydd.ingredients.network_pool import NetworkStates
 from raydd.ingredients.ranking import Ranking
 from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.trajectories import TrajectoryStore
+from raydd.methods.cost import DistillCost, Setting
 from raydd.networks.config import NetworkConfig
 from raydd.sets.synthetic import SyntheticSet
 
@@ -122,13 +123,27 @@ class Method(Protocol):
         """Continue from what `state_dict` returned."""
 
 
+class NamedMethod:
+    """That every method has a name, by which config files tell it; each configuration declares its own as a field."""
+
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True)
-class RepeatsImages:
+class RepeatsImages(NamedMethod):
     """What the configurations of all methods share."""
 
     repeat_images: bool = False
     """Whether a class with fewer real images than are to be started from, or compared with, has them taken again, from
     the first on; for long tails. An error by default."""
+
+    def epochs_read(self, last_epoch: int) -> set[int]:
+        """None: there are no trajectories."""
+        return set()
+
+    def cost(self, setting: Setting) -> DistillCost:
+        """Nothing is stated: plans say so."""
+        return DistillCost(makes=f"images of {self.name}", planned=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +176,10 @@ class KeepsClasses(RepeatsImages):
 
 class BuildsMethod(Protocol):
     """A method's configuration: what every entry of the registry offers."""
+
+    @property
+    def name(self) -> str:
+        """By which config files tell it."""
 
     @property
     def images_per_class(self) -> int:
@@ -204,6 +223,12 @@ class BuildsMethod(Protocol):
     @property
     def decoded_images(self) -> int:
         """Images that students see of each synthetic one."""
+
+    def epochs_read(self, last_epoch: int) -> set[int]:
+        """The epochs of expert trajectories, which end at `last_epoch`, that the method reads; none without experts."""
+
+    def cost(self, setting: Setting) -> DistillCost:
+        """What a stage of it takes, and how its work is divided among workers."""
 
     def check(self, trajectory_epochs: int) -> None:
         """Compare with the length of the trajectories.

@@ -19,9 +19,12 @@ from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
 from raydd.methods.base import KeepsClasses, Method, MethodState, Start, Task, WorksOn
+from raydd.methods.cost import DistillCost, Setting
 from raydd.sets.formation import Formation
+from raydd.sets.size import held_bytes, stored_bytes
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from raydd.training.cost import SAVE_FACTOR
 
 SAME_SPACE: Final = 1e-3
 """How far the same pixels may lie apart under two preprocessings that are taken for one."""
@@ -90,6 +93,16 @@ class ImportedConfig(KeepsClasses):
     def num_groups(self, num_classes: int) -> int:
         """Independent parts of the work."""
         return 1
+
+    def cost(self, setting: Setting) -> DistillCost:
+        """What a stage takes: the set, written as its start and as its result, and no work."""
+        facts, soft, whitening = setting.facts, self.has_soft_labels, setting.whitening_bytes
+        num_images = self.images_per_class * facts.num_classes
+        return DistillCost(
+            makes="imported set",
+            disk_bytes=2 * stored_bytes(facts, num_images, soft=soft, exact=False, whitening=whitening),
+            memory_bytes=setting.data_bytes + SAVE_FACTOR * held_bytes(facts, num_images, soft),
+        )
 
     def open(self, data: PreparedData, stage: int = 0) -> SyntheticSet:
         """The images of a stage of the set, or of all its stages as one.

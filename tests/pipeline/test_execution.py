@@ -19,12 +19,12 @@ from raydd.core.errors import ArtefactError, ResourceError
 from raydd.core.progress import NoProgress, Progress
 from raydd.data import Splits
 from raydd.evaluation.students.trials import Trial
+from raydd.methods.trajectory.cost import matching_step
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto
 from raydd.plan import DataFacts
-from raydd.plan.cost import matching_step
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.support.small import (

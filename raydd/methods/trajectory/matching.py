@@ -16,7 +16,9 @@ from raydd.core import keyed_random
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.methods.base import RepeatsImages, Task, WorksOn
+from raydd.methods.cost import DistillCost, Setting
 from raydd.methods.initial import masked_mean_logits
+from raydd.methods.trajectory.cost import Matching, matching_cost
 from raydd.training.dsa import augmentation
 
 
@@ -144,6 +146,26 @@ class MatchingConfig(RepeatsImages):
                 f"the latest segment starts at epoch {self.max_start_epoch - 1} and spans {self.expert_epochs} "
                 f"(method.expert_epochs), to epoch {last}, beyond the {trajectory_epochs} of experts.training.epochs",
             )
+
+    def cost(self, setting: Setting) -> DistillCost:
+        """What a stage takes; earlier images are drawn into batches with the others, as many as there are new ones."""
+        classes, (curvature, last_steps) = setting.facts.num_classes, inner_gradient(self.gradient)
+        num_images = (self.images_per_class + setting.learned) * classes
+        there = num_images + setting.frozen
+        batch_size = min(self.synthetic_batch_size or self.images_per_class * classes, there)
+        batches = draw_batches(Key.root(setting.seed), there, batch_size, self.synthetic_steps)
+        matching = Matching(
+            makes=f"outer iterations of {self.name}",
+            iterations=self.iterations,
+            num_images=num_images,
+            batch_size=batch_size,
+            batches=[len(batch) for batch in batches],
+            differentiated=min(last_steps or self.synthetic_steps, self.synthetic_steps),
+            curvature=curvature,
+            soft=self.has_soft_labels,
+            average=self.has_average,
+        )
+        return matching_cost(matching, setting)
 
     def expert_labels(self, task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
         """Soft labels [M, K] of real images by the experts: what a set of this method has to be better than."""

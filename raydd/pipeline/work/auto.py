@@ -19,13 +19,14 @@ from raydd.core import compilation, process
 from raydd.core.keyed_random import Key
 from raydd.evaluation.students.trials import Trial, alike
 from raydd.ingredients import experts
+from raydd.methods.trajectory.cost import matching_step
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
 from raydd.plan import DataFacts, make_plan
-from raydd.plan.cost import matching_step, training
 from raydd.training import stacked
+from raydd.training.cost import training
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
 from raydd.training.stacked import MEASURED_STEPS
