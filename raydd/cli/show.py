@@ -78,7 +78,7 @@ def check(known: argparse.Namespace) -> None:
 
 def show(chosen: RunConfig, plan: Plan, known: argparse.Namespace, console: Console) -> None:
     """Print the schedule of a run on 1, 2, 4, ... `--gpus` GPUs."""
-    works = works_of(chosen)
+    works = works_of(chosen, plan.facts)
     rates = _rates(chosen, plan, works, known)
     link = Link() if known.bandwidth is None else Link(bytes_per_second=known.bandwidth)
     schedule = Schedule.of(chosen, plan.facts, rates, known.gpus, link)

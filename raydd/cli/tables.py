@@ -109,12 +109,14 @@ def write_json(file: str, values: Any) -> None:
 
 def plan(made: Plan) -> Table:
     """What each kind of work takes, and the artefacts that it makes; the time of one process where a rate was given."""
-    table, timed = Table(title="plan", caption=residence(made.residence)), made.total.seconds is not None
+    total, timed = made.total, made.total.seconds is not None
+    unknown = f"\nnot counted: {escape(total.left_out)}" if total.left_out else ""
+    table = Table(title="plan", caption=residence(made.residence) + unknown)
     table.add_column("work", no_wrap=True)
     table.add_column("makes", overflow="fold")
     for name in ("units", "steps", "FLOP", "disk", "work/", "memory", *["time"] * timed):
         table.add_column(name, justify="right", no_wrap=True)
-    for step in (*made.steps, made.total):
+    for step in (*made.steps, total):
         table.add_row(
             step.work,
             step.makes,

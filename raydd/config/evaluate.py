@@ -121,11 +121,11 @@ class EvaluateConfig:
         if num_stages == 1 and self.modes not in (None, ("single_shot",)):
             raise ConfigError("evaluate.modes", "the only stage has all the images: take single_shot, or more stages")
         has_views = self.protocol is not None or self.recipe.views is not None
-        if method.works_on == "teacher" and not has_views:
+        if method.is_taught and not has_views:
             raise ConfigError(
                 "evaluate.recipe.views", "a teacher labels views of images: give them, or take an evaluate.protocol"
             )
-        if method.works_on != "teacher" and has_views:
+        if not method.is_taught and has_views:
             name = "evaluate.recipe.views" if self.protocol is None else "evaluate.protocol"
             raise ConfigError(name, "is for sets that a teacher labels; this method's set has labels of its own")
         if not method.has_learned_lr and self.protocol is None and self.recipe.lr is None:
@@ -142,7 +142,7 @@ class EvaluateConfig:
         Raises:
             ConfigError: the set has no such labels.
         """
-        taught, soft = method.works_on == "teacher", method.has_soft_labels
+        taught, soft = method.is_taught, method.has_soft_labels
         own: tuple[LabelRegime, ...] = ("online",) if taught else ("stored", "hard") if soft else ("hard",)
         for labels in self.labels or ():
             if labels == "stored" and not soft:

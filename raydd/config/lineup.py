@@ -96,7 +96,7 @@ def _paced(recipe: Recipe, mode: StageMode, budget: Budget, stages: StagesConfig
 
 def _subjects(config: EvaluateConfig, method: MethodConfig) -> list[tuple[Subject, LabelRegime, int]]:
     """Training sets with their labels and, of random images, the draw."""
-    own, is_imported = config.regimes(method), method.name == "imported"
+    own, is_imported = config.regimes(method), method.is_given
     sets: list[Subject] = ["imported" if is_imported else "synthetic"]
     if method.has_average:
         sets.append("ema")
@@ -104,7 +104,7 @@ def _subjects(config: EvaluateConfig, method: MethodConfig) -> list[tuple[Subjec
     compared = [labels for labels in own if labels != "replayed"]
     if "init" in config.baselines and not is_imported:
         subjects += [("init", labels, 0) for labels in compared]
-    of_real = [labels for labels in compared if labels != "stored" or method.works_on == "trajectories"]
+    of_real = [labels for labels in compared if labels != "stored" or method.labels_real]
     draws = range(config.random_draws) if "random" in config.baselines else ()
     subjects += [("random", labels, draw) for draw in draws for labels in of_real]
     subjects += [

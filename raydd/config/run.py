@@ -24,8 +24,7 @@ from raydd.data.placement import check_files
 from raydd.ingredients.experts import ExpertsConfig
 from raydd.ingredients.ranking import RankingConfig
 from raydd.ingredients.teacher import TeacherConfig, require_batch_norm
-from raydd.methods import CDAConfig, DATMConfig, DELTConfig, MethodConfig, RDEDConfig, SRe2LConfig
-from raydd.methods.trajectory.matching import MatchingConfig
+from raydd.methods import DATMConfig, MethodConfig
 from raydd.networks.config import NetworkConfig
 from raydd.storage import Folder, yaml_files
 
@@ -77,25 +76,23 @@ class RunConfig:
             if not -(2**63) <= seed < 2**63:
                 raise ConfigError(name, f"must fit into 64 bits, is {seed}")
         check_files(self.data)
-        if self.method.works_on == "trajectories" and self.network.norm == "batch":
+        if self.method.unrolls and self.network.norm == "batch":
             raise ConfigError(
                 "network.norm",
                 "batch statistics couple the images of a batch; trajectory matching takes instance or none",
             )
-        if self.method.works_on == "teacher":
+        if self.method.is_taught:
             require_batch_norm(self.teacher_network)
-        if self.data.preprocess == "zca" and (self.method.works_on == "teacher" or self.method.name == "idc"):
+        if self.data.preprocess == "zca" and self.method.reads_pixels:
             problem = "whitened images have no pixels to crop; this method takes standardise or none"
             raise ConfigError("data.preprocess", problem)
         for number, method in enumerate(self.methods):
             method.check(self.trajectory_epochs(number))
-        self.stages.check(self.method.works_on)
+        self.stages.check(self.method)
         if "teacher_epoch" in self.stages.teacher_conditions and self.teacher.weights is not None:
             raise ConfigError("stages.teacher_conditions", "a teacher that is taken over from a file has no epochs")
-        if "statistics" in self.stages.teacher_conditions and self.method.name == "rded":
-            raise ConfigError("stages.teacher_conditions", "rded compares no statistics: leave them out")
         self.evaluate.check(self.method, self.stages.count)
-        if self.method.name == "imported" and self.stages.count > 1 and self.stages.conditioning != "none":
+        if self.method.is_given and self.stages.count > 1 and self.stages.conditioning != "none":
             raise ConfigError("stages.conditioning", "the images of all stages are there: take none")
         if self.sweep is not None:
             self.sweep.check(field_names(self), self.data.validation_fraction)
@@ -115,16 +112,16 @@ class RunConfig:
         if not self.stages.begins_from_pool(stage):
             return False
         asked = "disagreement" in self.stages.teacher_conditions or self.stages.filters_by_pool
-        return asked or self.method.works_on != "teacher"
+        return asked or not self.method.is_taught
 
     def uses_trajectories(self, stage: int) -> bool:
         """Whether a stage matches trajectories of its own."""
-        return self.method.works_on == "trajectories" and self.stages.begins_from_pool(stage)
+        return "experts" in self.method.made_first and self.stages.begins_from_pool(stage)
 
     def trajectory_epochs(self, stage: int) -> int:
         """Epochs of the trajectories that a stage matches."""
         method = self.methods[stage]
-        if self.uses_trajectories(stage) and isinstance(method, MatchingConfig):
+        if self.uses_trajectories(stage):
             return trajectory_epochs(self.stages, method)
         return self.experts.training.epochs
 
@@ -154,18 +151,6 @@ class RunConfig:
             teacher=replace(self.teacher, network=None if teacher is None else teacher.sized(side)),
             evaluate=replace(self.evaluate, networks=tuple(each.sized(side) for each in self.evaluate.networks)),
         )
-
-    @property
-    def matching(self) -> MatchingConfig:
-        """The method, where it matches trajectories."""
-        assert isinstance(self.method, MatchingConfig)
-        return self.method
-
-    @property
-    def recovering(self) -> DELTConfig | CDAConfig | SRe2LConfig | RDEDConfig:
-        """The method, where it recovers class groups from a teacher."""
-        assert isinstance(self.method, DELTConfig | CDAConfig | SRe2LConfig | RDEDConfig)
-        return self.method
 
     @property
     def experts_seed(self) -> int:

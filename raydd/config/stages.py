@@ -19,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 from raydd.core.errors import ConfigError
 from raydd.ingredients.real_filter import FilterConfig
 from raydd.methods import MethodConfig
-from raydd.methods.trajectory.matching import MatchingConfig
 from raydd.training.recipe import Recipe
 
 TeacherCondition = Literal["statistics", "teacher_epoch", "disagreement"]
@@ -82,24 +81,28 @@ class StagesConfig:
             if not 0 <= number < self.count:
                 raise ConfigError(f"stages.overrides.{number}", f"there are only stages 0 to {self.count - 1}")
 
-    def check(self, works_on: Literal["trajectories", "teacher", "data"]) -> None:
+    def check(self, method: MethodConfig) -> None:
         """See that what later stages are conditioned on is there for the method.
 
         Raises:
             ConfigError: it is not.
         """
-        if self.teacher_conditions and works_on != "teacher":
+        if self.teacher_conditions and not method.is_taught:
             raise ConfigError("stages.teacher_conditions", "is for methods that recover images from a teacher")
+        for condition in self.teacher_conditions:
+            if condition not in method.stage_conditions:
+                said = "statistics: leave them out" if condition == "statistics" else f"{condition}: leave it out"
+                raise ConfigError("stages.teacher_conditions", f"{method.name} compares no {said}")
         if self.filter is not None:
             self.filter.check(self.count)
             if self.filters_by_pool and self.count > 1 and self.conditioning != "synthetic":
                 problem = "ensemble_correct asks networks that begin a stage: take stages.conditioning synthetic"
                 raise ConfigError("stages.filter.policy", problem)
-            if works_on == "teacher":
+            if method.is_taught:
                 raise ConfigError(
                     "stages.filter", "this method chooses among all real images by their rank: leave it out"
                 )
-        if works_on == "teacher":
+        if method.is_taught:
             if self.frozen_lr_scale:
                 problem = "images that were recovered from a teacher are not learned on in later stages: take 0"
                 raise ConfigError("stages.frozen_lr_scale", problem)
@@ -141,7 +144,7 @@ def stage_methods(stages: StagesConfig, method: MethodConfig) -> tuple[MethodCon
     return tuple(made)
 
 
-def trajectory_epochs(stages: StagesConfig, method: MatchingConfig) -> int:
+def trajectory_epochs(stages: StagesConfig, method: MethodConfig) -> int:
     """Epochs of the trajectories that begin in a pool: those that the method of their stage reads, unless given."""
     return stages.trajectory_epochs or max(method.epochs_read(0))
 
@@ -161,9 +164,7 @@ def matched_epochs(steps: int, steps_per_epoch: Sequence[int]) -> int:
 def _windowed(stages: StagesConfig, method: MethodConfig, number: int) -> MethodConfig:
     if not (number and stages.conditioning == "expert_window"):
         return method
-    if not isinstance(method, MatchingConfig):
-        raise ConfigError("stages.conditioning", f"{method.name} follows no trajectories: take synthetic or none")
-    return method.moved(number * (method.max_start_epoch - method.min_start_epoch))
+    return method.at_window(number)
 
 
 def _overridden(stages: StagesConfig, method: MethodConfig, number: int) -> MethodConfig:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from raydd.ingredients.network_pool import NetworkStates
 from raydd.ingredients.ranking import Ranking
 from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.trajectories import TrajectoryStore
+from raydd.methods.cost import CostSetting, DistillCost
 from raydd.networks.config import NetworkConfig
 from raydd.sets.synthetic import SyntheticSet
 
@@ -123,8 +124,14 @@ class Method(Protocol):
         """Continue from what `state_dict` returned."""
 
 
+class NamedMethod:
+    """That every method has a name, by which config files tell it; each configuration declares its own as a field."""
+
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True)
-class MethodDefaults:
+class MethodDefaults(NamedMethod):
     """What the configurations of all methods share."""
 
     repeat_images: bool = False
@@ -135,16 +142,6 @@ class MethodDefaults:
     def made_first(self) -> tuple[str, ...]:
         """Nothing."""
         return ()
-
-    @property
-    def works_on(self) -> Literal["trajectories", "teacher", "data"]:
-        """Shim until the plan asks otherwise."""
-        return "teacher" if "teacher" in self.made_first else "trajectories" if "experts" in self.made_first else "data"
-
-    @property
-    def uses_ranking(self) -> bool:
-        """Shim."""
-        return "ranking" in self.made_first
 
     def ingredients(self, kitchen: Kitchen) -> tuple[Ingredient[Any], ...]:
         """None of its own."""
@@ -164,8 +161,57 @@ class MethodDefaults:
         """It does not: all workers share one batch."""
         return False
 
+    @property
+    def is_taught(self) -> bool:
+        """Where it distils a teacher, which labels views of its set."""
+        return "teacher" in self.made_first
+
+    @property
+    def labels_real(self) -> bool:
+        """It does not."""
+        return False
+
+    @property
+    def reads_pixels(self) -> bool:
+        """It does not: images are in network space."""
+        return False
+
+    @property
+    def is_given(self) -> bool:
+        """They are not: that is what distilling is for."""
+        return False
+
+    @property
+    def stage_conditions(self) -> tuple[str, ...]:
+        """None: a later stage begins in networks that were trained on earlier ones."""
+        return ()
+
+    def at_window(self, number: int) -> Self:
+        """There are none.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("stages.conditioning", f"{self.name} follows no trajectories: take synthetic or none")
+
+    def expert_labels(self, task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
+        """There are no experts.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("evaluate.labels", f"{self.name} has no experts that label real images")
+
+    def step_images(self, num_classes: int) -> int | None:
+        """All of them."""
+        return None
+
     def open_source(self, data: PreparedData, stage: int) -> None:
         """Nothing: images come from the real data."""
+
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """Nothing is stated: plans say so."""
+        return DistillCost(makes=f"images of {self.name}", planned=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +244,10 @@ class KeepsClasses(MethodDefaults):
 
 class BuildsMethod(Protocol):
     """A method's configuration: what every entry of the registry offers."""
+
+    @property
+    def name(self) -> str:
+        """By which config files tell it."""
 
     @property
     def images_per_class(self) -> int:
@@ -233,6 +283,36 @@ class BuildsMethod(Protocol):
     def deals_groups(self) -> bool:
         """Whether class groups are independent of each other, and dealt out to workers."""
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether students on its set may ask a teacher."""
+
+    @property
+    def labels_real(self) -> bool:
+        """Whether it can give real images the soft labels that its own images have; see `expert_labels`."""
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether it works on pixels, which whitened images have not."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the images of all stages are there from the beginning."""
+
+    @property
+    def stage_conditions(self) -> tuple[str, ...]:
+        """What a later stage may be conditioned on by the teacher: `stages.teacher_conditions`."""
+
+    def at_window(self, number: int) -> Self:
+        """The method in a later window of the experts' epochs, counted from 0.
+
+        Raises:
+            ConfigError: it follows no trajectories.
+        """
+
+    def step_images(self, num_classes: int) -> int | None:
+        """Synthetic images of an inner step; None for all."""
+
     def open_source(self, data: PreparedData, stage: int) -> None:
         """See that what is taken from elsewhere, if anything is, goes with the real data.
 
@@ -254,6 +334,9 @@ class BuildsMethod(Protocol):
     @property
     def decoded_images(self) -> int:
         """Images that students see of each synthetic one."""
+
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """What a stage of it takes, and how its work is divided among workers."""
 
     def check(self, trajectory_epochs: int) -> None:
         """Compare with the length of the trajectories.

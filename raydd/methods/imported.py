@@ -19,9 +19,12 @@ from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
 from raydd.methods.base import KeepsClasses, Method, MethodState, Start, Task
+from raydd.methods.cost import CostSetting, DistillCost
 from raydd.sets.formation import Formation
+from raydd.sets.size import held_bytes, stored_bytes
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from raydd.training.cost import SAVE_FACTOR
 
 SAME_SPACE: Final = 1e-3
 """How far the same pixels may lie apart under two preprocessings that are taken for one."""
@@ -76,6 +79,16 @@ class ImportedConfig(KeepsClasses):
         """Independent parts of the work."""
         return 1
 
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """What a stage takes: the set, written as its start and as its result, and no work."""
+        facts, soft, whitening = setting.facts, self.has_soft_labels, setting.whitening_bytes
+        num_images = self.images_per_class * facts.num_classes
+        return DistillCost(
+            makes="imported set",
+            disk_bytes=2 * stored_bytes(facts, num_images, soft=soft, exact=False, whitening=whitening),
+            memory_bytes=setting.data_bytes + SAVE_FACTOR * held_bytes(facts, num_images, soft),
+        )
+
     def open(self, data: PreparedData, stage: int = 0) -> SyntheticSet:
         """The images of a stage of the set, or of all its stages as one.
 
@@ -91,6 +104,11 @@ class ImportedConfig(KeepsClasses):
         self._require_same(found)
         require_fit(found, data)
         return self._stage(found, stage)
+
+    @property
+    def is_given(self) -> bool:
+        """They are."""
+        return True
 
     def open_source(self, data: PreparedData, stage: int) -> None:
         """See that the images of a stage are there and go with the real data."""

@@ -17,14 +17,14 @@ from raydd.core.progress import Work
 from raydd.data import DataFacts
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import Trial
-from raydd.methods.trajectory.matching import MatchingConfig
-from raydd.plan import stages, students, trajectories
-from raydd.plan.cost import predicting, training
+from raydd.plan import students
+from raydd.plan.distill import stage_cost
+from raydd.plan.experts import pack_size, trajectories
 from raydd.plan.jobs import part_of
 from raydd.plan.rates import LegKind, Rates, leg_kind
-from raydd.plan.sizes import num_synthetic
 from raydd.storage import Folder
 from raydd.storage.event_log import EVENTS
+from raydd.training.cost import training
 
 
 def rates_of(folder: Folder, config: RunConfig, facts: DataFacts) -> Rates:
@@ -81,17 +81,17 @@ class _Finished:
 
     def experts(self) -> _Taken:
         """From one epoch of each to its last; several in a pack share its time."""
-        if self.config.method.works_on != "trajectories":
+        if "experts" not in self.config.method.made_first:
             return _Taken()
         config = self.config.experts
-        flops = trajectories.experts(stages.alone(self.config, self.facts, 0), self.facts, 0).flops
-        beside = trajectories.pack_size(self.config, config.count) * self._on_one_gpu(config.count)
+        flops = trajectories(self.config, self.facts, 0, 0).flops
+        beside = pack_size(self.config, config.count) * self._on_one_gpu(config.count)
         epoch = beside * flops / config.count / config.training.epochs
         return _Taken.sum(_Taken(epoch * epochs, seconds) for epochs, seconds in self._worked("expert"))
 
     def teacher(self) -> _Taken:
         """From its first epoch to its last."""
-        if self.config.method.works_on != "teacher" or self.config.teacher.weights is not None:
+        if "teacher" not in self.config.method.made_first or self.config.teacher.weights is not None:
             return _Taken()
         recipe, num_images = self.config.teacher.training, self.facts.num_train
         flops = training(self.config.teacher_network, recipe, self.facts, num_images, 0).flops
@@ -122,24 +122,18 @@ class _Finished:
         return {kind: _Taken.sum(found) for kind, found in taken.items()}
 
     def _stage(self, number: int) -> _Taken:
-        config, facts = self.config, self.facts
-        step, like = stages.distill_stage(config, facts, number), stages.alone(config, facts, number)
-        method = config.methods[number]
-        if method.works_on == "teacher":
-            files = [name for name in self._metrics() if name.startswith(f"recover-{number:03d}-")]
-            each = math.ceil(step.units / config.cluster.groups_at_once)
-            return _Taken.sum(self._iterations(name, step.flops / each / max(1, method.iterations)) for name in files)
-        start, share = 0, 1.0
-        if isinstance(method, MatchingConfig):
-            images = num_synthetic(like, facts)
-            shown = stages.num_frozen(config, facts, number) + images
-            start = method.has_soft_labels * predicting(config.network, facts).flops_of(like.experts.count * images)
-            share = part_of(min(method.synthetic_batch_size or images, shown), self._workers())
-        elif method.works_on == "data":
-            share = part_of(facts.num_classes, self._workers())
-        flops = share * (step.flops - start) / max(1, method.iterations)
-        files = [name for name in self._metrics() if name == f"distill-{number:03d}.jsonl"]
-        return _Taken.sum(self._iterations(name, flops) for name in files)
+        """A file of the metrics has the iterations of the stage, or of one pack of what is dealt."""
+        cost, files = stage_cost(self.config, self.facts, number), self._metrics()
+        iterations = max(1, self.config.methods[number].iterations)
+        shared = [portion for portion in cost.portions if portion.divided == "shared"]
+        flops = sum(part_of(portion.count, self._workers()) * portion.flops for portion in shared) / iterations
+        found = [self._iterations(name, flops) for name in files if name == f"distill-{number:03d}.jsonl" and shared]
+        for portion in cost.portions:
+            if portion.divided == "dealt":
+                flops = portion.flops / math.ceil(portion.count / portion.at_once) / iterations
+                packs = [name for name in files if name.startswith(f"recover-{number:03d}-")]
+                found += [self._iterations(name, flops) for name in packs]
+        return _Taken.sum(found)
 
     def _iterations(self, name: str, flops: float) -> _Taken:
         """All that a metrics file tells of, each of so many FLOPs."""

@@ -9,29 +9,23 @@ on GPUs that are left.
 The rows of a batch are taken to cost the same however few a GPU has of them, and jobs on one GPU to share its time.
 Left out are the start of Ray and of its processes, reading and writing, and the report.
 
-Letters: B batch, K classes, P parameters, T inner steps, W workers.
+Letters: W workers.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
-from raydd import networks
 from raydd.config import RunConfig
 from raydd.data import DataFacts
 from raydd.evaluation.students.trials import LabelStore, Trial, alike
 from raydd.ingredients.ranking import PART
-from raydd.methods import DCConfig, DSAConfig, IDCConfig
-from raydd.methods.trajectory.matching import MatchingConfig, inner_gradient
-from raydd.networks.config import NetworkConfig
-from raydd.plan import condensation, decoupled, stages, students, trajectories
-from raydd.plan.cost import network_size, predicting, training
+from raydd.plan import experts, stages, students, teacher
+from raydd.plan.distill import stage_cost
+from raydd.plan.made_first import FIRST_WORK
 from raydd.plan.rates import Rates
 from raydd.plan.simulation import SimulatedJob
-from raydd.plan.sizes import num_synthetic, set_bytes
+from raydd.training.cost import Exchange, gradient_messages, training
 
 EXCHANGE = ", all-reduce"
 """Follows the name of a part whose workers sum what they have found."""
@@ -57,31 +51,25 @@ class Link:
         return 2 * (workers - 1) / workers * size / self.bytes_per_second + hops * self.hop_seconds
 
 
-def works_of(config: RunConfig) -> list[str]:
+def works_of(config: RunConfig, facts: DataFacts) -> list[str]:
     """The kinds of work whose rates `jobs_of` asks for."""
-    own = {"trajectories": ["experts"], "teacher": ["teacher"], "data": list[str]()}[config.method.works_on]
-    if config.method.uses_ranking:
-        own.append("rank")
+    works = [FIRST_WORK[kind].work for kind in config.method.made_first if kind in FIRST_WORK]
     if config.stages.filter is not None and config.stages.filter.needs_scores:
-        own.append("forgetting")
+        works.append("forgetting")
     if config.uses_pool(config.stages.count - 1):
-        own.append("transition")
-    if config.method.name != "imported":
-        own.append("distill")
-    if config.method.works_on == "teacher" and "replayed" in config.evaluate.regimes(config.method):
-        own.append("relabel")
-    return [*own, "evaluate"]
+        works.append("transition")
+    if any(stage_cost(config, facts, stage).portions for stage in range(config.stages.count)):
+        works.append("distill")
+    if "replayed" in config.evaluate.regimes(config.method):
+        works.append("relabel")
+    return [*works, "evaluate"]
 
 
 def jobs_of(config: RunConfig, facts: DataFacts, rates: Rates, gpus: int, link: Link) -> tuple[SimulatedJob, ...]:
     """All jobs of a run, in the order in which they are come to, but for the preparation of the data."""
     made = _Jobs(config, facts, rates, gpus, link)
-    if config.method.works_on == "trajectories":
-        made.experts()
-    if config.method.works_on == "teacher":
-        made.teacher()
-    if config.method.uses_ranking:
-        made.rank()
+    for kind in config.method.made_first:
+        made.first(kind)
     if config.stages.filter is not None and config.stages.filter.needs_scores:
         made.alone("forgetting", stages.forgetting(config, facts).flops)
     made.distill()
@@ -141,21 +129,29 @@ class _Jobs:
         ]
         self._then(jobs)
 
+    def first(self, kind: str) -> None:
+        """An ingredient that is made first, in one process unless it is known how it is dealt."""
+        known = {"experts": self.experts, "teacher": self.teacher, "ranking": self.rank}
+        if kind in known:
+            known[kind]()
+        elif kind in FIRST_WORK:
+            self.alone(FIRST_WORK[kind].work, FIRST_WORK[kind].step(self.config, self.facts).flops)
+
     def experts(self) -> None:
         """Packs of experts."""
         count = self.config.experts.count
-        flops = trajectories.experts(stages.alone(self.config, self.facts, 0), self.facts, 0).flops
-        sizes = _pieces(count, trajectories.pack_size(self.config, count))
+        flops = experts.trajectories(self.config, self.facts, 0, 0).flops
+        sizes = _pieces(count, experts.pack_size(self.config, count))
         self.pool("experts", [self.rates.seconds("experts", flops * size / count) for size in sizes], count)
 
     def teacher(self) -> None:
         """Its epochs, then its test; or that alone, where it is taken over."""
         config, facts, recipe = self.config, self.facts, self.config.teacher.training
-        flops = decoupled.teacher(config, facts).flops
+        flops = teacher.teacher(config, facts).flops
         if config.teacher.weights is None:
             network = config.teacher_network
             trained = training(network, recipe, facts, facts.num_train, 0).flops
-            exchange = recipe.steps(facts.num_train) * self._gradient_exchange(network)
+            exchange = self._exchange([Exchange(recipe.steps(facts.num_train), gradient_messages(network, facts))])
             share = part_of(min(recipe.batch_size, facts.num_train), self.workers)
             self.shared("teacher", self.rates.seconds("teacher", trained), share, exchange)
             flops -= trained
@@ -163,7 +159,7 @@ class _Jobs:
 
     def rank(self) -> None:
         """The parts of the training images."""
-        flops, whole = decoupled.rank(self.config, self.facts).flops, self.facts.num_train
+        flops, whole = teacher.rank(self.config, self.facts).flops, self.facts.num_train
         self.pool("rank", [self.rates.seconds("rank", flops * part / whole) for part in _pieces(whole, PART)])
 
     def distill(self) -> None:
@@ -175,7 +171,7 @@ class _Jobs:
                 flops = stages.transition_stage(self.config, self.facts, stage).flops
                 self.dealt("transition", self._networks("transition", flops))
             if self.config.uses_trajectories(stage):
-                flops = trajectories.experts(stages.alone(self.config, self.facts, stage), self.facts, 0).flops
+                flops = experts.trajectories(self.config, self.facts, stage, 0).flops
                 self.dealt("experts of later stages", self._networks("experts", flops))
             self._distill(stage)
             finished.append(self.done)
@@ -186,7 +182,7 @@ class _Jobs:
         config, facts = self.config, self.facts
         trials = students.trials_of(config, facts)
         if stores := LabelStore.needed(trials, config.evaluate.label_epochs):
-            flops, epochs = decoupled.relabel(config, facts).flops, sum(store.epochs for store in stores)
+            flops, epochs = teacher.relabel(config, facts).flops, sum(store.epochs for store in stores)
             for store in stores:
                 self.pool("relabel", [self.rates.seconds("relabel", flops / epochs)] * store.epochs)
         chosen = sum(step.flops for step in students.selecting(config, facts, trials))
@@ -201,47 +197,19 @@ class _Jobs:
         self.pool("evaluate", seconds, len(trials))
 
     def _distill(self, stage: int) -> None:
-        """The images of a stage."""
-        like, step = stages.alone(self.config, self.facts, stage), stages.distill_stage(self.config, self.facts, stage)
-        method = like.method
-        if isinstance(method, MatchingConfig):
-            self._match(like, step.flops, stages.num_frozen(self.config, self.facts, stage))
-        elif method.works_on == "teacher":
-            packs = _pieces(step.units, self.config.cluster.groups_at_once)
-            self.dealt("distill", [self.rates.seconds("distill", step.flops * pack / step.units) for pack in packs])
-        elif method.name != "imported":
-            self._condense(like, step.flops)
-
-    def _match(self, like: RunConfig, flops: int, frozen: int) -> None:
-        """Outer iterations, with two all-reduces of P floats for an inner step; every worker reads the start itself."""
-        method, facts = like.matching, self.facts
-        images, soft = num_synthetic(like, facts), method.has_soft_labels
-        start = soft * predicting(like.network, facts).flops_of(like.experts.count * images)
-        self.alone("distill", start)
-        curvature, last = inner_gradient(method.gradient)
-        size = 4 * network_size(like.network, facts)[0]
-        back = min(last or method.synthetic_steps, method.synthetic_steps)
-        exchange = method.synthetic_steps * self.link.all_reduce(size, self.workers)
-        exchange += back * self.link.all_reduce(size * curvature, self.workers)
-        exchange += self.link.all_reduce(set_bytes(like, facts), self.workers)
-        share = part_of(min(method.synthetic_batch_size or images, images + frozen), self.workers)
-        self.shared("distill", self.rates.seconds("distill", flops - start), share, method.iterations * exchange)
-
-    def _condense(self, like: RunConfig, flops: int) -> None:
-        """Comparisons of classes, and between them steps of the networks."""
-        method, facts = like.method, self.facts
-        share = 1.0 if method.name == "dm" and like.network.has_batch_norm else part_of(facts.num_classes, self.workers)
-        exchange, trained = self.link.all_reduce(set_bytes(like, facts), self.workers), 0.0
-        if isinstance(method, DCConfig | DSAConfig | IDCConfig):
-            shown = condensation.num_compared(method) * facts.num_classes
-            rounds, recipe, seen = condensation.between(method, facts, shown)
-            one = training(like.network, recipe, facts, seen, 0).flops
-            trained, steps = method.iterations * (rounds - 1) * one, (rounds - 1) * recipe.steps(seen)
-            exchange = rounds * exchange + steps * self._gradient_exchange(like.network)
-            rows = part_of(min(recipe.batch_size, seen), self.workers)
-            self.shared("distill", self.rates.seconds("distill", trained), rows, 0.0)
-        compared = self.rates.seconds("distill", flops - trained)
-        self.shared("distill", compared, share, method.iterations * exchange)
+        """The images of a stage, as its method states how the work is divided."""
+        cost = stage_cost(self.config, self.facts, stage)
+        for portion in cost.portions:
+            seconds = self.rates.seconds("distill", portion.flops)
+            if portion.divided == "shared":
+                exchange = cost.units * self._exchange(portion.exchanges)
+                self.shared("distill", seconds, part_of(portion.count, self.workers), exchange)
+            elif portion.divided == "dealt":
+                packs = _pieces(portion.count, portion.at_once)
+                flops = (portion.flops * pack / portion.count for pack in packs)
+                self.dealt("distill", [self.rates.seconds("distill", each) for each in flops])
+            else:
+                self.alone("distill", portion.flops)
 
     def _beside(self, chained: Sequence[Trial], finished: Sequence[tuple[int, ...]]) -> None:
         """Students of finished stages: on GPUs that distilling leaves, or after it where it leaves none."""
@@ -268,14 +236,15 @@ class _Jobs:
     def _networks(self, work: str, flops: float) -> list[float]:
         """Seconds of the packs of a pool."""
         count = self.config.stages.pool_size
-        sizes = _pieces(count, trajectories.pack_size(self.config, count))
+        sizes = _pieces(count, experts.pack_size(self.config, count))
         return [self.rates.seconds(work, flops * size / count) for size in sizes]
 
-    def _gradient_exchange(self, network: NetworkConfig) -> float:
-        """Seconds of one step of a network whose batches are shared: its gradients, and two sums for a batch norm."""
-        size = 4 * network_size(network, self.facts)[0]
-        norms = _batch_norms(network, self.facts)
-        return self.link.all_reduce(size, self.workers) + 2 * norms * self.link.all_reduce(0, self.workers)
+    def _exchange(self, exchanges: Iterable[Exchange]) -> float:
+        """Seconds that workers wait for each other's sums."""
+        return sum(
+            one.times * sum(count * self.link.all_reduce(size, self.workers) for count, size in one.messages)
+            for one in exchanges
+        )
 
     def _share(self, count: int) -> int:
         """How many of `count` processes fit on a GPU; see `cluster.runtime.share_resources`."""
@@ -305,10 +274,3 @@ def part_of(count: int, workers: int) -> float:
 def _pieces(count: int, size: int) -> list[int]:
     """So many things in groups of a size, the last one of what is left."""
     return [min(size, count - first) for first in range(0, count, size)]
-
-
-def _batch_norms(network: NetworkConfig, facts: DataFacts) -> int:
-    """How many layers of a network sum over the whole batch."""
-    with torch.device("meta"):
-        module = networks.build(network, facts.shape, facts.num_classes)
-    return sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())

@@ -2,8 +2,6 @@
 
 Every kind of work is a step or a prediction, of at most as many images as the run gives it: as many as take a moment,
 and the larger the faster. So it takes seconds, and is right to a third or so; what compiling saves it does not know.
-
-Letters: B batch, C H W.
 """
 
 import time
@@ -12,30 +10,20 @@ from dataclasses import replace
 from typing import Final
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from raydd import networks
-from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, unroll
 from raydd.config import RunConfig
-from raydd.core import keyed_random, process
-from raydd.core.keyed_random import Key
+from raydd.core import process
 from raydd.data import DataFacts
 from raydd.evaluation.students.trials import Trial
-from raydd.methods.decoupled.family import RecoverConfig
-from raydd.methods.decoupled.moments import bn_loss, measuring
-from raydd.methods.trajectory.matching import MatchingConfig, inner_gradient
 from raydd.networks.config import NetworkConfig
-from raydd.networks.flat import FlatNetwork
-from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
-from raydd.plan.cost import PREDICT_BATCH, gradient_step, matching_step, predicting, recover_step
+from raydd.plan.distill import stage_cost
 from raydd.plan.rates import LegKind, Rates, leg_kind
-from raydd.plan.sizes import num_synthetic
 from raydd.plan.students import num_trained_on, trials_of
+from raydd.training.cost import PREDICT_BATCH, gradient_step, predicting
 from raydd.training.loop import Training, predict
 from raydd.training.recipe import Recipe
+from raydd.training.stand_in import STAND_IN_KEY, network_on, random_images, some_labels
 
-KEY: Final = Key.root(0)
 MOMENT: Final = 0.15
 """Seconds that are enough to time."""
 FEWEST: Final = 2
@@ -102,8 +90,9 @@ class _Bench:
 
     def _training(self, network: NetworkConfig, recipe: Recipe, num_images: int) -> float:
         def make(rows: int) -> MeasuredWork:
-            shown = replace(recipe, batch_size=rows)
-            training = Training([self._network(network)], self._images(rows), self._labels(rows), shown, [KEY])
+            shown, module = replace(recipe, batch_size=rows), network_on(network, self.facts, self.device)
+            images, labels = (of(self.facts, rows, self.device) for of in (random_images, some_labels))
+            training = Training([module], images, labels, shown, [STAND_IN_KEY])
             return lambda: training.run_epoch(0)
 
         return _rate(
@@ -114,73 +103,22 @@ class _Bench:
 
     def _predicting(self, network: NetworkConfig) -> float:
         def make(rows: int) -> MeasuredWork:
-            module, images = self._network(network).eval(), self._images(rows)
+            module, images = (
+                network_on(network, self.facts, self.device).eval(),
+                random_images(self.facts, rows, self.device),
+            )
             return lambda: predict(module, images)
 
         return _rate(make, PREDICT_BATCH, predicting(network, self.facts).flops_of)
 
     def _distilling(self) -> float:
-        """By what the method's iterations mostly are: inner steps, images on their way through a teacher, gradients."""
-        config, method = self.config, self.config.method
-        if isinstance(method, MatchingConfig):
-            return self._matching(method)
-        if isinstance(method, RecoverConfig):
-            return self._recovering(method)
-        if method.works_on == "teacher":
-            return self._predicting(config.teacher_network)
-        return self._training(config.network, Recipe(batch_size=256, lr=1e-3), self.facts.num_train)
-
-    def _matching(self, method: MatchingConfig) -> float:
-        soft, (curvature, _) = method.has_soft_labels, inner_gradient(method.gradient)
-        flat = FlatNetwork(self._network(self.config.network))
-        steps = DifferentiatedSteps(flat, soft_cross_entropy if soft else hard_cross_entropy)
-
-        def make(rows: int) -> MeasuredWork:
-            images, index = self._images(rows), torch.arange(rows, device=self.device)
-            labels = F.one_hot(self._labels(rows), self.facts.num_classes).float() if soft else self._labels(rows)
-            loop = InnerLoop(steps, [InnerStep(index, rows, lambda images_BCHW: images_BCHW)], curvature=curvature)
-            theta, lr = flat.flat(), torch.tensor(0.01, device=self.device)
-            return lambda: adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
-
-        images = num_synthetic(self.config, self.facts)
-        return _rate(
-            make,
-            min(method.synthetic_batch_size or images, images),
-            lambda rows: matching_step(self.config.network, self.facts, rows, soft, curvature).flops,
-        )
-
-    def _recovering(self, method: RecoverConfig) -> float:
-        network = self.config.teacher_network
-        module = self._network(network).eval().requires_grad_(False)
-        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-
-        def make(rows: int) -> MeasuredWork:
-            images, labels = self._images(rows).requires_grad_(), self._labels(rows)
-            averages = torch.full((1, rows), 1 / rows, dtype=torch.float64, device=self.device)
-
-            def step() -> None:
-                with measuring(norms, averages) as distances:
-                    loss = F.cross_entropy(module(images), labels).double()
-                torch.autograd.grad(loss + bn_loss(distances, 1.0).sum(), images)
-
-            return step
-
-        return _rate(
-            make,
-            len(method.rows(0, self.facts.num_classes).labels),
-            lambda rows: recover_step(network, self.facts, rows, 1, torch.float32).flops,
-        )
-
-    def _network(self, network: NetworkConfig) -> nn.Module:
-        with keyed_random.seeded(KEY):
-            return networks.build(network, self.facts.shape, self.facts.num_classes).to(self.device)
-
-    def _images(self, rows: int) -> Tensor:
-        with keyed_random.seeded(KEY):
-            return torch.randn(rows, *self.facts.shape).to(self.device)
-
-    def _labels(self, rows: int) -> Tensor:
-        return torch.arange(rows, device=self.device) % self.facts.num_classes
+        """By what the method's iterations mostly are, as it states; by default a prediction, or a training."""
+        sample = stage_cost(self.config, self.facts, 0).sample
+        if sample is not None:
+            return _rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops)
+        if "teacher" in self.config.method.made_first:
+            return self._predicting(self.config.teacher_network)
+        return self._training(self.config.network, Recipe(batch_size=256, lr=1e-3), self.facts.num_train)
 
 
 def _rate(make: Callable[[int], MeasuredWork], most: int, flops: Callable[[int], float]) -> float:

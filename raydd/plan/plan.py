@@ -1,21 +1,25 @@
 """What a run takes, ahead of it: FLOPs, disk and memory.
 
 Nothing is read, trained or allocated: optimiser steps follow from the numbers of images, sizes from the shapes of what
-is written (`sizes.py`), FLOPs and activations from walking one step of each kind on torch's meta device (`cost.py`).
+is written, FLOPs and activations from walking one step of each kind on torch's meta device (`raydd.training.cost`).
+What a stage of distilling takes its method states (`raydd.methods.cost`); here it is added up.
 
 Letters: N real images, D = C * H * W, T inner steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from raydd.config import RunConfig
 from raydd.data import DataFacts
 from raydd.data.placement import Residence
-from raydd.plan import decoupled, stages
-from raydd.plan.sizes import data_bytes
+from raydd.data.size import data_bytes
+from raydd.plan import stages
+from raydd.plan.distill import distill
+from raydd.plan.made_first import made_first
 from raydd.plan.step import Plan, Step
 from raydd.plan.students import evaluate
+from raydd.plan.teacher import relabel
 
 EIGEN_FACTOR = 6
 """D x D float64 matrices that fitting a whitening holds at once (measured 5.3 at D = 3072)."""
@@ -50,34 +54,30 @@ def make_plan(config: RunConfig, facts: DataFacts, flops_per_second: Mapping[str
         ConfigError: the images are smaller than a network can pool.
     """
     rates = flops_per_second or {}
-    steps = [make(config, facts) for make in _makers(config)]
-    timed = (replace(step, seconds=step.flops / rates[step.work]) if step.work in rates else step for step in steps)
+    timed = (
+        replace(step, seconds=step.flops / rates[step.work]) if step.work in rates else step
+        for step in _steps(config, facts)
+    )
     return Plan(tuple(timed), facts, Residence.of(config.data, facts))
 
 
-def _makers(config: RunConfig) -> list[Callable[[RunConfig, DataFacts], Step]]:
-    """Of the steps, in order."""
-    makers = [_data]
-    if config.method.works_on == "trajectories":
-        makers.append(stages.experts)
-    if config.method.works_on == "teacher":
-        makers.append(decoupled.teacher)
-    if config.method.uses_ranking:
-        makers.append(decoupled.rank)
+def _steps(config: RunConfig, facts: DataFacts) -> list[Step]:
+    """In order."""
+    steps = [_data(config, facts), *made_first(config, facts)]
     if config.stages.filter is not None and config.stages.filter.needs_scores:
-        makers.append(stages.forgetting)
+        steps.append(stages.forgetting(config, facts))
     if config.uses_pool(config.stages.count - 1):
-        makers.append(stages.transition)
-    makers.append(stages.distill)
-    if config.method.works_on == "teacher" and "replayed" in config.evaluate.regimes(config.method):
-        makers.append(decoupled.relabel)
-    return [*makers, evaluate]
+        steps.append(stages.transition(config, facts))
+    steps.append(distill(config, facts))
+    if "replayed" in config.evaluate.regimes(config.method):
+        steps.append(relabel(config, facts))
+    return [*steps, evaluate(config, facts)]
 
 
 def _data(config: RunConfig, facts: DataFacts) -> Step:
     """Whitening takes the covariance, its eigenvectors (9 D^3, Golub and Van Loan, section 8.3) and three products."""
     size, whitens = facts.values, config.data.preprocess == "zca"
-    stored, streamed = data_bytes(config, facts), Residence.of(config.data, facts).streamed
+    stored, streamed = data_bytes(config.data, facts), Residence.of(config.data, facts).streamed
     return Step(
         work="data",
         makes=f"prepared images ({config.data.source}, {config.data.preprocess})",

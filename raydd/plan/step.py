@@ -32,6 +32,8 @@ class Step:
     """Most memory of one process on a CPU, above what it takes once everything is imported; see `make_plan`."""
     seconds: float | None = None
     """In one process, where a rate was given."""
+    left_out: str | None = None
+    """What is not counted for want of knowledge, in words; None where everything is."""
 
 
 def together(steps: Sequence[Step], makes: str) -> Step:
@@ -46,6 +48,7 @@ def together(steps: Sequence[Step], makes: str) -> Step:
         working_disk_bytes=max(step.working_disk_bytes for step in steps),
         peak_tensor_bytes=max(step.peak_tensor_bytes for step in steps),
         peak_memory_bytes=max(step.peak_memory_bytes for step in steps),
+        left_out="; ".join(dict.fromkeys(step.left_out for step in steps if step.left_out)) or None,
     )
 
 

@@ -6,20 +6,16 @@ Letters: N real images, M synthetic images, D values of an image, F features.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
-import torch
-
-from raydd import networks
 from raydd.config import RunConfig
 from raydd.config.lineup import plan_trials
 from raydd.data import DataFacts
+from raydd.data.size import data_bytes
 from raydd.evaluation.students.trials import Trial
 from raydd.networks.config import NetworkConfig
-from raydd.plan.cost import Cost, network_size, predicting, slots, state_size, training
-from raydd.plan.sizes import RECORD_BYTES, SAVE_FACTOR, TENSOR_HEADER_BYTES, data_bytes, num_synthetic, set_bytes
+from raydd.plan.sizes import RECORD_BYTES, num_synthetic, set_bytes
 from raydd.plan.step import Step, together
-from raydd.training.recipe import Recipe
+from raydd.training.cost import SAVE_FACTOR, Cost, num_features, predicting, state_size, training, training_bytes
 from raydd.training.views import ViewsConfig
 
 SELECTION_HEADER_BYTES = 1_200
@@ -52,8 +48,8 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
         disk_bytes=len(legs) * RECORD_BYTES,
         working_disk_bytes=sum(between),
         peak_tensor_bytes=max(cost.tensor_bytes for cost in trainings),
-        peak_memory_bytes=data_bytes(config, facts)
-        + 2 * whole_set(config, facts)[1]
+        peak_memory_bytes=data_bytes(config.data, facts)
+        + 2 * set_bytes(config, facts)
         + max(cost.memory_bytes for cost in trainings),
     )
     return together([own, *selecting(config, facts, trials)], own.makes)
@@ -61,12 +57,19 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
 
 def _looking(config: RunConfig, facts: DataFacts, legs: Sequence[Trial]) -> int:
     """FLOPs of the teacher or an expert, which is shown every set once, but all the data, to see how diverse it is."""
-    if config.method.works_on == "data":
+    network = _observing(config)
+    if network is None:
         return 0
-    network = config.teacher_network if config.method.works_on == "teacher" else config.network
     sets = {(leg.subject, leg.draw, leg.stage, leg.mode == "new_only"): leg for leg in legs if leg.subject != "full"}
     shown = sum(num_trained_on(config, facts, leg) for leg in sets.values())
     return predicting(network, facts).flops_of(shown)
+
+
+def _observing(config: RunConfig) -> NetworkConfig | None:
+    """The network to which sets are shown, of those that are made first; None where none is."""
+    if "teacher" in config.method.made_first:
+        return config.teacher_network
+    return config.network if "experts" in config.method.made_first else None
 
 
 def selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> list[Step]:
@@ -80,7 +83,7 @@ def selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> l
     one = training(network, recipe, facts, facts.num_train, facts.num_train)
     checkpoint = training_bytes(network, recipe, facts)
     of_class = math.ceil(facts.num_train / facts.num_classes)
-    compared = of_class * (4 * facts.values + 12 * _num_features(network, facts))
+    compared = of_class * (4 * facts.values + 12 * num_features(network, facts))
     return [
         Step(
             work="evaluate",
@@ -88,27 +91,13 @@ def selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> l
             units=0,
             optimizer_steps=recipe.steps(facts.num_train),
             flops=one.flops,
-            disk_bytes=SELECTION_HEADER_BYTES + SELECTION_ROW_BYTES * whole_set(config, facts)[0],
+            disk_bytes=SELECTION_HEADER_BYTES + SELECTION_ROW_BYTES * num_synthetic(config, facts),
             working_disk_bytes=2 * checkpoint,
             peak_tensor_bytes=one.tensor_bytes,
-            peak_memory_bytes=data_bytes(config, facts)
+            peak_memory_bytes=data_bytes(config.data, facts)
             + max(one.memory_bytes, SAVE_FACTOR * checkpoint, state_size(network, facts) + compared),
         )
     ]
-
-
-@cache
-def _num_features(network: NetworkConfig, facts: DataFacts) -> int:
-    """F."""
-    with torch.device("meta"):
-        module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(2, *facts.shape)
-    return module.features(images).shape[1]
-
-
-def whole_set(config: RunConfig, facts: DataFacts) -> tuple[int, int]:
-    """The images of all stages together as they are stored, and the bytes that they take in memory."""
-    num_images = config.images_per_class * facts.num_classes
-    return num_images, set_bytes(config, facts) * num_images // num_synthetic(config, facts)
 
 
 def num_trained_on(config: RunConfig, facts: DataFacts, leg: Trial) -> int:
@@ -116,17 +105,10 @@ def num_trained_on(config: RunConfig, facts: DataFacts, leg: Trial) -> int:
     if leg.subject == "full":
         return facts.num_train
     if leg.selects_real:
-        return whole_set(config, facts)[0]
+        return num_synthetic(config, facts)
     first = leg.stage if leg.mode == "new_only" else 0
     methods = config.methods[first : leg.stage + 1]
     return facts.num_classes * sum(method.images_per_class * method.decoded_images for method in methods)
-
-
-def training_bytes(network: NetworkConfig, recipe: Recipe, facts: DataFacts) -> int:
-    """The file of a network in training: parameters, buffers and momenta."""
-    size, tensors = network_size(network, facts)
-    kept = slots(recipe)
-    return state_size(network, facts) + 4 * kept * size + (1 + kept) * tensors * TENSOR_HEADER_BYTES
 
 
 def pixel_bytes(views: ViewsConfig, set_bytes: int) -> tuple[int, int]:
@@ -145,15 +127,14 @@ def training_on(config: RunConfig, facts: DataFacts, trial: Trial) -> Cost:
 
 
 def labelled(config: RunConfig, facts: DataFacts, trial: Trial, cost: Cost) -> Cost:
-    """A training of so much together with the labels of its images."""
+    """A training of so much together with the labels of its images: by experts, or by a teacher, which sees views."""
     num_images = cost.images
-    if config.method.works_on == "trajectories":
-        seen = config.experts.count * num_images * trial.uses_experts
+    if trial.uses_experts:
+        seen = config.experts.count * num_images
         return replace(cost, flops=cost.flops + predicting(config.network, facts).flops_of(seen))
-    if config.method.works_on == "data":
+    if trial.recipe.views is None:
         return cost
     seen = num_images * trial.recipe.epochs * (trial.labels == "online")
-    assert trial.recipe.views is not None
     kept, making = pixel_bytes(trial.recipe.views, 4 * num_images * facts.values)
     resident = kept + state_size(config.teacher_network, facts)
     return replace(

@@ -180,7 +180,7 @@ def check_matching(config: RunConfig, name: str, which: tuple[str, int], values:
 def test_there_is_a_plan_and_a_name_of_its_own(name: str) -> None:
     config = preset(name)
     plan = planned(config)
-    first = {"trajectories": ["experts"], "teacher": ["teacher"], "data": []}[config.method.works_on]
+    first = [kind for kind in config.method.made_first if kind != "ranking"]
     ranks = ["rank"] * config.method.uses_ranking
     between = ["transition"] * (config.stages.count > 1 and config.stages.conditioning == "synthetic")
     assert [step.work for step in plan.steps] == ["data", *first, *ranks, *between, "distill", "evaluate"]

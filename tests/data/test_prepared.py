@@ -17,10 +17,10 @@ from raydd.core.keyed_random import Key, seeded
 from raydd.data import DataConfig, load, prepared, problems
 from raydd.data.images import Resident
 from raydd.data.prepared import LabelledImages, PreparedData, open_saved, prepare, save
+from raydd.data.size import data_bytes
 from raydd.networks import build
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline.runs.run import Run
-from raydd.plan import data_bytes
 from raydd.storage import Folder, new_artefact
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
@@ -72,7 +72,7 @@ def test_the_plan_knows_the_size_to_a_few_bytes(tmp_path: Path, preprocess: str)
     made = replace(data(preprocess), validation=None)
     save(made, Folder.at(tmp_path), "key")
     config = from_mapping({"data": {"preprocess": preprocess}, "method": {"name": "mtt"}})
-    assert data_bytes(config, facts_of(made)) == pytest.approx(sizes(tmp_path), abs=250)
+    assert data_bytes(config.data, facts_of(made)) == pytest.approx(sizes(tmp_path), abs=250)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the maps of this process from /proc")

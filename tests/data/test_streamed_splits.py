@@ -14,9 +14,10 @@ from raydd.data import DataConfig, DataFacts, load, prepared
 from raydd.data.images import Resident
 from raydd.data.placement import Residence, pixel_bytes
 from raydd.data.prepared import PreparedData, open_saved, prepare
+from raydd.data.size import data_bytes
 from raydd.data.streamed_images import Streamed
 from raydd.data.streamed_splits import streams
-from raydd.plan import data_bytes, make_plan
+from raydd.plan import make_plan
 from raydd.storage import Folder
 from tests.support.image_files import encoded, noise, write_folders, write_parquet
 from tests.support.small import raydd
@@ -167,7 +168,7 @@ def test_plans_count_no_pixels_of_streamed_images() -> None:
         config = from_mapping({"data": data, "method": {"name": "mtt"}})
         facts = DataFacts(50_000, 10_000, (3, 32, 32), 10)
         plan = make_plan(config, facts)
-        return data_bytes(config, facts), plan.total.peak_memory_bytes, plan.residence.streamed
+        return data_bytes(config.data, facts), plan.total.peak_memory_bytes, plan.residence.streamed
 
     (resident_data, resident_peak, _), (data, peak, streamed) = planned("off"), planned("on")
     assert streamed and resident_data - data == 60_000 * (3072 - 8)

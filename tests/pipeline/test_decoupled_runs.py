@@ -97,7 +97,7 @@ def test_every_class_group_is_an_artefact_and_the_set_their_union(finished: Smal
     for label in range(10):
         parts = torch.cat([part.images[part.labels == label] for part in of_groups])
         assert torch.equal(parts, made.images[made.labels == label])
-    assert made.card["image_iterations"] == ITERATIONS[name] == run.config.recovering.image_iterations(10)
+    assert made.card["image_iterations"] == ITERATIONS[name] == run.config.method.image_iterations(10)
     assert execution.verify(run.folder)
 
 

@@ -19,13 +19,13 @@ from raydd.core.errors import ArtefactError, ResourceError
 from raydd.core.progress import NoProgress, Progress
 from raydd.data import Splits
 from raydd.ingredients.base import Ingredient
+from raydd.methods.trajectory.cost import matching_step
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto
 from raydd.plan import DataFacts
-from raydd.plan.cost import matching_step
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.support.small import (

@@ -19,16 +19,17 @@ from raydd.data.fit_preprocessing import fit_standardise
 from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.teacher_card import TeacherCard
 from raydd.methods import Start, Task
+from raydd.methods.decoupled.cost import recover_step
 from raydd.methods.decoupled.recover import Recover
 from raydd.networks import build
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.plan import DataFacts, make_plan
-from raydd.plan.cost import predicting, recover_step
 from raydd.plan.students import pixel_bytes
 from raydd.sets.synthetic import SyntheticSet, by_class
 from raydd.storage import Folder
 from raydd.storage.checkpoints import Checkpoints
+from raydd.training.cost import predicting
 from raydd.training.views import ImageViews, ViewsConfig
 from tests.support import ROOT
 from tests.support.image_files import noise, write_folders

@@ -7,7 +7,7 @@ import pytest
 from raydd.config import RunConfig, from_mapping
 from raydd.core.keyed_random import Key
 from raydd.methods import Start, Task
-from raydd.plan import condensation
+from raydd.plan import distill_stage
 from tests.support.planned import K, counted, facts_of, random_data
 
 
@@ -45,7 +45,7 @@ def test_flops_of_an_iteration(changes: dict[str, Any]) -> None:
     method = config.method.build(Task(data=data, network=config.network), Start(), Key.root(0))
     with counted() as counter:
         method.step()
-    planned = condensation.distill(config, facts_of(data))
+    planned = distill_stage(config, facts_of(data), 0)
     assert planned.flops == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 

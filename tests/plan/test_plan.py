@@ -17,20 +17,24 @@ from raydd.core.progress import NoProgress
 from raydd.data.fit_preprocessing import fit_standardise, fit_zca
 from raydd.data.prepared import PreparedData
 from raydd.data.prepared import save as save_data
+from raydd.data.size import data_bytes
 from raydd.ingredients.experts import Experts, epochs_stored, train_experts, trajectory_card
 from raydd.ingredients.setting import Setting
 from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
+from raydd.methods.trajectory.cost import matching_step
 from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
 from raydd.networks import build
 from raydd.networks.flat import FlatNetwork
-from raydd.plan import DataFacts, checkpoint_bytes, data_bytes, make_plan, synthetic_bytes, trajectory_bytes
-from raydd.plan.cost import HEAP_LIMIT_BYTES, PREDICT_BATCH, matching_step, network_size, predicting
+from raydd.plan import DataFacts, make_plan, trajectory_bytes
+from raydd.plan.distill import stage_cost
+from raydd.plan.sizes import result_bytes
 from raydd.plan.students import trials_of
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from raydd.storage.checkpoints import Checkpoints
+from raydd.training.cost import HEAP_LIMIT_BYTES, PREDICT_BATCH, network_size, predicting
 from raydd.training.loop import Training, predict
 from tests.support.planned import K, Work, counted, facts_of, fresh_processes, measured_peak, random_data, sizes, step
 
@@ -207,7 +211,7 @@ def test_disk_of_a_synthetic_set(tmp_path: Path, kind: str, preprocess: str, ima
     )
     made.save(Folder.at(tmp_path), "key")
     assert made.is_exact is (kind == "exact")
-    planned = synthetic_bytes(config, facts_of(random_data()), exact=made.is_exact)
+    planned = result_bytes(config, facts_of(random_data()), count, made.is_exact)
     assert planned == pytest.approx(sizes(tmp_path), rel=0.2 if made.is_exact else 0.1)  # small: 30 kB and more
 
 
@@ -216,7 +220,7 @@ def test_disk_of_the_data(tmp_path: Path, preprocess: str):
     pixels = torch.randint(0, 256, (200, 3, 16, 16), dtype=torch.uint8)
     data = random_data(preprocessing=fit_zca(pixels) if preprocess == "zca" else fit_standardise(pixels))
     save_data(data, Folder.at(tmp_path), "key")
-    planned = data_bytes(config_of(data={"preprocess": preprocess}), facts_of(data))
+    planned = data_bytes(config_of(data={"preprocess": preprocess}).data, facts_of(data))
     assert planned == pytest.approx(sizes(tmp_path), rel=0.02)
 
 
@@ -228,7 +232,8 @@ def test_size_of_a_checkpoint(tmp_path: Path, method: str):
     running = distiller(config, task_of(config, data, tmp_path / "experts"))
     row = {"iteration": 10, **running.step(), "seconds": time.perf_counter()}
     Checkpoints(Folder.at(tmp_path / "checkpoints"), "stage").save(running.state_dict(), [row] * 100)
-    assert checkpoint_bytes(config, facts_of(data)) == pytest.approx(sizes(tmp_path / "checkpoints"), rel=0.05)
+    planned = stage_cost(config, facts_of(data), 0).checkpoint_bytes
+    assert planned == pytest.approx(sizes(tmp_path / "checkpoints"), rel=0.05)
 
 
 def match_once(width: int, side: int, images: int, steps: int, root: str) -> tuple[RunConfig, DataFacts]:
@@ -303,8 +308,9 @@ def test_seconds_come_from_measured_rates_only():
 
 
 def test_planning_is_quick_and_allocates_nothing():
-    config = from_mapping({"data": {"source": "cifar10", "root": "/nowhere", "preprocess": "zca"}})
-    matching_step.cache_clear()
+    config = from_mapping(
+        {"data": {"source": "cifar10", "root": "/nowhere", "preprocess": "zca"}, "network": {"width": 136}}
+    )
     began = time.process_time()
     plan = make_plan(config, CIFAR)
     assert time.process_time() - began < 2

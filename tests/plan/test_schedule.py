@@ -44,7 +44,7 @@ def on(name: str, gpus: int, link: Link = FREE, **cluster: object) -> Timeline:
     """A config on so many GPUs, at a rate of `RATE`."""
     config, plan = planned(name)
     config = replace(config, cluster=replace(config.cluster, **cluster))
-    return simulate(jobs_of(config, plan.facts, Rates.equal(works_of(config), RATE), gpus, link), gpus)
+    return simulate(jobs_of(config, plan.facts, Rates.equal(works_of(config, plan.facts), RATE), gpus, link), gpus)
 
 
 def longest_chain(jobs: list[SimulatedJob]) -> float:
@@ -171,7 +171,7 @@ def test_rows_of_a_batch_are_shared(gpus: int) -> None:
 def test_sums_are_exchanged_twice_for_an_inner_step() -> None:
     """P floats there and as many on the way back; once the gradient of the images."""
     config, plan = planned(FTD)
-    method, stored = config.matching, next(step for step in plan.steps if step.work == "experts").disk_bytes
+    method, stored = config.method, next(step for step in plan.steps if step.work == "experts").disk_bytes
     spent = on(FTD, 2, Link(bytes_per_second=1.0, hop_seconds=0.0)).path()["distill" + EXCHANGE]
     size = stored / config.experts.count / (config.experts.training.epochs + 1)
     wanted = method.iterations * (2 * method.synthetic_steps * size + 4 * 10 * method.images_per_class * 64)
@@ -198,7 +198,7 @@ def test_students_train_beside_later_stages_where_gpus_are_left() -> None:
 def test_where_it_stops_scaling() -> None:
     """Experts are four, and do not get shorter; the sums of a slow network grow."""
     config, plan = planned("quickstart.yaml")
-    rates = Rates.equal(works_of(config), RATE)
+    rates = Rates.equal(works_of(config, plan.facts), RATE)
     schedule = Schedule.of(config, plan.facts, rates, 48, FREE)
     assert list(schedule.timelines) == [1, 2, 4, 8, 16, 32, 48]
     assert schedule.speed_up(1) == 1 and schedule.efficiency(2) == schedule.speed_up(2) / 2

@@ -23,10 +23,10 @@ from raydd.networks.flat import FlatNetwork
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.plan import DataFacts, distill_stage, make_plan, trajectory_bytes
-from raydd.plan.cost import network_size
-from raydd.plan.stages import num_frozen
+from raydd.plan.distill import setting_of
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from raydd.training.cost import network_size
 from raydd.training.recipe import Recipe
 from tests.support.planned import K, counted, facts_of, random_data, sizes, step
 from tests.support.presets import facts, preset
@@ -68,7 +68,7 @@ def test_steps_between_stages_are_as_reckoned_elsewhere(which: tuple[str, int]) 
     """The published code trains later trajectories for two epochs that are never read."""
     synthetic, real, first = table(BETWEEN)[which]
     config = pdd("mtt", which)
-    size, method = facts(config), config.matching
+    size, method = facts(config), config.method
     published = method.max_start_epoch + method.expert_epochs + 1
     longer = replace(config, stages=replace(config.stages, trajectory_epochs=published))
     later = step(longer, size, "experts").optimizer_steps - 1e6 * first
@@ -184,7 +184,7 @@ def test_what_is_kept_of_later_stages() -> None:
     later = 2 * trajectory_bytes(network_size(config.network, FACTS)[0], 3)
     assert own.disk_bytes - shared.disk_bytes == 2 * later
     assert shared.working_disk_bytes > max(later, own.working_disk_bytes)
-    frozen = [num_frozen(config, FACTS, stage) for stage in range(3)]
+    frozen = [setting_of(config, FACTS, stage).frozen for stage in range(3)]
     assert frozen == [0, 10, 20]
     peaks = [distill_stage(config, FACTS, stage).peak_tensor_bytes for stage in range(2)]
     assert peaks[1] - peaks[0] == 10 * 64 * 4

@@ -3,9 +3,10 @@
 Letters: R real images of a class, S synthetic ones of it that are learned, B batch, K classes, C H W.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +14,12 @@ from torch import Tensor
 from raydd.core import keyed_random
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
-from raydd.methods.initial import require_images
+from raydd.methods.initial import random_real, require_images
 from raydd.networks import Network
 from raydd.sets.formation import Formation
+
+CONSTANTS_AT_ONCE: Final = 256
+"""Images of earlier stages that are augmented, and compared, together."""
 
 
 @dataclass(frozen=True)
@@ -120,3 +124,33 @@ class Form(Protocol):
             others: how many more there are of the class, which are seen beside them.
             key: of what is random about it.
         """
+
+
+@dataclass(frozen=True)
+class AsTheyAre:
+    """Images that are held as networks see them."""
+
+    formation: Formation | None = None
+
+    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key, repeat: bool) -> Tensor:
+        """Random real images, or standard normal values."""
+        if real:
+            return data.train.images[random_real(data, images_per_class, key, repeat)]
+        ids = torch.arange(data.num_classes * images_per_class)
+        return keyed_random.normal(key, ids, math.prod(data.shape)).view(-1, *data.shape)
+
+    def held(self, images_BCHW: Tensor) -> Tensor:
+        """The images."""
+        return images_BCHW
+
+    def bounded(self, held_BCHW: Tensor) -> Tensor:
+        """The images: there are no bounds."""
+        return held_BCHW
+
+    def stored(self, held_BCHW: Tensor) -> Tensor:
+        """The images."""
+        return held_BCHW
+
+    def seen(self, held_SCHW: Tensor, others: int, key: Key) -> Tensor:
+        """The images."""
+        return held_SCHW

@@ -22,7 +22,9 @@ from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.condensation.compared import ClassImages, Round
+from raydd.methods.condensation.cost import Comparisons
 from raydd.methods.condensation.family import Condensation, CondensationConfig
+from raydd.methods.cost import CostSetting
 from raydd.networks import Network, global_batch_norm
 from raydd.training.fit import fit
 from raydd.training.loop import Training
@@ -87,22 +89,35 @@ class GradientMatchingConfig(CondensationConfig):
             raise ConfigError(f"method.{field}", problem)
         return value
 
+    @property
+    def recipe(self) -> Recipe:
+        """How the network is trained between two updates of the images."""
+        return Recipe(
+            epochs=self.loops[1],
+            lr=self.network_lr,
+            batch_size=self.network_batch_size,
+            augmentation=self.augmentation,
+        )
+
+    def comparisons(self, setting: CostSetting) -> Comparisons:
+        """Gradients, in networks that are trained on all synthetic images; constants take part in both."""
+        (rounds, epochs), rows = self.loops, self.images_per_class + setting.learned
+        return Comparisons(
+            rows=rows,
+            constants=setting.frozen * (rounds + (rounds - 1) * epochs),
+            between=self.recipe,
+            rounds=rounds,
+            num_trained=rows * setting.facts.num_classes,
+        )
+
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """A distiller at its starting images."""
         return Condensation(self, task, start, key, self.objective(task.network.has_batch_norm))
 
     def objective(self, has_batch_norm: bool) -> "MatchedGradients":
         """What is compared."""
-        rounds, epochs = self.loops
-        training = OnSyntheticImages(
-            Recipe(
-                epochs=epochs,
-                lr=self.network_lr,
-                batch_size=self.network_batch_size,
-                augmentation=self.augmentation,
-            )
-        )
-        return MatchedGradients(rounds, DISTANCES[self.distance], training, has_batch_norm)
+        training = OnSyntheticImages(self.recipe)
+        return MatchedGradients(self.loops[0], DISTANCES[self.distance], training, has_batch_norm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,9 @@ from torch import Tensor
 from raydd.core.keyed_random import Key
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.condensation.compared import ClassImages, Round
+from raydd.methods.condensation.cost import Comparisons
 from raydd.methods.condensation.family import Condensation, CondensationConfig
+from raydd.methods.cost import CostSetting
 from raydd.networks import Network
 
 
@@ -28,6 +30,14 @@ class DMConfig(CondensationConfig):
     iterations: int = 20_000
     image_lr: float = 1.0
     augmentation: str = "dsa"
+
+    def comparisons(self, setting: CostSetting) -> Comparisons:
+        """Features, once."""
+        return Comparisons(
+            rows=self.images_per_class + setting.learned,
+            constants=setting.frozen,
+            joint=setting.network.has_batch_norm,
+        )
 
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """A distiller at its starting images."""

@@ -27,17 +27,22 @@ from raydd.core import keyed_random
 from raydd.core.distributed import all_reduce_sum, shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
-from raydd.data.prepared import PreparedData
 from raydd.methods.base import KeepsClasses, MethodState, Start, Task
-from raydd.methods.condensation.compared import ClassImages, Form, Objective, RealImages, Round
-from raydd.methods.initial import class_labels, random_real
+from raydd.methods.condensation.compared import (
+    CONSTANTS_AT_ONCE,
+    AsTheyAre,
+    ClassImages,
+    Form,
+    Objective,
+    RealImages,
+    Round,
+)
+from raydd.methods.condensation.cost import Comparisons, Condensing, condensing_cost
+from raydd.methods.cost import CostSetting, DistillCost
+from raydd.methods.initial import class_labels
 from raydd.networks import Network
-from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet
 from raydd.training.dsa import DSA, Augmentation, Chain, augmentation
-
-CONSTANTS_AT_ONCE = 256
-"""Images of earlier stages that are augmented, and compared, together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,35 +84,23 @@ class CondensationConfig(KeepsClasses):
         """The step size of images of a shape C, H, W."""
         return self.image_lr
 
+    def comparisons(self, setting: CostSetting) -> Comparisons | None:
+        """What an iteration compares, for the plan; None where that is not stated."""
+        return None
 
-@dataclass(frozen=True)
-class AsTheyAre:
-    """Images that are held as networks see them."""
-
-    formation: Formation | None = None
-
-    def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key, repeat: bool) -> Tensor:
-        """Random real images, or standard normal values."""
-        if real:
-            return data.train.images[random_real(data, images_per_class, key, repeat)]
-        ids = torch.arange(data.num_classes * images_per_class)
-        return keyed_random.normal(key, ids, math.prod(data.shape)).view(-1, *data.shape)
-
-    def held(self, images_BCHW: Tensor) -> Tensor:
-        """The images."""
-        return images_BCHW
-
-    def bounded(self, held_BCHW: Tensor) -> Tensor:
-        """The images: there are no bounds."""
-        return held_BCHW
-
-    def stored(self, held_BCHW: Tensor) -> Tensor:
-        """The images."""
-        return held_BCHW
-
-    def seen(self, held_SCHW: Tensor, others: int, key: Key) -> Tensor:
-        """The images."""
-        return held_SCHW
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """What a stage takes, where it is stated what an iteration compares."""
+        compared = self.comparisons(setting)
+        if compared is None:
+            return super().cost(setting)
+        condensing = Condensing(
+            makes=f"outer iterations of {self.name}",
+            iterations=self.iterations,
+            num_images=(self.images_per_class + setting.learned) * setting.facts.num_classes,
+            real_batch_size=self.real_batch_size,
+            real_start=self.image_init == "random",
+        )
+        return condensing_cost(condensing, compared, setting)
 
 
 class Condensation:

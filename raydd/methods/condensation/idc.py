@@ -30,9 +30,11 @@ from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
 from raydd.data.preprocessing import ZCA, Preprocessing
 from raydd.methods.base import Method, Start, Task
-from raydd.methods.condensation.compared import Round
+from raydd.methods.condensation.compared import AsTheyAre, Round
+from raydd.methods.condensation.cost import Comparisons
 from raydd.methods.condensation.dc import Distance, Gradients, MatchedGradients, squared_distance
-from raydd.methods.condensation.family import AsTheyAre, Condensation, CondensationConfig
+from raydd.methods.condensation.family import Condensation, CondensationConfig
+from raydd.methods.cost import CostSetting
 from raydd.networks import Network
 from raydd.sets.formation import Formation, FormationMode, decode
 from raydd.training.dsa import augmentation
@@ -118,6 +120,11 @@ class IDCConfig(CondensationConfig):
         return self.image_lr * (self.images_per_class / 10) * (height / base) ** 2
 
     @property
+    def reads_pixels(self) -> bool:
+        """Mosaics are of pixels."""
+        return True
+
+    @property
     def recipe(self) -> Recipe:
         """How the network is trained between two updates of the images."""
         return Recipe(
@@ -141,6 +148,25 @@ class IDCConfig(CondensationConfig):
     def decoded_images(self) -> int:
         """Images that students see of each stored one."""
         return 1 if self.formation is None else self.formation.num_decoded(1)
+
+    def comparisons(self, setting: CostSetting) -> Comparisons:
+        """Gradients of decoded images, in networks that are trained on real ones."""
+        own, earlier = self.images_per_class, setting.earlier
+        limit = sum(self._share(images, own + earlier) for images in (own, setting.learned))
+        bound = limit if self.decode == "bound" else None
+        held = Formation(factor=self.factor, mode=self.decode, limit=bound).num_decoded(own + setting.learned)
+        shown = min(earlier * self.decoded_images, self._share(earlier, own + earlier)) if setting.frozen else 0
+        return Comparisons(
+            rows=min(limit, held),
+            constants=self.inner_loops * shown * setting.facts.num_classes,
+            between=self.recipe,
+            rounds=self.inner_loops,
+            num_trained=min(self.num_real, setting.facts.num_train),
+        )
+
+    def _share(self, images: int, total: int) -> int:
+        """Decoded images of a class that some of its images have among those that are compared."""
+        return math.ceil(self.decoded_per_class * images / total)
 
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """A distiller at its starting images.

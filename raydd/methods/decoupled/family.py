@@ -9,7 +9,7 @@ Letters: M synthetic images, C H W.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from raydd.core.errors import ConfigError
 from raydd.methods.base import KeepsClasses, Method, Start, Task
+from raydd.methods.cost import CostSetting, DistillCost
+from raydd.methods.decoupled.cost import DTYPES, Grouped, asking, grouped_cost, pack_images, recover_sample, recovering
 from raydd.methods.decoupled.earlylate import saving
 from raydd.methods.decoupled.rows import Rows
 from raydd.sets.synthetic import SyntheticSet
@@ -52,6 +54,16 @@ class DecoupledConfig(KeepsClasses):
     def made_first(self) -> tuple[str, ...]:
         """A teacher, and where images are chosen by their rank a ranking by it."""
         return ("teacher", "ranking") if self.uses_ranking else ("teacher",)
+
+    @property
+    def reads_pixels(self) -> bool:
+        """It crops them."""
+        return True
+
+    @property
+    def stage_conditions(self) -> tuple[str, ...]:
+        """All that there are."""
+        return ("statistics", "teacher_epoch", "disagreement")
 
     @property
     def deals_groups(self) -> bool:
@@ -135,6 +147,25 @@ class RecoverConfig(DecoupledConfig):
     def image_iterations(self, num_classes: int) -> int:
         """What all images take together, in image-iterations."""
         return self.uniform_iterations(num_classes)
+
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """What a stage takes; earlier images take part where their statistics do."""
+        classes = setting.facts.num_classes
+        if "statistics" not in setting.conditions:
+            setting = replace(setting, earlier=0)
+        first = self.rows(0, classes).labels
+        groups = Grouped(
+            makes=f"class groups of {self.name}",
+            iterations=self.iterations,
+            num_images=classes * self.images_per_class,
+            groups=self.num_groups(classes),
+            group_images=len(first),
+            group_classes=len(first.unique()),
+        )
+        images, dtype = self.image_iterations(classes), DTYPES[self.precision]
+        one = recovering(setting, pack_images(groups, setting), images, dtype)
+        asked = asking(setting, groups.groups, self.uses_ranking)
+        return grouped_cost(groups, setting, one, asked, recover_sample(setting, len(first)))
 
     def uniform_iterations(self, num_classes: int) -> int:
         """What they would take if all took part all the time: U = IPC MI a class."""

@@ -7,7 +7,7 @@ A class group is a class.
 Letters: N real images, J crops of each, B crops in all, M mosaics, C H W.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +19,8 @@ from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.ingredients.network_pool import NetworkStates
 from raydd.methods.base import MethodState, Start, Task
+from raydd.methods.cost import CostSetting, DistillCost
+from raydd.methods.decoupled.cost import Grouped, choosing, grouped_cost
 from raydd.methods.decoupled.disagreement import student_probabilities, true_class
 from raydd.methods.decoupled.family import (
     DecoupledConfig,
@@ -30,6 +32,7 @@ from raydd.methods.decoupled.family import (
 )
 from raydd.methods.decoupled.selection import cell_size, grid, mosaic_rows, random_rows, resized
 from raydd.sets.synthetic import SyntheticSet
+from raydd.training.cost import predicting
 from raydd.training.sampling import repeated
 
 _AT_ONCE = 64
@@ -64,6 +67,11 @@ class RDEDConfig(DecoupledConfig):
         return 0
 
     @property
+    def stage_conditions(self) -> tuple[str, ...]:
+        """It compares no statistics."""
+        return ("teacher_epoch", "disagreement")
+
+    @property
     def uses_ranking(self) -> bool:
         """No: candidates are drawn at random."""
         return False
@@ -79,6 +87,21 @@ class RDEDConfig(DecoupledConfig):
     def uniform_iterations(self, num_classes: int) -> int:
         """None."""
         return 0
+
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """What a stage takes: crops that the teacher, and the networks that are asked, are shown."""
+        classes = setting.facts.num_classes
+        groups = Grouped(
+            makes=f"class groups of {self.name}",
+            iterations=0,
+            num_images=classes * self.images_per_class,
+            groups=self.num_groups(classes),
+            group_images=self.images_per_class,
+            group_classes=1,
+        )
+        crops = choosing(setting, self.candidates, self.crops)
+        asked = setting.num_asked * predicting(setting.network, setting.facts).flops_of(crops.images)
+        return grouped_cost(groups, replace(setting, earlier=0), crops, asked)
 
     def build(self, task: Task, start: Start, key: Key) -> GroupMethod:
         """The finished images of the task's classes.

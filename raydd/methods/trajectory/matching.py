@@ -16,7 +16,9 @@ from raydd.core import keyed_random
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.methods.base import MethodDefaults, Task
+from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.initial import masked_mean_logits
+from raydd.methods.trajectory.cost import Matching, matching_cost
 from raydd.training.dsa import augmentation
 
 
@@ -101,6 +103,19 @@ class MatchingConfig(MethodDefaults):
         return ("experts",)
 
     @property
+    def labels_real(self) -> bool:
+        """As experts do."""
+        return self.has_soft_labels
+
+    def at_window(self, number: int) -> Self:
+        """Start epochs as many windows later."""
+        return self.moved(number * (self.max_start_epoch - self.min_start_epoch))
+
+    def step_images(self, num_classes: int) -> int | None:
+        """`synthetic_batch_size`, where it is given."""
+        return self.synthetic_batch_size
+
+    @property
     def unrolls(self) -> bool:
         """Through `synthetic_steps` of them."""
         return True
@@ -139,6 +154,26 @@ class MatchingConfig(MethodDefaults):
                 f"the latest segment starts at epoch {self.max_start_epoch - 1} and spans {self.expert_epochs} "
                 f"(method.expert_epochs), to epoch {last}, beyond the {trajectory_epochs} of experts.training.epochs",
             )
+
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """What a stage takes; earlier images are drawn into batches with the others, as many as there are new ones."""
+        classes, (curvature, last_steps) = setting.facts.num_classes, inner_gradient(self.gradient)
+        num_images = (self.images_per_class + setting.learned) * classes
+        there = num_images + setting.frozen
+        batch_size = min(self.synthetic_batch_size or self.images_per_class * classes, there)
+        batches = draw_batches(Key.root(setting.seed), there, batch_size, self.synthetic_steps)
+        matching = Matching(
+            makes=f"outer iterations of {self.name}",
+            iterations=self.iterations,
+            num_images=num_images,
+            batch_size=batch_size,
+            batches=[len(batch) for batch in batches],
+            differentiated=min(last_steps or self.synthetic_steps, self.synthetic_steps),
+            curvature=curvature,
+            soft=self.has_soft_labels,
+            average=self.has_average,
+        )
+        return matching_cost(matching, setting)
 
     def expert_labels(self, task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
         """Soft labels [M, K] of real images by the experts: what a set of this method has to be better than."""

@@ -22,8 +22,8 @@ from raydd.ingredients.teacher_epochs import teacher_epochs
 from raydd.ingredients.teacher_ranking import TeacherRanking
 from raydd.ingredients.trained_teacher import TrainedTeacher
 from raydd.networks.config import NetworkConfig
-from raydd.plan.cost import training
 from raydd.storage import Folder, content_key
+from raydd.training.cost import training
 from raydd.training.recipe import Recipe
 
 

@@ -14,7 +14,6 @@ from raydd.ingredients.teacher_epochs import teacher_epochs
 from raydd.ingredients.trajectories import KIND as EXPERTS
 from raydd.ingredients.trajectories import TrajectoryStore
 from raydd.methods import MethodConfig, Start, Task, method_identity
-from raydd.methods.trajectory.matching import MatchingConfig
 from raydd.pipeline.runs.filtered_data import FilteredData
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.sets.synthetic import KIND as SYNTHETIC
@@ -40,12 +39,6 @@ class Stage:
     def method(self) -> MethodConfig:
         """The method as it is in this stage."""
         return self.run.config.methods[self.number]
-
-    @property
-    def matching(self) -> MatchingConfig:
-        """The method, where it matches trajectories."""
-        assert isinstance(self.method, MatchingConfig)
-        return self.method
 
     @property
     def config(self) -> StagesConfig:
@@ -143,7 +136,7 @@ class Stage:
     @property
     def epochs_stored(self) -> list[int]:
         """The epochs of a trajectory that are stored."""
-        return epochs_stored(self.experts, self.matching.epochs_read(self.experts.training.epochs))
+        return epochs_stored(self.experts, self.method.epochs_read(self.experts.training.epochs))
 
     def missing_trajectories(self) -> list[int]:
         """The trajectories of the stage's own that are not trained, or not there any more."""

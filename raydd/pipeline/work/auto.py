@@ -18,12 +18,12 @@ from raydd.config.stages import StagesConfig
 from raydd.core import compilation, process
 from raydd.core.keyed_random import Key
 from raydd.evaluation.students.trials import Trial, alike
+from raydd.methods.trajectory.cost import matching_step
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
 from raydd.plan import make_plan
-from raydd.plan.cost import matching_step
 from raydd.training import stacked
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
@@ -84,7 +84,7 @@ def compiles_matching(stage: Stage) -> bool:
 
 def rows_at_once(stage: Stage) -> int:
     """Images of an inner step computed together: a worker's share, halved until it fits into half of the memory."""
-    run, method = stage.run, stage.matching
+    run, method = stage.run, stage.method
     cluster, facts = run.config.cluster, run.facts
     if cluster.rows_at_once != "auto":
         return cluster.rows_at_once
@@ -94,7 +94,7 @@ def rows_at_once(stage: Stage) -> int:
     earlier = run.config.methods[: stage.number] if stage.config.freezes(stage.number) else ()
     num_images = sum(each.images_per_class for each in (*earlier, method)) * facts.num_classes
     rows = math.ceil(
-        min(method.synthetic_batch_size or method.images_per_class * facts.num_classes, num_images) / workers
+        min(method.step_images(facts.num_classes) or method.images_per_class * facts.num_classes, num_images) / workers
     )
     while rows > 1 and matching_step(run.config.network, facts, rows, method.has_soft_labels).memory_bytes > budget:
         rows = math.ceil(rows / 2)

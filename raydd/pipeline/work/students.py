@@ -143,7 +143,7 @@ def _chosen(run: Run, trial: Trial) -> TrainingSet:
         images, classes = images[rows], classes[rows]
     targets = classes
     if trial.uses_experts:
-        targets = run.config.matching.expert_labels(run.stages[0].task(), images[:], classes)
+        targets = run.config.method.expert_labels(run.stages[0].task(), images[:], classes)
     return TrainingSet(
         images=images,
         targets=targets,

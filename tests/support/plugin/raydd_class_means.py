@@ -111,10 +111,6 @@ class ClassMeansConfig(KeepsClasses):
         """One batch."""
         return 1
 
-    def expert_labels(self, task: Task, images_MCHW: Tensor, labels_M: Tensor) -> Tensor:
-        """There are no experts."""
-        raise NotImplementedError
-
     def build(self, task: Task, start: Start, key: Key) -> "Moving":
         """Random real images, before the first step."""
         return Moving(self, task, start, key)

@@ -1,32 +1,30 @@
-"""What one step of training, predicting, matching or recovering costs, found without doing it.
+"""What one step of training or predicting costs, found without doing it.
 
 A step is walked, at its real batch size, through the code that will run it, on torch's meta device: tensors there have
-shapes and no memory, so that FLOPs and whatever is alive at any moment can simply be added up. FLOPs are those of
-torch.utils.flop_counter: convolutions and matrix products, a multiply-add as two.
+shapes and no memory, so that FLOPs and whatever is alive at any moment can simply be added up (`Meter`, with which the
+families of methods walk their own steps). FLOPs are those of torch.utils.flop_counter: convolutions and matrix
+products, a multiply-add as two.
 
-Letters: B batch, K classes, C H W, G class groups, P parameters.
+Letters: K classes, C H W, P parameters, F features.
 """
 
 import weakref
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from raydd import networks
-from raydd.adjoint.convnet import ConvNetSteps
-from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, unroll
 from raydd.data import DataFacts
-from raydd.methods.decoupled.moments import bn_loss, measuring
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
-from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
+from raydd.networks.losses import hard_cross_entropy
 from raydd.training.recipe import Recipe
 
 HEAP_FACTOR = 2.2
@@ -35,6 +33,32 @@ HEAP_LIMIT_BYTES = 32 * 2**20
 """Tensors of at least this size are mapped and given back one by one, and cost what they hold (measured 1.1)."""
 PREDICT_BATCH = 256
 """Images that `loop.predict` takes at a time."""
+SAVE_FACTOR = 4
+"""State, its copy, and the two serialised forms that safetensors holds at once (measured 4.0)."""
+TENSOR_HEADER_BYTES = 85
+"""Of one tensor in a safetensors file."""
+
+Rest = ParamSpec("Rest")
+Found = TypeVar("Found")
+
+
+def cached_by_shape(
+    find: Callable[Concatenate[NetworkConfig, DataFacts, Rest], Found],
+) -> Callable[Concatenate[NetworkConfig, DataFacts, Rest], Found]:
+    """Cache what follows from a network, the shape of images and their classes: datasets that agree in these share it.
+
+    What is cached is shown a dataset without images, so that it cannot go by their number.
+    """
+    known: dict[Hashable, Found] = {}
+
+    def of(network: NetworkConfig, facts: DataFacts, /, *rest: Rest.args, **named: Rest.kwargs) -> Found:
+        like = (network, facts.shape, facts.num_classes, rest, tuple(named.items()))
+        if like not in known:
+            known[like] = find(network, DataFacts(0, 0, facts.shape, facts.num_classes), *rest, **named)
+        return known[like]
+
+    update_wrapper(of, find)
+    return of
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,18 @@ class Cost:
         return self.flops * images // self.images
 
 
+Messages = tuple[tuple[int, int], ...]
+"""What workers add up together: so many messages, of so many bytes each, of which one of 0 still takes its way."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Messages that workers wait for, so often one after the other."""
+
+    times: int
+    messages: Messages
+
+
 def training(network: NetworkConfig, recipe: Recipe, facts: DataFacts, num_images: int, num_predicted: int) -> Cost:
     """A whole training on `num_images` images and predictions of `num_predicted`; momenta come with the network."""
     step = gradient_step(network, facts, min(recipe.batch_size, num_images))
@@ -67,12 +103,19 @@ def training(network: NetworkConfig, recipe: Recipe, facts: DataFacts, num_image
     )
 
 
+def training_bytes(network: NetworkConfig, recipe: Recipe, facts: DataFacts) -> int:
+    """The file of a network in training: parameters, buffers and momenta."""
+    size, tensors = network_size(network, facts)
+    kept = slots(recipe)
+    return state_size(network, facts) + 4 * kept * size + (1 + kept) * tensors * TENSOR_HEADER_BYTES
+
+
 def slots(recipe: Recipe) -> int:
     """Tensors that the optimiser keeps for each parameter."""
     return 2 if recipe.optimizer == "adamw" else int(recipe.momentum > 0)
 
 
-@cache
+@cached_by_shape
 def network_size(network: NetworkConfig, facts: DataFacts) -> tuple[int, int]:
     """P, and the number of tensors that it is spread over."""
     with torch.device("meta"):
@@ -80,7 +123,7 @@ def network_size(network: NetworkConfig, facts: DataFacts) -> tuple[int, int]:
     return flat.size, len(flat.shapes)
 
 
-@cache
+@cached_by_shape
 def state_size(network: NetworkConfig, facts: DataFacts) -> int:
     """Bytes of a network's parameters and buffers."""
     with torch.device("meta"):
@@ -88,80 +131,64 @@ def state_size(network: NetworkConfig, facts: DataFacts) -> int:
     return sum(tensor.nbytes for tensor in state.values())
 
 
-@cache
+@cached_by_shape
 def gradient_step(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
     """Loss and gradients as `loop.Training` takes them, for so many images."""
     with torch.device("meta"):
         module = networks.build(network, facts.shape, facts.num_classes)
         images, labels = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
-    with (meter := _Meter()):
+    with (meter := Meter()):
         hard_cross_entropy(module(images), labels).backward()
     return meter.cost(rows)
 
 
-@cache
 def predicting(network: NetworkConfig, facts: DataFacts) -> Cost:
     """A batch of `loop.predict`."""
-    rows = min(PREDICT_BATCH, facts.num_test)
+    return _predicting(network, facts, min(PREDICT_BATCH, facts.num_test))
+
+
+@cached_by_shape
+def _predicting(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
     with torch.device("meta"):
         module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(rows, *facts.shape)
-    with (meter := _Meter()), torch.no_grad():
+    with (meter := Meter()), torch.no_grad():
         module(images)
     return meter.cost(rows)
 
 
-@cache
-def matching_step(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool, curvature: bool = True) -> Cost:
-    """One inner step and its adjoint, as trajectory matching takes them, for so many images."""
+def shown(network: NetworkConfig, facts: DataFacts, num_images: int) -> Cost:
+    """So many images shown to a network that is in memory."""
+    one, resident = predicting(network, facts), state_size(network, facts)
+    return Cost(num_images, one.flops_of(num_images), resident + one.tensor_bytes, resident + one.memory_bytes)
+
+
+@cached_by_shape
+def num_features(network: NetworkConfig, facts: DataFacts) -> int:
+    """F."""
     with torch.device("meta"):
-        flat = FlatNetwork(networks.build(network, facts.shape, facts.num_classes))
-        images, index = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
-        labels = torch.empty(rows, facts.num_classes) if soft else index
-        theta, lr = torch.empty(flat.size), torch.empty(())
-    steps = DifferentiatedSteps(flat, soft_cross_entropy if soft else hard_cross_entropy)
-    loop = InnerLoop(steps, [InnerStep(index, rows, lambda images_BCHW: images_BCHW)], curvature=curvature)
-    with (meter := _Meter()):
-        adjoint(loop, unroll(loop, theta, lr, images, labels), lr, images, labels, theta)
-    return meter.cost(rows)
+        module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(2, *facts.shape)
+    return module.features(images).shape[1]
 
 
-@cache
-def recover_step(network: NetworkConfig, facts: DataFacts, rows: int, groups: int, dtype: torch.dtype) -> Cost:
-    """Loss and gradient of so many images as `methods.recover` takes them, but for their crops.
+def gradient_messages(network: NetworkConfig, facts: DataFacts) -> Messages:
+    """What workers add up in a step that shares a batch: the gradients, and two sums for each norm over all of it."""
+    norms = _batch_norms(network, facts)
+    return ((1, 4 * network_size(network, facts)[0]), (2 * norms, 0))
 
-    Args:
-        network: the teacher's, whose parameters get no gradients.
-        facts: the dataset's size.
-        rows: B, images of all groups.
-        groups: G.
-        dtype: of the teacher's pass.
-    """
+
+@cached_by_shape
+def _batch_norms(network: NetworkConfig, facts: DataFacts) -> int:
+    """How many layers of a network sum over the whole batch."""
     with torch.device("meta"):
-        module = networks.build(network, facts.shape, facts.num_classes).to(dtype).eval().requires_grad_(False)
-        images = torch.empty(rows, *facts.shape, dtype=dtype, requires_grad=True)
-        labels, averages_GB = torch.empty(rows, dtype=torch.int64), torch.empty(groups, rows, dtype=torch.float64)
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-    with (meter := _Meter()):
-        with measuring(norms, averages_GB) as distances:
-            logits = module(images)
-        ce = averages_GB @ F.cross_entropy(logits.float(), labels, reduction="none").double()
-        torch.autograd.grad((ce + bn_loss(distances, 1.0)).sum(), images)
-    return meter.cost(rows)
+        module = networks.build(network, facts.shape, facts.num_classes)
+    return sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
 
 
-@cache
-def kept_bytes(network: NetworkConfig, facts: DataFacts, rows: int) -> int:
-    """What a compiled inner step on so many images keeps for the way back."""
-    with torch.device("meta"):
-        flat = FlatNetwork(networks.build(network, facts.shape, facts.num_classes))
-    equations = ConvNetSteps.of(flat, network, facts.shape)
-    return 4 * rows * equations.kept_values if equations else 0
-
-
-class _Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):
     """Adds up the FLOPs of everything that runs inside it, and follows how many bytes of tensors are alive."""
 
     def __init__(self) -> None:
+        """Count from nothing."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._flops = 0
         self._tensors = _Tally()
@@ -173,6 +200,7 @@ class _Meter(TorchDispatchMode):
         return Cost(images, self._flops, round(self._tensors.peak), round(self._memory.peak))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do it, and count it."""
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
