@@ -10,6 +10,7 @@ Letters: C H W.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 
@@ -105,8 +106,7 @@ class RecoverProblem:
 
     def recovered(self, config: DELTConfig, groups: Sequence[int], iterations: int | None = None) -> Recover:
         """Some class groups after some iterations, or after all."""
-        method = config.build(replace(self.task, groups=tuple(groups)), Start(), KEY)
-        assert isinstance(method, Recover)
+        method = cast(Recover, config.build(replace(self.task, groups=tuple(groups)), Start(), KEY))
         for _ in range(config.iterations if iterations is None else iterations):
             method.step()
         return method

@@ -7,7 +7,7 @@ what is left, and whoever needs what others make waits until it is there.
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 import torch.distributed as dist
@@ -169,8 +169,7 @@ def _recover_groups(stage: Stage, progress: Progress, interruption: Interruption
 def _recover(stage: Stage, groups: tuple[int, ...], progress: Progress, interruption: Interruption) -> None:
     """Recover a pack of class groups and write each."""
     run, task = stage.run, replace(stage.task(), groups=groups)
-    method = stage.method.build(task, stage.start(), stage.draws)
-    assert isinstance(method, GroupMethod)
+    method = cast(GroupMethod, stage.method.build(task, stage.start(), stage.draws))
     starts = method.results()
     name = f"{stage.number:03d}-{groups[0]:05d}"
     checkpoints = Checkpoints(run.work / "checkpoints", f"groups-{name}-{len(groups)}-{stage.key}")
