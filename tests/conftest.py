@@ -57,6 +57,7 @@ def two_cpus() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal whole files to processes, as tests of one file share what they make: the longest ones first.
 
