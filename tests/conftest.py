@@ -57,16 +57,22 @@ def two_cpus() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal whole files to processes, as tests of one file share what they make: the longest ones first.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Deal whole files to processes, as tests of one file share what they make.
 
     What runs on Ray stays with one process, so that there is one Ray at a time.
     """
-    files = {item: item.path.relative_to(TESTS) for item in items}
-    for item, file in files.items():
-        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else str(file)))
-    items.sort(key=lambda item: (not is_on_ray(item), str(files[item]) not in LONGEST))
+    item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else place(item)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: (not is_on_ray(item), place(item) not in LONGEST))
+
+
+def place(item: pytest.Item) -> str:
+    """The file of a test."""
+    return str(item.path.relative_to(TESTS))
 
 
 def is_on_ray(item: pytest.Item) -> bool:
