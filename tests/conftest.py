@@ -23,11 +23,16 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 TESTS = Path(__file__).parent
 LONGEST = (
+    "cluster/test_runs.py",
     "test_quickstart.py",
-    "test_house.py",
-    "plan/test_decoupled.py",
+    "cluster/test_nodes.py",
     "pipeline/test_stages.py",
+    "plan/test_decoupled.py",
+    "cluster/test_plugin.py",
     "cli/test_main.py",
+    "test_house.py",
+    "pipeline/test_compare.py",
+    "plan/test_plan.py",
 )
 """Files that take minutes: they are begun early, so that no process is left alone with one at the end."""
 
@@ -57,28 +62,14 @@ def two_cpus() -> Iterator[None]:
     ray.shutdown()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Deal whole files to processes, as tests of one file share what they make.
-
-    What runs on Ray stays with one process, so that there is one Ray at a time.
-    """
-    item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray(item) else place(item)))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
-    items.sort(key=lambda item: (not is_on_ray(item), place(item) not in LONGEST))
+    """Begin with the files that take longest: a file is one process's, as its tests share what they make."""
+    items.sort(key=lambda item: LONGEST.index(place(item)) if place(item) in LONGEST else len(LONGEST))
 
 
 def place(item: pytest.Item) -> str:
     """The file of a test."""
     return str(item.path.relative_to(TESTS))
-
-
-def is_on_ray(item: pytest.Item) -> bool:
-    """Whether a test needs Ray, in this process or in one that it starts."""
-    fixtures = getattr(item, "fixturenames", ())
-    return item.path.parent.name == "cluster" or "two_cpus" in fixtures
 
 
 @pytest.fixture
