@@ -18,8 +18,9 @@ from torch import Tensor
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
-from raydd.methods.base import KeepsClasses, Method, MethodState, Start, Task
+from raydd.methods.base import Method, MethodState, Start, Task
 from raydd.methods.cost import CostSetting, DistillCost
+from raydd.methods.defaults import KeepsClasses
 from raydd.sets.formation import Formation
 from raydd.sets.size import held_bytes, stored_bytes
 from raydd.sets.synthetic import SyntheticSet

@@ -9,8 +9,8 @@ import pytest
 from raydd.config import RunConfig
 from raydd.config.evaluate import EvaluateConfig
 from raydd.data import DataFacts
-from raydd.methods.base import KeepsClasses
-from raydd.methods.cost import DistillCost, Portion, Setting
+from raydd.methods.cost import CostSetting, DistillCost, Portion
+from raydd.methods.defaults import KeepsClasses
 from raydd.plan import Step, distill_stage, made_first, make_plan
 from raydd.plan.jobs import Link, jobs_of, works_of
 from raydd.plan.rates import Rates
@@ -43,7 +43,7 @@ class StatedConfig(MeanConfig):
     made_first: tuple[str, ...] = ()
     dealt: bool = False
 
-    def cost(self, setting: Setting) -> DistillCost:
+    def cost(self, setting: CostSetting) -> DistillCost:
         sums = (Exchange(2, ((1, 1_000_000),)),)
         shared = Portion(flops=8_000, divided="shared", count=setting.facts.num_classes, exchanges=sums)
         dealt = Portion(flops=9_000, divided="dealt", count=9, at_once=2)

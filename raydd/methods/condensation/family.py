@@ -27,7 +27,7 @@ from raydd.core import keyed_random
 from raydd.core.distributed import all_reduce_sum, shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
-from raydd.methods.base import KeepsClasses, MethodState, Start, Task
+from raydd.methods.base import MethodState, Start, Task
 from raydd.methods.condensation.compared import (
     CONSTANTS_AT_ONCE,
     AsTheyAre,
@@ -39,6 +39,7 @@ from raydd.methods.condensation.compared import (
 )
 from raydd.methods.condensation.cost import Comparisons, Condensing, condensing_cost
 from raydd.methods.cost import CostSetting, DistillCost
+from raydd.methods.defaults import KeepsClasses
 from raydd.methods.initial import class_labels
 from raydd.networks import Network
 from raydd.sets.synthetic import SyntheticSet

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from raydd.core.errors import ConfigError
-from raydd.methods.base import KeepsClasses, Method, Start, Task
+from raydd.methods.base import Method, Start, Task
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.decoupled.cost import DTYPES, Grouped, asking, grouped_cost, pack_images, recover_sample, recovering
 from raydd.methods.decoupled.earlylate import saving
 from raydd.methods.decoupled.rows import Rows
+from raydd.methods.defaults import KeepsClasses
 from raydd.sets.synthetic import SyntheticSet
 
 Clock = Literal["global", "per_group"]

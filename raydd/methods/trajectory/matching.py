@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from raydd.core import keyed_random
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
-from raydd.methods.base import MethodDefaults, Task
+from raydd.methods.base import Task
 from raydd.methods.cost import CostSetting, DistillCost
+from raydd.methods.defaults import MethodDefaults
 from raydd.methods.initial import masked_mean_logits
 from raydd.methods.trajectory.cost import Matching, matching_cost
 from raydd.training.dsa import augmentation

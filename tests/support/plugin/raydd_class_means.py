@@ -17,7 +17,8 @@ from raydd.core.interruption import Interruption
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.ingredients.base import SIGNALS, Ingredient, Kitchen, Spread
-from raydd.methods.base import KeepsClasses, MethodState, Start, Task
+from raydd.methods.base import MethodState, Start, Task
+from raydd.methods.defaults import KeepsClasses
 from raydd.methods.initial import class_labels, random_real
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Artefact, content_key, new_artefact, self_checked
