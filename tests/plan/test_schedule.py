@@ -229,6 +229,23 @@ def test_the_schedule_of_a_finished_run(tmp_path: Path) -> None:
     assert 0.2 * actual < timeline.makespan < 1.1 * actual
 
 
+@pytest.mark.parametrize("method", ["dc", "dm", "idc", "mtt", "delt"])
+def test_iterations_of_a_finished_run_are_those_of_its_own_schedule(tmp_path: Path, method: str) -> None:
+    """On as many workers, of whatever it shares out: rows of a batch, classes, or class groups."""
+    config, plan = planned(f"digits/methods/{method}.yaml")
+    config = replace(config, cluster=replace(config.cluster, num_workers=3))
+    packs = math.ceil(config.method.num_groups(10) / config.cluster.groups_at_once)
+    name = "recover-000-{:04d}.jsonl" if method == "delt" else "distill-000.jsonl"
+    rows = b'{"seconds": 0.5}\n' * config.method.iterations
+    for pack in range(packs):
+        (Folder.at(tmp_path) / "metrics").write(name.format(pack), rows)
+    rates = rates_of(Folder.at(tmp_path), config, plan.facts)
+    others = Rates.equal(works_of(config, plan.facts), 1e12)
+    jobs = jobs_of(config, plan.facts, rates.joined(others), 3, FREE)
+    seconds = sum(job.seconds for job in jobs if job.part == "distill")
+    assert seconds == pytest.approx(0.5 * config.method.iterations * packs)
+
+
 @pytest.mark.slow
 def test_the_schedule_of_a_longer_run_is_what_it_took(tmp_path: Path) -> None:
     flags = ["--method.iterations", 60, "--evaluate.num-students", 2, "--evaluate.random-draws", 1]
