@@ -61,7 +61,7 @@ class LineProgress:
         self._last[task] = now
         rate = (done - first) / (now - began) if now > began else 0.0
         left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate > _SLOWEST and done < total else ""
-        self._console.print(f"{task}: {done:g}/{total:g}{left}, {note}", soft_wrap=True)
+        self._console.print(f"{task}: {done:g}/{total:g}{left}, {note}", soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def test_it_is_listed_planned_and_has_flags(tmp_path: Path) -> None:
     listed = told("methods", log=tmp_path / "methods.log")
     assert "class_means" in listed and "raydd-class-means 0.1" in listed
     planned = told("show", file, "--method.image-lr", "0.5", log=tmp_path / "show.log")
-    assert "image_lr: 0.5" in planned and "not planned" in planned and "students" in planned
+    assert "image_lr: 0.5" in planned and "not counted" in planned and "evaluate" in planned
     wrong = told("show", file, "--method.image-lr", "x", code=2, log=tmp_path / "wrong.log")
     assert "image-lr" in wrong
 

@@ -181,7 +181,7 @@ def test_there_is_a_plan_and_a_name_of_its_own(name: str) -> None:
     config = preset(name)
     plan = planned(config)
     first = [kind for kind in config.method.made_first if kind != "ranking"]
-    ranks = ["rank"] * config.method.uses_ranking
+    ranks = ["rank"] * ("ranking" in config.method.made_first)
     between = ["transition"] * (config.stages.count > 1 and config.stages.conditioning == "synthetic")
     assert [step.work for step in plan.steps] == ["data", *first, *ranks, *between, "distill", "evaluate"]
     assert all(step.flops > 0 and step.peak_memory_bytes > 0 for step in plan.steps[1:])

@@ -15,7 +15,6 @@ from raydd import config as configs
 from raydd import networks
 from raydd.evaluation.students.diversity import (
     centroid_similarity,
-    features,
     pairwise_similarity,
     per_class,
     vendi_score,
@@ -25,6 +24,7 @@ from raydd.evaluation.students.trials import Trial
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work.diversity import diversity_of
+from raydd.training.loop import features
 from tests.support.small import finished_run
 
 

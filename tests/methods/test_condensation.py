@@ -523,4 +523,4 @@ def test_more_images_than_a_class_has() -> None:
 def test_needs_nothing_that_is_trained_first(config: CondensationConfig) -> None:
     config.check(trajectory_epochs=0)
     assert config.made_first == () and config.num_groups(100) == build(config).units == 1
-    assert not (config.has_soft_labels or config.has_average or config.uses_ranking)
+    assert not (config.has_soft_labels or config.has_average)

@@ -398,7 +398,7 @@ def test_refuses_earlier_images_that_are_decoded_otherwise() -> None:
 def test_needs_nothing_that_is_trained_first() -> None:
     IDC.check(trajectory_epochs=0)
     assert IDC.made_first == () and IDC.num_groups(100) == build().units == 1
-    assert not (IDC.has_soft_labels or IDC.has_average or IDC.uses_ranking)
+    assert not (IDC.has_soft_labels or IDC.has_average)
 
 
 def test_mosaics_are_laid_out_row_by_row() -> None:

@@ -424,8 +424,8 @@ def test_refuses_whitened_images_and_tasks_without_what_it_needs() -> None:
     with pytest.raises(ConfigError, match=r"^ranking: "):
         DELT.build(replace(taught.task(), ranking=None), Start(), KEY)
     CDA.build(replace(taught.task(), ranking=None), Start(), KEY)
-    assert DELT.uses_ranking
-    assert not CDA.uses_ranking
+    assert DELT.made_first == ("teacher", "ranking")
+    assert CDA.made_first == ("teacher",)
 
 
 def test_stops_at_a_loss_that_is_not_finite() -> None:

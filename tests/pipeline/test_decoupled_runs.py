@@ -109,7 +109,7 @@ def test_images_are_whole_pixels_and_stored_once(finished: SmallRun) -> None:
 
 
 def test_a_ranking_is_made_only_where_it_is_used(finished: SmallRun) -> None:
-    uses = opened(finished).config.method.uses_ranking
+    uses = "ranking" in opened(finished).config.method.made_first
     assert (finished.out / "ranking" / "manifest.json").exists() == uses
     if uses:
         table = pq.read_table(finished.out / "ranking" / "ranking.parquet")

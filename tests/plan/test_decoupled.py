@@ -147,7 +147,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     config = config_of(method=METHODS[request.param], data={"source": "imagefolder", "root": str(folder / "noise")})
     config, flops = replace(config, out=str(folder / "run")), {}
     make_plan(config, FACTS)  # which the run itself looks into
-    for last_step in ("teacher", *["rank"] * config.method.uses_ranking, "distill", "evaluate"):
+    for last_step in ("teacher", *["rank"] * ("ranking" in config.method.made_first), "distill", "evaluate"):
         with counted() as counter:
             execution.execute(config, LocalExecutor(), NoProgress(), last_step)
         of = counter.get_flop_counts()["Global"]

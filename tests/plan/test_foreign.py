@@ -29,7 +29,6 @@ class MeanConfig(KeepsClasses):
     images_per_class: int = 3
     iterations: int = 5
     made_first: tuple[str, ...] = ("means",)
-    uses_ranking: bool = False
 
     def num_groups(self, num_classes: int) -> int:
         return 1
