@@ -96,7 +96,7 @@ def _graph(ingredients: Sequence[Ingredient[Any]], plan: Plan) -> Table:
     """What there is and what will be made, with what it takes and how it is spread."""
     flops = {step.work: step.flops for step in plan.steps}
     table = Table(title="ingredients, each after what it needs", caption="what is there is reused")
-    for name in ("ingredient", "needs", "there", "pieces to make", "spread over", "FLOP"):
+    for name in ("ingredient", "needs", "there", "to make", "spread over", "FLOP"):
         table.add_column(name, overflow="fold")
     for one in ingredients:
         made = one.is_made()
@@ -106,7 +106,7 @@ def _graph(ingredients: Sequence[Ingredient[Any]], plan: Plan) -> Table:
             one.title,
             ", ".join(needed.title for needed in one.needs()),
             "yes" if made else "no",
-            "" if made else str(len(one.pieces())),
+            "" if made else str(one.num_missing()),
             one.spread,
             "" if one.kind in ("report", "curves") else cost,
         )

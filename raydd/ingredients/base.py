@@ -132,6 +132,10 @@ class Ingredient(ABC, Generic[Made]):
         """The pieces that are still to be made, each picklable; asked on a device like that on which they are made."""
         return (0,)
 
+    def num_missing(self) -> int:
+        """How much is still to be made: pieces, or what these are packs of. Found without a clock, on any device."""
+        return len(self.pieces())
+
     def name_of(self, piece: Any) -> Any:
         """What trackers call a piece."""
         return piece

@@ -83,6 +83,10 @@ class ExpertTrajectories(Ingredient[TrajectoryStore]):
         missing = self.missing()
         return experts.packs(missing, self.pack()) if missing else []
 
+    def num_missing(self) -> int:
+        """Experts, however they are packed."""
+        return len(self.missing())
+
     def pack(self) -> int:
         """How many train side by side."""
         return self.kitchen.pack(lambda: experts.fastest_pack(self.config, self._setting()))

@@ -201,7 +201,7 @@ def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progr
     """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
     made = False
     for ingredient in in_order([wanted]):
-        if not ingredient.pieces():
+        if not ingredient.num_missing():
             ingredient.finish()
             continue
         if ingredient.uses_data:

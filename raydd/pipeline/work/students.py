@@ -224,6 +224,10 @@ class StudentRecords(Ingredient[pa.Table]):
         """Packs of those that are missing."""
         return auto.student_packs(self.run, self.missing())
 
+    def num_missing(self) -> int:
+        """Students, however they are packed."""
+        return len(self.missing())
+
     def name_of(self, piece: list[Trial]) -> list[str]:
         """What the students of a pack are."""
         return [trial.title for trial in piece]
