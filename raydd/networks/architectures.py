@@ -66,10 +66,9 @@ def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
 
 @cache
 def _features_of(config: NetworkConfig, shape: Shape) -> int:
-    """F of the network's body, found once for all that are built."""
-    with torch.device("meta"):
-        body = _BODIES[config.name](config, shape)
-    return _num_features(body, shape)
+    """F of the network's body, found once for all that are built; no draw of the caller's is used up."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return _num_features(_BODIES[config.name](config, shape), shape)
 
 
 def load_torchvision(module: Network, state: Mapping[str, Tensor]) -> None:
@@ -257,8 +256,10 @@ def _extra_stride(shape: Shape) -> int:
 
 
 def _num_features(body: nn.Module, shape: Shape) -> int:
-    """F, found by shapes alone."""
-    features = deepcopy(body).to("meta")(torch.empty(2, *shape, device="meta"))
+    """F, found by showing one image to a copy: the meta device imports torch's compiler, which takes seconds."""
+    tried = deepcopy(body).to_empty(device="cpu").eval()
+    with torch.no_grad(), torch.device("cpu"):
+        features: Tensor = tried(torch.zeros(1, *shape))
     return math.prod(features.shape[1:])
 
 
