@@ -90,6 +90,7 @@ def images(out: Path) -> torch.Tensor:
     return SyntheticSet.load(Folder.at(out / "synthetic")).images
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_changes_nothing_where_another_is_there(cluster: Nodes, tmp_path: Path) -> None:
     cluster.have(2)
     out = tmp_path / "run"
