@@ -26,17 +26,18 @@ from raydd.plan.rates import Rates
 from raydd.plan.schedule import Schedule
 from raydd.storage import Folder
 
-USAGE = "[--no-ray] [--quiet] [--rate FLOPS] [--graph] [--gpus N [--from RUN] [--bandwidth BYTES]]"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    fields.arguments(parser, USAGE)
-    parser.add_argument("--rate", type=float, metavar="FLOPS")
-    parser.add_argument("--gpus", type=int, metavar="N")
-    parser.add_argument("--from", dest="source", metavar="RUN")
-    parser.add_argument("--graph", action="store_true")
-    parser.add_argument("--bandwidth", type=float, metavar="BYTES")
+    fields.arguments(parser)
+    text = "what one process computes a second, such as 20G or 1.39e13; by default it is measured where it is needed"
+    parser.add_argument("--rate", type=fields.amount, metavar="FLOPS", help=text)
+    parser.add_argument("--graph", action="store_true", help="what is there, what will be made, and how it is spread")
+    parser.add_argument("--gpus", type=int, metavar="N", help="the schedule on 1, 2, 4, ... and N GPUs")
+    text = "with --gpus: take the speed of a finished run"
+    parser.add_argument("--from", dest="source", metavar="RUN", help=text)
+    text = "with --gpus: bytes a second between them, such as 10G"
+    parser.add_argument("--bandwidth", type=fields.amount, metavar="BYTES", help=text)
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:
@@ -63,9 +64,9 @@ def check(known: argparse.Namespace) -> None:
         UserError: naming the one that does not.
     """
     examples = {
-        "rate": "the FLOP/s of one process, such as 1.39e13",
+        "rate": "the FLOP/s of one process, such as 20G or 1.39e13",
         "gpus": "how many GPUs there are at most, such as 64",
-        "bandwidth": "the bytes per second between GPUs, such as 1e10",
+        "bandwidth": "the bytes per second between GPUs, such as 10G",
     }
     for name, example in examples.items():
         value = getattr(known, name)

@@ -16,7 +16,8 @@ class DataConfig:
     """Which images, and in which space networks see them."""
 
     source: str = "digits"
-    """One of `SOURCES`, or a family and a name, such as medmnist:pathmnist."""
+    """Where images come from: imagefolder for your own (a folder a class), digits, cifar10, ...; `raydd methods` lists
+    all. Of a family the member's name, too: medmnist:pathmnist."""
     root: str | None = None
     """Folder or URI that holds the dataset; by default $RAYDD_DATA, or else the user's cache folder."""
     image_size: int | None = None

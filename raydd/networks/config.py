@@ -16,6 +16,7 @@ class NetworkConfig:
     """Which network to build."""
 
     name: Literal["convnet", "resnet18", "vgg11", "alexnet", "lenet", "mlp"] = "convnet"
+    """The architecture; convnet is the one of the distillation papers."""
     width: int = 128
     """Channels of every block (convnet)."""
     depth: int | Literal["auto"] = 3
