@@ -22,7 +22,7 @@ from raydd.ingredients.base import Ingredient, in_order
 from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
-from raydd.pipeline.graph import Steps, WrittenReport, everything, target
+from raydd.pipeline.graph import NumberedSteps, WrittenReport, everything, target
 from raydd.pipeline.runs.conflicts import require_same
 from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
@@ -64,7 +64,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
-        counted = Steps(everything([target(run, step) for step in steps]))
+        counted = NumberedSteps(everything([target(run, step) for step in steps]))
         for step in steps:
             observed.step(step, partial(_make, run, target(run, step), executor, counted))
     return run
@@ -199,7 +199,7 @@ def _uses_selection(trials: Sequence[Trial]) -> bool:
     return any(trial.coreset is not None for trial in trials)
 
 
-def _make(run: Run, wanted: Ingredient[Any], executor: Executor, counted: Steps, progress: Progress) -> bool:
+def _make(run: Run, wanted: Ingredient[Any], executor: Executor, counted: NumberedSteps, progress: Progress) -> bool:
     """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
     made = False
     for ingredient in in_order([wanted]):

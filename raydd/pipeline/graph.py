@@ -85,7 +85,7 @@ def everything(wanted: Sequence[Ingredient[Any]]) -> Iterator[Ingredient[Any]]:
         yield from below(ingredient)
 
 
-class Steps:
+class NumberedSteps:
     """The ingredients of a graph by number, so that progress tells which of how many is being made."""
 
     def __init__(self, graph: Iterable[Ingredient[Any]]) -> None:
