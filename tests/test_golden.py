@@ -24,6 +24,7 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.data.preprocessing import Identity
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import LabelStore
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import Run, versions
 from raydd.storage import Folder
 from tests.pipeline.test_condensation_runs import METHODS as CONDENSED
@@ -96,7 +97,7 @@ def content_keys() -> dict[str, str]:
 
 def run_of(name: str, weights: str) -> Run:
     """The run of a preset; its data are one black image of each class, a teacher from elsewhere is an empty file."""
-    config = preset(name).sized()
+    config = resolved(preset(name))
     if config.teacher.weights is not None:
         config = replace(config, teacher=replace(config.teacher, weights=weights))
     size = facts(config)

@@ -65,7 +65,7 @@ COMMANDS = {
     "import": Command("imports", "take over sets, experts and teachers of other code"),
     "export": Command("export", "write a distilled set for use without raydd"),
     "append": Command("append", "join distilled sets of disjoint classes into one"),
-    "methods": Command("methods", "list the methods, what they need and where they come from"),
+    "methods": Command("methods", "list methods, datasets and networks, and where they come from"),
     "inspect": Command("inspect", "counts, duplicates and problems of a dataset", True),
     "verify": Command("verify", "check every sha256 and schema of a run"),
     "bench": Command("bench", "measure against the plain way of doing the same work", True),

@@ -17,6 +17,7 @@ from raydd.config import RunConfig
 from raydd.core.errors import UserError
 from raydd.ingredients.base import Ingredient
 from raydd.pipeline import execution
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG
 from raydd.plan import Plan
 from raydd.plan.finished_run import rates_of
@@ -48,12 +49,12 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
     if known.graph:
         tables.print_whole(_graph(execution.graph_of(chosen), plan), console)
         return 0
-    console.print(configs.to_yaml(chosen.sized()), end="", soft_wrap=True, markup=False)
+    console.print(configs.to_yaml(resolved(chosen)), end="", soft_wrap=True, markup=False)
     console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
     if plan.facts.published:
         console.print(f"{chosen.data.source} is not here: planned with its published size")
     if known.gpus is not None:
-        show(chosen.sized(), plan, known, console)
+        show(resolved(chosen), plan, known, console)
     return 0
 
 
@@ -130,7 +131,7 @@ def _of_run(folder: Folder) -> Rates:
     if not folder.has(CONFIG):
         raise UserError(f"--from: {folder.uri} has no {CONFIG}; name the folder of a finished run")
     done = configs.parse(folder.read(CONFIG), (folder / CONFIG).uri)
-    return rates_of(folder, done.sized(), execution.plan_of(done).facts)
+    return rates_of(folder, resolved(done), execution.plan_of(done).facts)
 
 
 def _rate_table(works: list[str], rates: Rates) -> Table:

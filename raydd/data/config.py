@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from raydd.core.errors import ConfigError
 from raydd.core.switch import Switch
-from raydd.data.sources.table import check_source
+from raydd.data.sources.table import check_source, places
 
 _FOLDER_SIZE: Final = 32  # of photographs, which no two folders have of one size
 
@@ -48,6 +48,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Refuse values that no dataset fits, with a ConfigError."""
         check_source(self.source)
+        if self.streaming == "on" and places(self.source) == ():
+            problem = f"the images of {self.source} are in no files; set it to auto or off"
+            raise ConfigError("data.streaming", problem)
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(
                 "data.validation_fraction", f"must be at least 0 and below 1, is {self.validation_fraction}"

@@ -22,8 +22,9 @@ from raydd.ingredients.base import Ingredient, in_order
 from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
-from raydd.pipeline.graph import WrittenReport, everything, target
+from raydd.pipeline.graph import NumberedSteps, WrittenReport, everything, target
 from raydd.pipeline.runs.conflicts import require_same
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.work import probes
 from raydd.pipeline.work.students import StudentRecords
@@ -49,7 +50,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         UserError: something is wrong with config, data, resources or the run's folder; nothing was written.
         RunError: the work broke off; the same call resumes it.
     """
-    config = config.sized()
+    config = resolved(config)
     run = replace(Run.of(config), reader=executor.reader)
     steps = _steps(config, last_step)
     _check(run)
@@ -63,8 +64,9 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
+        counted = NumberedSteps(everything([target(run, step) for step in steps]))
         for step in steps:
-            observed.step(step, partial(_make, run, target(run, step), executor))
+            observed.step(step, partial(_make, run, target(run, step), executor, counted))
     return run
 
 
@@ -83,7 +85,7 @@ def plan_of(config: RunConfig) -> Plan:
     Raises:
         UserError: the data cannot be read, or are smaller than a network can pool.
     """
-    config = config.sized()
+    config = resolved(config)
     return make_plan(config, data.size_of(config.data) or _counted(config))
 
 
@@ -197,7 +199,7 @@ def _uses_selection(trials: Sequence[Trial]) -> bool:
     return any(trial.coreset is not None for trial in trials)
 
 
-def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progress) -> bool:
+def _make(run: Run, wanted: Ingredient[Any], executor: Executor, counted: NumberedSteps, progress: Progress) -> bool:
     """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
     made = False
     for ingredient in in_order([wanted]):
@@ -206,7 +208,8 @@ def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progr
             continue
         if ingredient.uses_data:
             _share_data(run)
-        executor.make(run, ingredient, progress)
+        with counted.under_way(ingredient, progress):
+            executor.make(run, ingredient, progress)
         made = True
     return made
 

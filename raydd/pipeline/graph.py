@@ -1,11 +1,12 @@
 """The graph of a run's ingredients: what each step makes, and all that it needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from raydd.core.interruption import Interruption
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, step
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.pipeline.runs.run import Run
@@ -49,9 +50,9 @@ class WrittenReport(Ingredient[None]):
         """It is for people."""
 
 
-def target(run: Run, step: str) -> Ingredient[Any]:
+def target(run: Run, name: str) -> Ingredient[Any]:
     """What a step makes."""
-    match step:
+    match name:
         case "experts":
             return ExpertCurves(run, run.experts)
         case "teacher":
@@ -82,3 +83,25 @@ def everything(wanted: Sequence[Ingredient[Any]]) -> Iterator[Ingredient[Any]]:
 
     for ingredient in wanted:
         yield from below(ingredient)
+
+
+class NumberedSteps:
+    """The ingredients of a graph by number, so that progress tells which of how many is being made."""
+
+    def __init__(self, graph: Iterable[Ingredient[Any]]) -> None:
+        """Count all of them, made or not."""
+        counted = list(graph)
+        self._works = {
+            (ingredient.kind, ingredient.key()): step(number, len(counted), ingredient.title)
+            for number, ingredient in enumerate(counted, start=1)
+        }
+
+    @contextmanager
+    def under_way(self, ingredient: Ingredient[Any], progress: Progress) -> Iterator[None]:
+        """Tell that an ingredient is being made, and then that it is; nothing of one that was not counted."""
+        work = self._works.get((ingredient.kind, ingredient.key()))
+        if work is not None:
+            progress.update(work, 0, 1)
+        yield
+        if work is not None:
+            progress.update(work, 1, 1)

@@ -1,7 +1,6 @@
 """A method of another package, and an ingredient of its own: one file, and raydd does the rest."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,10 @@ import pytest
 import yaml
 
 import raydd
-from tests.support import ROOT
-from tests.support.runs import Command, running, started
+from tests.support.plugins import PLUGIN, told
+from tests.support.runs import Command, running
 from tests.support.runs import run as run_to_its_end
 
-PLUGIN = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support" / "plugin")])}
 CONFIG: dict[str, Any] = {
     "name": "means",
     "seed": 2,
@@ -34,13 +32,6 @@ def made(out: Path) -> dict[str, bytes]:
     """The means and the images."""
     files = [*(out / "class_means").glob("means*"), *(out / "synthetic").glob("images-*.parquet")]
     return {str(file.relative_to(out)): file.read_bytes() for file in files}
-
-
-def told(verb: str, *arguments: object, code: int = 0, log: Path) -> str:
-    """What a command says in a process that has the plugin."""
-    with started(["python", "-m", "raydd", verb, *map(str, arguments)], log, **PLUGIN) as command:
-        assert command.wait() == code, command.output()
-        return command.output()
 
 
 @pytest.fixture(scope="module")

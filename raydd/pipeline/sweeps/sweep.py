@@ -29,6 +29,7 @@ from raydd.ingredients.ranking import KIND as RANKING
 from raydd.ingredients.teacher import KIND as TEACHER
 from raydd.pipeline import execution, observers
 from raydd.pipeline.executor import Executor
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.sweeps import trial
 from raydd.pipeline.sweeps.points import Point, Sweep
@@ -163,7 +164,7 @@ def sweep(config: RunConfig, executor: Executor, workers: Workers, progress: Pro
     looked_on = observers.observed(made.folder, config.cluster, log, others, progress, **who)
     with locked(made.folder, LOCK), looked_on as observed:
         progress = observed.progress
-        made.folder.write(CONFIG, configs.to_yaml(config.sized()).encode())
+        made.folder.write(CONFIG, configs.to_yaml(resolved(config)).encode())
         before = known(made)
         if config.sweep.search == "optuna":
             tried, timing = before, _search(made, before, executor, workers, progress)
