@@ -93,6 +93,16 @@ class Ingredient(ABC, Generic[Made]):
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @property
+    def label(self) -> str:
+        """Which of its kind, where a run has several."""
+        return ""
+
+    @property
+    def named(self) -> str:
+        """What messages call it."""
+        return f"{self.title} of {self.label}" if self.label else self.title
+
+    @property
     def spread(self) -> Spread:
         """How the pieces may be spread over processes."""
         return "task"
@@ -121,8 +131,8 @@ class Ingredient(ABC, Generic[Made]):
         return True
 
     @property
-    def every_worker_tells(self) -> bool:
-        """Whether the workers of a job do different things, so that progress hears of all of them."""
+    def deals_pieces(self) -> bool:
+        """Whether each worker of a job makes pieces of its own; otherwise all make every piece together."""
         return False
 
     def begin(self) -> None:

@@ -18,11 +18,12 @@ from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.ingredients.base import Ingredient, in_order
+from raydd.ingredients.base import Ingredient
+from raydd.ingredients.order import Name, chain, everything, name_of, unmade
 from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
-from raydd.pipeline.graph import WrittenReport, everything, target
+from raydd.pipeline.graph import WrittenReport, target
 from raydd.pipeline.runs.conflicts import require_same
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.work import probes
@@ -199,14 +200,17 @@ def _uses_selection(trials: Sequence[Trial]) -> bool:
 
 def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progress) -> bool:
     """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
-    made = False
-    for ingredient in in_order([wanted]):
-        if not ingredient.num_missing():
-            ingredient.finish()
+    made, done = False, set[Name]()
+    while missing := unmade([wanted], done):
+        if not missing[0].num_missing():
+            missing[0].finish()
+            done.add(name_of(missing[0]))
             continue
-        if ingredient.uses_data:
+        next_ones = chain(missing)
+        done.update(map(name_of, next_ones))
+        if any(ingredient.uses_data for ingredient in next_ones):
             _share_data(run)
-        executor.make(run, ingredient, progress)
+        executor.make(run, next_ones, progress)
         made = True
     return made
 

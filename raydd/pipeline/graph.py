@@ -1,6 +1,5 @@
 """The graph of a run's ingredients: what each step makes, and all that it needs."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +8,8 @@ from raydd.core.progress import Progress
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.distill import DistilledSet
 from raydd.pipeline.work.probes import ProbeAnswers
+from raydd.pipeline.work.stages import DistilledSet
 from raydd.pipeline.work.students import StudentRecords
 
 
@@ -66,19 +65,3 @@ def target(run: Run, step: str) -> Ingredient[Any]:
             return ProbeAnswers(run, run)
         case _:
             return WrittenReport(run)
-
-
-def everything(wanted: Sequence[Ingredient[Any]]) -> Iterator[Ingredient[Any]]:
-    """All of these and all that they need, made or not, each once, in an order in which one needs the other."""
-    seen: set[tuple[str, str]] = set()
-
-    def below(ingredient: Ingredient[Any]) -> Iterator[Ingredient[Any]]:
-        name = ingredient.kind, ingredient.key()
-        if name not in seen:
-            seen.add(name)
-            for needed in ingredient.needs():
-                yield from below(needed)
-            yield ingredient
-
-    for ingredient in wanted:
-        yield from below(ingredient)

@@ -144,7 +144,12 @@ class Stage:
 
     def publish_trajectories(self) -> None:
         """Make an artefact of them."""
-        self.trajectories.publish(content_key(self.trajectories.card.identity()))
+        self.trajectories.publish(self.trajectories_key)
+
+    @property
+    def trajectories_key(self) -> str:
+        """Content key of what is matched."""
+        return content_key(self.trajectories.card.identity())
 
     @property
     def has_trajectories(self) -> bool:
@@ -292,8 +297,7 @@ class Stage:
         kinds = self.method.made_first
         own = {ingredient.kind: ingredient.key() for ingredient in self.method.ingredients(self.run)}
         if "experts" in kinds:
-            experts = content_key(self.trajectories.card.identity())
-            return own | {"experts": experts, "num_experts": self.experts.count}
+            return own | {"experts": self.trajectories_key, "num_experts": self.experts.count}
         if "teacher" in kinds:
             epoch = self.teacher_epoch
             return own | {"teacher": self.run.teacher.key()} | ({} if epoch is None else {"teacher_epoch": epoch})
