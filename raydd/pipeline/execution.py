@@ -88,10 +88,14 @@ def plan_of(config: RunConfig) -> Plan:
     return make_plan(config, data.size_of(config.data) or _counted(config))
 
 
-def graph_of(config: RunConfig) -> list[Ingredient[Any]]:
-    """All ingredients of a run, made or not, in an order in which one needs the other. Writes nothing."""
+def graph_of(config: RunConfig) -> tuple[list[Ingredient[Any]], list[Ingredient[Any]]]:
+    """All ingredients of a run, in an order in which one needs the other, and those that it will make. Writes nothing.
+
+    What is needed for nothing but what is there, as the trajectories of finished stages, is not made again.
+    """
     run = Run.of(config)
-    return list(everything([target(run, step) for step in _steps(run.config, "report")]))
+    wanted = [target(run, step) for step in _steps(run.config, "report")]
+    return list(everything(wanted)), unmade(wanted)
 
 
 def verify(folder: Folder) -> list[str]:
