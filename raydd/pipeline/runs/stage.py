@@ -246,15 +246,11 @@ class Stage:
         earlier = self.part("revised") if "revised" in self.sets and name == "synthetic" else self.earlier.union(name)
         return union([earlier, self.part(name)])
 
-    def finished_folders(self) -> list[Folder]:
-        """The finished artefacts of the stage that are read again, but for those of which files are missing."""
+    def set_folders(self) -> list[Folder]:
+        """Where its sets are, and class groups until these are put together."""
         folders = [self.folder / name for name in ("init", *self.sets)]
         if not self.is_finished:
             folders += [self.group(number) for number in range(self.num_groups)]
-        if self.uses_pool and self.pool.is_finished:
-            folders.append(self.pool.folder)
-        if self.uses_trajectories and not self.is_finished and self.has_trajectories:
-            folders.append(self.trajectories.folder)
         return folders
 
     @property

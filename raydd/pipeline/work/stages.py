@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
 from raydd.data.prepared import PreparedData
 from raydd.ingredients import experts
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.base import SIGNALS, Claim, Ingredient, Spread
 from raydd.ingredients.network_pool import KIND as POOL
 from raydd.ingredients.network_pool import NetworkPool
 from raydd.ingredients.trajectories import KIND as EXPERTS
@@ -19,8 +19,10 @@ from raydd.pipeline.runs.stage import Stage
 from raydd.pipeline.work import distill, transitions
 from raydd.sets.synthetic import KIND as SYNTHETIC
 from raydd.sets.synthetic import SyntheticSet
-from raydd.storage import Folder
+from raydd.storage import Folder, verify_below
 
+SETS_DETERMINED_BY: Final = ("data", "network", "experts", "teacher", "method", "stages", "evaluate.recipe", "seed")
+"""The parts of a config that may determine a distilled set."""
 StageMade = TypeVar("StageMade")
 
 
@@ -46,6 +48,10 @@ class OfStage(Ingredient[StageMade]):
     def label(self) -> str:
         """The stage, where there are several."""
         return "" if self.run.config.stages.count == 1 else f"stage {self.number}"
+
+    def claims(self) -> Sequence[Claim]:
+        """Nothing: what a stage begins with is made anew where it is to be another."""
+        return ()
 
     @property
     def _earlier_sets(self) -> "list[StageSet]":
@@ -80,6 +86,11 @@ class StagePool(OfStage[NetworkPool]):
     def is_made(self) -> bool:
         """Whether all are there."""
         return self.stage.pool.is_finished
+
+    def verify(self, is_read: bool) -> None:
+        """See that they are as they were written; those of which files are missing are trained again."""
+        if self.is_made():
+            super().verify(is_read)
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """The sets that they are trained on, as they began the stage before, and a teacher that labels."""
@@ -187,6 +198,11 @@ class StageTrajectories(OfStage[TrajectoryStore]):
         """Whether all are there."""
         return self.stage.has_trajectories
 
+    def verify(self, is_read: bool) -> None:
+        """See that they are as they were written, where they are read and no file is missing."""
+        if is_read and self.is_made():
+            super().verify(is_read)
+
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """The networks that they begin in, and the real data."""
         return (StagePool(self.run, self.run, self.number), *self._filtered_data)
@@ -219,6 +235,7 @@ class StageSet(OfStage[SyntheticSet]):
 
     kind = "stage"
     title = "distill"
+    determined_by = SETS_DETERMINED_BY
 
     @property
     def deals_pieces(self) -> bool:
@@ -237,6 +254,16 @@ class StageSet(OfStage[SyntheticSet]):
     def is_made(self) -> bool:
         """Whether all sets of the stage are there."""
         return self.stage.is_finished
+
+    def claims(self) -> Sequence[Claim]:
+        """Its folders of the stage."""
+        keys = frozenset({self.key()})
+        return [Claim(SYNTHETIC, self.stage.folder / name, keys) for name in self.run.sets]
+
+    def verify(self, is_read: bool) -> None:
+        """See that its sets are as they were written, and class groups until they are put together."""
+        for folder in self.stage.set_folders():
+            verify_below(folder)
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """What the method needs, and what the stage begins with."""
@@ -289,6 +316,7 @@ class DistilledSet(Ingredient[SyntheticSet]):
 
     kind = SYNTHETIC
     title = "union"
+    determined_by = SETS_DETERMINED_BY
 
     @property
     def spread(self) -> Spread:
@@ -302,6 +330,16 @@ class DistilledSet(Ingredient[SyntheticSet]):
     def is_made(self) -> bool:
         """Whether it is finished, and its average where there has to be one."""
         return self.run.has_synthetic()
+
+    def claims(self) -> Sequence[Claim]:
+        """Its folder and that of the average, where a union of fewer stages may stand."""
+        keys = frozenset(stage.union_key for stage in self.run.stages)
+        return [Claim(SYNTHETIC, folder, keys) for folder in (self.run.synthetic, self.run.average)]
+
+    def verify(self, is_read: bool) -> None:
+        """See that both are as they were written."""
+        for folder in (self.run.synthetic, self.run.average):
+            verify_below(folder)
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """All stages."""

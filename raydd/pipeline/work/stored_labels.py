@@ -69,6 +69,11 @@ class StoredViewLabels(Ingredient[StoredLabels]):
         views = ImageViews(images, run.data.preprocessing, self.store.views)
         return self.folder, self.key(), views, run.teacher.open().module, run.key().child("labels")
 
+    def verify(self, is_read: bool) -> None:
+        """See that it is as it was written, where it is read."""
+        if is_read:
+            super().verify(is_read)
+
     def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
         """Store the labels of one epoch, unless they are."""
         view_labels.label_epoch(*self._arguments, piece)

@@ -152,15 +152,14 @@ class StudentRecords(Ingredient[pa.Table]):
         return not self.missing()
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """The set, and labels that are stored and real images that are chosen, where students are trained on them."""
+        """The set, and what students are trained on besides: experts' labels, stored ones, chosen real images."""
         missing = self.missing()
         stores = LabelStore.needed(missing, self.run.config.evaluate.label_epochs)
         labels = [StoredViewLabels(self.run, self.run, store) for store in stores]
-        return (
-            DistilledSet(self.run, self.run),
-            *labels,
-            *[self.run.selection] * any(trial.coreset is not None for trial in missing),
-        )
+        asked = "experts" in self.run.made_first and any(trial.uses_experts for trial in missing)
+        chosen = any(trial.coreset is not None for trial in missing)
+        first: list[Ingredient[Any]] = [*[self.run.experts] * asked, *labels, *[self.run.selection] * chosen]
+        return (DistilledSet(self.run, self.run), *first)
 
     def pieces(self) -> Sequence[list[Trial]]:
         """Packs of those that are missing."""
