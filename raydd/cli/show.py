@@ -16,6 +16,7 @@ from raydd.cli.tables import duration, scaled
 from raydd.config import RunConfig
 from raydd.core.errors import UserError
 from raydd.ingredients.base import Ingredient
+from raydd.ingredients.order import name_of
 from raydd.pipeline import execution
 from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG
@@ -47,7 +48,7 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
     check(known)
     plan = execution.plan_of(chosen)
     if known.graph:
-        tables.print_whole(_graph(execution.graph_of(chosen), plan), console)
+        tables.print_whole(_graph(*execution.graph_of(chosen), plan), console)
         return 0
     console.print(configs.to_yaml(resolved(chosen)), end="", soft_wrap=True, markup=False)
     console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
@@ -90,27 +91,29 @@ def show(chosen: RunConfig, plan: Plan, known: argparse.Namespace, console: Cons
         console.print(escape(line), soft_wrap=True)
 
 
-_WORK = {"ranking": "rank", "labels": "relabel", "students": "evaluate"}
-"""What the plan calls the making of an ingredient, where it has another name."""
+_WORK = {"ranking": "rank", "labels": "relabel", "students": "evaluate", "union": "distill"}
+"""What the plan calls the making of an ingredient, where it has another name. It counts several stages together."""
 
 
-def _graph(ingredients: Sequence[Ingredient[Any]], plan: Plan) -> Table:
+def _graph(ingredients: Sequence[Ingredient[Any]], to_make: Sequence[Ingredient[Any]], plan: Plan) -> Table:
     """What there is and what will be made, with what it takes and how it is spread."""
     flops = {step.work: step.flops for step in plan.steps}
+    missing = set(map(name_of, to_make))
+    uncounted = {"report", "curves"} if any(one.label for one in ingredients) else {"report", "curves", "synthetic"}
     table = Table(title="ingredients, each after what it needs", caption="what is there is reused")
     for name in ("ingredient", "needs", "there", "to make", "spread over", "FLOP"):
         table.add_column(name, overflow="fold")
     for one in ingredients:
-        made = one.is_made()
+        made, wanted = one.is_made(), name_of(one) in missing
         work = _WORK.get(one.title, one.title)
-        cost = "" if made else scaled(flops[work]) if work in flops else "not planned"
+        cost = "" if not wanted or one.label else scaled(flops[work]) if work in flops else "not planned"
         table.add_row(
-            one.title,
-            ", ".join(needed.title for needed in one.needs()),
-            "yes" if made else "no",
-            "" if made else str(one.num_missing()),
+            one.named,
+            ", ".join(needed.named for needed in one.needs()),
+            "yes" if made else "no" if wanted else "not needed",
+            str(one.num_missing()) if wanted else "",
             one.spread,
-            "" if one.kind in ("report", "curves") else cost,
+            "" if one.kind in uncounted else cost,
         )
     return table
 

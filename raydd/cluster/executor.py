@@ -57,12 +57,16 @@ class RayExecutor:
                     self._connection.callback(waiting.ask_for_nothing)
             shared_folders.require(run)
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        """Make all pieces of an ingredient, spread as it says."""
+    def make(self, run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+        """Make all pieces of ingredients, spread as they say."""
         with self._at_work():
-            ingredient.begin()
-            _SPREAD[ingredient.spread](run, ingredient, progress)
-            ingredient.finish()
+            if wanted[0].spread == "train":
+                train.make(run, wanted, progress)
+                return
+            for ingredient in wanted:
+                ingredient.begin()
+                _SPREAD[ingredient.spread](run, ingredient, progress)
+                ingredient.finish()
 
     def observers(self, run: RunInputs) -> AbstractContextManager[Sequence[Progress]]:
         """Prometheus; refuse trackers that would fail later."""
@@ -91,7 +95,6 @@ _SPREAD: Mapping[Spread, Callable[[RunInputs, Ingredient[Any], Progress], None]]
     "task": tasks.make,
     "actors": actors.make,
     "data": ranking.make,
-    "train": train.make,
     "trials": tune_trials.make,
 }
 

@@ -20,8 +20,12 @@ class Executor(Protocol):
     def check(self, run: RunInputs, progress: Progress) -> None:
         """Refuse a run for which the resources are not there, before anything is written."""
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        """Make an ingredient of a run: all its pieces, spread as it says. What it needs is there."""
+    def make(self, run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+        """Make ingredients of a run, one after the other: all pieces of each, spread as it says.
+
+        What the first one needs is there, and what the others need, or it is among those before them. Several are all
+        of spread `train`: one job makes them.
+        """
 
     def observers(self, run: RunInputs) -> AbstractContextManager[Sequence[Progress]]:
         """Who looks on besides while this executor works for a run. Refuses trackers that cannot."""

@@ -9,9 +9,10 @@ from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress, step
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
+from raydd.ingredients.order import name_of
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.distill import DistilledSet
 from raydd.pipeline.work.probes import ProbeAnswers
+from raydd.pipeline.work.stages import DistilledSet
 from raydd.pipeline.work.students import StudentRecords
 
 
@@ -69,22 +70,6 @@ def target(run: Run, name: str) -> Ingredient[Any]:
             return WrittenReport(run)
 
 
-def everything(wanted: Sequence[Ingredient[Any]]) -> Iterator[Ingredient[Any]]:
-    """All of these and all that they need, made or not, each once, in an order in which one needs the other."""
-    seen: set[tuple[str, str]] = set()
-
-    def below(ingredient: Ingredient[Any]) -> Iterator[Ingredient[Any]]:
-        name = ingredient.kind, ingredient.key()
-        if name not in seen:
-            seen.add(name)
-            for needed in ingredient.needs():
-                yield from below(needed)
-            yield ingredient
-
-    for ingredient in wanted:
-        yield from below(ingredient)
-
-
 class NumberedSteps:
     """The ingredients of a graph by number, so that progress tells which of how many is being made."""
 
@@ -92,16 +77,16 @@ class NumberedSteps:
         """Count all of them, made or not."""
         counted = list(graph)
         self._works = {
-            (ingredient.kind, ingredient.key()): step(number, len(counted), ingredient.title)
+            name_of(ingredient): step(number, len(counted), ingredient.named)
             for number, ingredient in enumerate(counted, start=1)
         }
 
     @contextmanager
-    def under_way(self, ingredient: Ingredient[Any], progress: Progress) -> Iterator[None]:
-        """Tell that an ingredient is being made, and then that it is; nothing of one that was not counted."""
-        work = self._works.get((ingredient.kind, ingredient.key()))
-        if work is not None:
+    def under_way(self, ingredients: Sequence[Ingredient[Any]], progress: Progress) -> Iterator[None]:
+        """Tell that ingredients are being made, and then that they are; nothing of those that were not counted."""
+        works = [self._works[name] for name in map(name_of, ingredients) if name in self._works]
+        for work in works[:1]:
             progress.update(work, 0, 1)
         yield
-        if work is not None:
+        for work in works:
             progress.update(work, 1, 1)

@@ -34,7 +34,7 @@ from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.sweeps import trial
 from raydd.pipeline.sweeps.points import Point, Sweep
 from raydd.pipeline.sweeps.trial import PointWork
-from raydd.pipeline.work.teacher_labels import StoredViewLabels
+from raydd.pipeline.work.stored_labels import StoredViewLabels
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.storage.event_log import EventLog
 from raydd.storage.lock import locked
@@ -267,12 +267,12 @@ def prepare(sweep: Sweep, jobs: Sequence[PointWork], executor: Executor, progres
         run = sweep.run(job.point.config)
         stores = LabelStore.needed(job.trials(run), run.config.evaluate.label_epochs)
         for ingredient in in_order([StoredViewLabels(run, run, store) for store in stores]):
-            executor.make(run, ingredient, progress)
+            executor.make(run, [ingredient], progress)
     for job in jobs:
         run = sweep.run(job.point.config)
         if any(trial.coreset for trial in job.trials(run)):
             for ingredient in in_order([run.selection]):
-                executor.make(run, ingredient, progress)
+                executor.make(run, [ingredient], progress)
 
 
 def _has_experts_of(base: Run, run: Run) -> bool:

@@ -25,6 +25,8 @@ from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import students
+from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key, self_checked
 from raydd.training.fit import Told, fit
 
@@ -147,8 +149,8 @@ class ProbePreparations(Ingredient[None]):
         return not self.pieces()
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """The observer."""
-        return (self.run.observer,)
+        """The set and the observer."""
+        return (DistilledSet(self.run, self.run), self.run.observer)
 
     def pieces(self) -> Sequence[Question]:
         """Those that are not made."""
@@ -190,9 +192,10 @@ class ProbeAnswers(Ingredient[pa.Table]):
         return not unanswered(self.run)
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """The observer, real images that are chosen where they are asked about, and what answers share."""
+        """The set, the observer, real images that are chosen where they are asked about, and what answers share."""
         chosen = any(question.trial.coreset is not None for question in unanswered(self.run))
-        return (self.run.observer, *[self.run.selection] * chosen, ProbePreparations(self.run, self.run))
+        whole, shared = DistilledSet(self.run, self.run), ProbePreparations(self.run, self.run)
+        return (whole, self.run.observer, *[self.run.selection] * chosen, shared)
 
     def pieces(self) -> Sequence[Question]:
         """The questions without an answer."""
@@ -234,7 +237,7 @@ class _Opened:
 
     def training_set(self, trial: Trial) -> TrainingSet:
         """What a trial's student is trained on."""
-        return students.training_set(self.run, trial)
+        return training_set(self.run, trial)
 
     def student(self, trial: Trial, progress: Progress) -> Network:
         """A trial's student: as it was kept, or trained anew, with the same bits, and kept.
