@@ -101,8 +101,8 @@ def _graph(ingredients: Sequence[Ingredient[Any]], plan: Plan) -> Table:
         table.add_column(name, overflow="fold")
     for one in ingredients:
         made = one.is_made()
-        work = _WORK.get(one.title, one.title)
-        cost = "" if made else scaled(flops[work]) if work in flops else "not planned"
+        work = next((name for name in (_WORK.get(one.title, one.title), one.kind) if name in flops), None)
+        cost = "" if made else "not planned" if work is None else scaled(flops[work])
         table.add_row(
             one.title,
             ", ".join(needed.title for needed in one.needs()),
