@@ -17,12 +17,13 @@ from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, TrainingSet, train_students
 from raydd.evaluation.students.trials import SETS, LabelStore, Trial
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.network_pool import without_momenta
 from raydd.methods.initial import random_real
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto, teacher_labels
 from raydd.pipeline.work.diversity import diversity_of
+from raydd.pipeline.work.run_trials import RunTrials
 from raydd.pipeline.work.teacher_labels import StoredViewLabels
 from raydd.storage import Folder, content_key, self_checked, stored_bytes
 
@@ -185,18 +186,11 @@ def _state(run: Run, leg: Trial) -> NetworkState:
 
 
 @dataclass(frozen=True)
-class StudentRecords(Ingredient[pa.Table]):
+class StudentRecords(RunTrials[pa.Table]):
     """The records of all students that a run is to have: each pack of alike ones is a trial of its own."""
-
-    run: Run
 
     kind = "students"
     title = "students"
-
-    @property
-    def spread(self) -> Spread:
-        """A trial for each pack."""
-        return "trials"
 
     def key(self) -> str:
         """Of all records."""
@@ -208,10 +202,6 @@ class StudentRecords(Ingredient[pa.Table]):
         finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
         run = self.run
         return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
-
-    def is_made(self) -> bool:
-        """Whether all have one."""
-        return not self.missing()
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """Labels that are stored, and real images that are chosen, where students are trained on them."""
