@@ -6,11 +6,11 @@ from typing import TypeVar
 from raydd.ingredients.base import Ingredient, Spread
 from raydd.pipeline.runs.run import Run
 
-Told = TypeVar("Told")
+Recorded = TypeVar("Recorded")
 
 
 @dataclass(frozen=True)
-class RunTrials(Ingredient[Told]):
+class RunTrials(Ingredient[Recorded]):
     """Work of a run whose pieces are trials with results of their own, made when nothing is missing."""
 
     run: Run
