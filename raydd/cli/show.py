@@ -105,8 +105,8 @@ def _graph(ingredients: Sequence[Ingredient[Any]], to_make: Sequence[Ingredient[
         table.add_column(name, overflow="fold")
     for one in ingredients:
         made, wanted = one.is_made(), name_of(one) in missing
-        work = _WORK.get(one.title, one.title)
-        cost = "" if not wanted or one.label else scaled(flops[work]) if work in flops else "not planned"
+        work = next((name for name in (_WORK.get(one.title, one.title), one.kind) if name in flops), None)
+        cost = "" if not wanted or one.label else "not planned" if work is None else scaled(flops[work])
         table.add_row(
             one.named,
             ", ".join(needed.named for needed in one.needs()),

@@ -14,7 +14,7 @@ from raydd import networks
 from raydd.adjoint.convnet import ConvNetSteps
 from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, unroll
 from raydd.data import DataFacts
-from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion, WorkSample
+from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
@@ -25,6 +25,7 @@ from raydd.training.cost import (
     Cost,
     Exchange,
     Meter,
+    WorkSample,
     cached_by_shape,
     gradient_step,
     network_size,

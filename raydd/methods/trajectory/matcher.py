@@ -5,7 +5,6 @@ Letters: M synthetic images, F of earlier stages, B batch, K classes, C H W, P f
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,7 +24,6 @@ from raydd.adjoint.inner_loop import (
     adjoint,
     unroll,
 )
-from raydd.core import keyed_random
 from raydd.core.distributed import shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
@@ -40,31 +38,14 @@ from raydd.methods.trajectory.matching import (
     matching_loss,
     moving_average,
 )
+from raydd.methods.trajectory.segments import Segment, Segments, Window
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
 from raydd.sets.synthetic import SyntheticSet
 from raydd.training.dsa import Augmentation, Draw, augmentation
 
-Window = Callable[[int], tuple[int, int]]
-"""From the outer iteration to the start epochs [low, high) that may be drawn."""
-
 _ASSIGNED_AT_ONCE = 256
 _COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """What one iteration matches."""
-
-    expert: int
-    epoch: int
-    """At which it starts."""
-    bound: int
-    """The exclusive bound under which that was drawn."""
-    start: Tensor
-    """theta*_s [P]"""
-    target: Tensor
-    """theta*_{s+M} [P]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +104,18 @@ class TrajectoryMatching:
         self.consecutive_skips = 0
         self.rollbacks = 0
         self.good_iteration = 0
-        self._trajectories = task.require_trajectories()
+        trajectories = task.require_trajectories()
+        self._segments = Segments(
+            lambda expert, epoch: self._own(trajectories.params(expert, epoch)),
+            num_experts=task.num_experts,
+            num_epochs=config.expert_epochs,
+            window=window,
+            key=key,
+        )
         module = networks.build(task.network, task.data.shape, task.data.num_classes)
         self._network = FlatNetwork(module.to(task.device, task.dtype))
         self._compiled: WrittenSteps | None = None
-        self._reader = ThreadPoolExecutor(1, "snapshots")
-        self._read_ahead: tuple[int, Future[Segment]] | None = None
         self._labels = labels.classes_M
-        self._window = window
         self._augmentation: Augmentation = augmentation(config.augmentation)
         self._assigns_labels, self._ema_decay = labels.assigned, ema_decay
         step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
@@ -147,14 +132,14 @@ class TrajectoryMatching:
         if ema_decay is not None:
             self._learned.add("ema", self._values["images"].clone())
         if labels.assigned:
-            self._learned.add("soft_labels", self._assigned(self._segment()))
+            self._learned.add("soft_labels", self._assigned(self._segments.at(0)))
         elif labels.soft_MK is not None:
             self._learned.add("soft_labels", self._own(labels.soft_MK), labels.lr, labels.momentum)
         self._learned.mark()
 
     def step(self) -> dict[str, float]:
         """Match one expert segment; returns loss, step size, and what was drawn and skipped."""
-        segment = self._segment()
+        segment = self._segments.at(self.iteration)
         own_labels = self._assigned(segment) if self._assigns_labels else self._values.get("soft_labels")
         loss, gradients = self._match(segment, own_labels)
         skipped = gradients is None
@@ -219,22 +204,6 @@ class TrajectoryMatching:
         """The step size, a scalar."""
         value = self._values[self._lr_name]
         return value if self._lr_name == "lr" else value.exp()
-
-    def _segment(self) -> Segment:
-        """The segment of the current iteration, read while the one before was computed; the next is read from now."""
-        number, reading = self._read_ahead or (self.iteration, None)
-        segment = reading.result() if reading and number == self.iteration else self._read(self.iteration)
-        self._read_ahead = self.iteration + 1, self._reader.submit(self._read, self.iteration + 1)
-        return segment
-
-    def _read(self, iteration: int) -> Segment:
-        low, high = self._window(iteration)
-        expert = self._expert(iteration)
-        epoch = keyed_random.integer(self.key.child("start epoch", iteration), low, high)
-        start, target = (
-            self._own(self._trajectories.params(expert, e)) for e in (epoch, epoch + self.config.expert_epochs)
-        )
-        return Segment(expert=expert, epoch=epoch, bound=high, start=start, target=target)
 
     def _match(self, segment: Segment, own_labels: Tensor | None) -> tuple[float, InnerGradients | None]:
         """The loss of one segment; gradients only where the update is to be made."""
@@ -319,11 +288,6 @@ class TrajectoryMatching:
         self.rollbacks += 1
         self.consecutive_skips = 0
         self._learned.fall_back()
-
-    def _expert(self, iteration: int) -> int:
-        """Every expert once before any is used again, in an order drawn anew each time."""
-        cycle, position = divmod(iteration, self.task.num_experts)
-        return int(keyed_random.permutation(self.key.child("experts", cycle), self.task.num_experts)[position])
 
     @torch.no_grad()
     def _assigned(self, segment: Segment) -> Tensor:

@@ -14,10 +14,11 @@ from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, train_students
 from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.network_pool import without_momenta
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto
+from raydd.pipeline.work.run_trials import RunTrials
 from raydd.pipeline.work.stages import DistilledSet
 from raydd.pipeline.work.stored_labels import StoredViewLabels
 from raydd.pipeline.work.training_sets import num_images, training_set
@@ -123,18 +124,11 @@ def _state(run: Run, leg: Trial) -> NetworkState:
 
 
 @dataclass(frozen=True)
-class StudentRecords(Ingredient[pa.Table]):
+class StudentRecords(RunTrials[pa.Table]):
     """The records of all students that a run is to have: each pack of alike ones is a trial of its own."""
-
-    run: Run
 
     kind = "students"
     title = "students"
-
-    @property
-    def spread(self) -> Spread:
-        """A trial for each pack."""
-        return "trials"
 
     def key(self) -> str:
         """Of all records."""
@@ -146,10 +140,6 @@ class StudentRecords(Ingredient[pa.Table]):
         finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
         run = self.run
         return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
-
-    def is_made(self) -> bool:
-        """Whether all have one."""
-        return not self.missing()
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
         """The set, and what students are trained on besides: experts' labels, stored ones, chosen real images."""
