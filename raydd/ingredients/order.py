@@ -72,11 +72,5 @@ def chain(missing: Sequence[Ingredient[Any]]) -> list[Ingredient[Any]]:
     return chained
 
 
-def ready(missing: Sequence[Ingredient[Any]]) -> list[Ingredient[Any]]:
-    """Those of what is to be made, as `unmade` lists it, for which all is there that they need."""
-    not_there = set(map(name_of, missing))
-    return [ingredient for ingredient in missing if not _needed(ingredient) & not_there]
-
-
 def _needed(ingredient: Ingredient[Any]) -> set[Name]:
     return set(map(name_of, ingredient.needs()))

@@ -62,9 +62,10 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
-        counted = NumberedSteps(everything([target(run, step) for step in steps]))
-        for step in steps:
-            observed.step(step, partial(_make, run, target(run, step), executor, counted))
+        wanted = [target(run, step) for step in steps]
+        counted = NumberedSteps(everything(wanted))
+        for number, step in enumerate(steps):
+            observed.step(step, partial(_make, run, wanted[number:], executor, counted))
     return run
 
 
@@ -195,20 +196,26 @@ def _check_inputs(run: Run, wanted: Sequence[Ingredient[Any]]) -> None:
         verify_below(run.work)
 
 
-def _make(run: Run, wanted: Ingredient[Any], executor: Executor, counted: NumberedSteps, progress: Progress) -> bool:
-    """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
+def _make(
+    run: Run, wanted: Sequence[Ingredient[Any]], executor: Executor, counted: NumberedSteps, progress: Progress
+) -> bool:
+    """Make the first of these and whatever it needs that is not there; returns whether anything was left to make.
+
+    The others come later: an executor may begin what they need, too.
+    """
     made, done = False, set[Name]()
-    while missing := unmade([wanted], done):
+    while missing := unmade(wanted[:1], done):
         if not missing[0].num_missing():
             missing[0].finish()
             done.add(name_of(missing[0]))
             continue
         next_ones = chain(missing)
         done.update(map(name_of, next_ones))
-        if any(ingredient.uses_data for ingredient in next_ones):
+        others = unmade(wanted, done)
+        if any(ingredient.uses_data for ingredient in (*next_ones, *others)):
             _share_data(run)
         with counted.under_way(next_ones, progress):
-            executor.make(run, next_ones, progress)
+            executor.make(run, next_ones, progress, others)
         made = True
     return made
 

@@ -190,10 +190,16 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
 class Asked(Recording):
     """Notes when it is asked to choose, too."""
 
-    def make(self, run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
         if run.selection in wanted:
             self.asked.append(("select", 1))
-        super().make(run, wanted, progress)
+        super().make(run, wanted, progress, others)
 
 
 def asked(config: configs.RunConfig) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ import pytest
 from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
-from raydd.ingredients.order import chain, everything, name_of, ready, unmade
+from raydd.ingredients.order import chain, everything, name_of, unmade
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,3 @@ def test_a_job_makes_nothing_that_waits_for_others() -> None:
     made = parts({"scores", "data"})
     last = Part(made["first"].kitchen, "last", (made["second"], made["observer"]), "train", made["first"].there)
     assert names(chain(unmade([last]))) == ["first", "pool", "second"]
-
-
-def test_what_nothing_stands_in_the_way_of_is_ready() -> None:
-    assert names(ready(unmade([parts(set())["students"]]))) == ["scores", "observer"]
-    assert names(ready(unmade([parts({"scores", "observer"})["students"]]))) == ["data", "selection"]
-    assert ready([]) == []

@@ -57,13 +57,19 @@ class Recording(LocalExecutor):
     def check(self, run: Run, progress: Progress) -> None:
         self.asked.append(("check", 0))
 
-    def make(self, run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
         for ingredient in wanted:
             if ingredient.title in self.noted:
                 pieces = ingredient.pieces()
                 count = len(pieces) if ingredient.title == "distill" else sum(map(len, pieces))
                 self.asked.append((self.noted[ingredient.title], count))
-        super().make(run, wanted, progress)
+        super().make(run, wanted, progress, others)
 
 
 def asked(small: SmallRun, last_step: str = "evaluate") -> list[tuple[str, int]]:

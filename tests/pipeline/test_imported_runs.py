@@ -245,9 +245,15 @@ EXPERTS: dict[str, Any] = {
 class TrainsNothing(LocalExecutor):
     """Fails where experts or a teacher are to be trained."""
 
-    def make(self, run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
         assert not {"experts", "teacher"} & {ingredient.kind for ingredient in wanted}, "they are there"
-        super().make(run, wanted, progress)
+        super().make(run, wanted, progress, others)
 
 
 def write_buffers(folder: Path, files: list[list[Any]]) -> Path:
