@@ -23,7 +23,7 @@ from raydd.ingredients.coreset import KIND, Selection, herding, k_center, select
 from raydd.pipeline import execution
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.students import training_set
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe

@@ -24,7 +24,7 @@ from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import students
+from raydd.pipeline.work import students, training_sets
 from raydd.storage import Folder, content_key, self_checked
 from raydd.training.fit import Told, fit
 
@@ -234,7 +234,7 @@ class _Opened:
 
     def training_set(self, trial: Trial) -> TrainingSet:
         """What a trial's student is trained on."""
-        return students.training_set(self.run, trial)
+        return training_sets.training_set(self.run, trial)
 
     def student(self, trial: Trial, progress: Progress) -> Network:
         """A trial's student: as it was kept, or trained anew, with the same bits, and kept.

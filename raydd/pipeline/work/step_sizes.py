@@ -7,7 +7,7 @@ helped to choose. Draws of random images share what is found for the first of th
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from raydd.core.interruption import Interruption
 from raydd.core.progress import NoProgress, Progress, Work
@@ -97,7 +97,9 @@ def _search(run: Run, trial: Trial, progress: Progress) -> Recipe:
         nonlocal done
         accuracy = _held_out(run, replace(trial, recipe=recipe), learned)
         done += 1
-        progress.update(work, done, done + 1, f"{recipe.lr:.3g} for {recipe.epochs} epochs: {100 * (accuracy or 0):.1f}")
+        progress.update(
+            work, done, done + 1, f"{recipe.lr:.3g} for {recipe.epochs} epochs: {100 * (accuracy or 0):.1f}"
+        )
         return accuracy
 
     found = searched_recipe(trial.recipe.completed(_first_lr(trial, learned)), held_out, lengthens)
