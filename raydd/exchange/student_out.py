@@ -1,10 +1,12 @@
-"""Export of the student that a run has kept, for a device: its parameters, and TorchScript that takes pixels.
+"""Export of the student that a run has kept, for a device: its parameters, and programs that take pixels.
 
-`student.safetensors` holds parameters and buffers by the network's own names; `student.pt` is TorchScript, for
-`torch.jit.load` in Python, C++ or on a phone: float32 [B, C, H, W] of pixels in [0, 1] in, logits [B, K] out.
+`student.safetensors` holds parameters and buffers by the network's own names. The programs are `student.pt2`, of
+`torch.export` (`torch.export.load(...).module()`), and `student.pt`, TorchScript (`torch.jit.load`, in Python, C++ or
+on a phone): float32 [B, C, H, W] of pixels in [0, 1] in, logits [B, K] out, for any B.
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,7 @@ from raydd.storage import Folder
 
 STUDENT: Final = "student"
 """How the command line calls this export."""
+PROGRAM: Final = "student.pt2"
 TORCHSCRIPT: Final = "student.pt"
 
 
@@ -50,9 +53,13 @@ def export_student(folder: Folder, to: Folder) -> KeptStudent:
 
 def _write(student: KeptStudent, folder: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in student.parameters.items()}, folder / PARAMETERS)
-    with torch.no_grad():
-        script = torch.jit.trace(student.module(), torch.zeros(2, *student.shape))
-    torch.jit.save(script, str(folder / TORCHSCRIPT))
+    module, pixels = student.module().requires_grad_(False), torch.zeros(2, *student.shape)
+    program = torch.export.export(module, (pixels,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(program, folder / PROGRAM)
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # that TorchScript is deprecated, and what tracing takes for constant
+        torch.jit.save(torch.jit.trace(module, pixels), str(folder / TORCHSCRIPT))
     card = {
         "format": STUDENT,
         "versions": {"raydd": __version__, "torch": torch.__version__},
