@@ -89,6 +89,10 @@ class RunConfig:
         if "teacher_epoch" in self.stages.teacher_conditions and self.teacher.weights is not None:
             raise ConfigError("stages.teacher_conditions", "a teacher that is taken over from a file has no epochs")
         self.evaluate.check(self.method, self.stages.count)
+        for name, value in (("lr", "search"), ("keep", "best")):
+            if getattr(self.evaluate, name) == value and not self.data.validation_fraction:
+                problem = f"{value} goes by held-out images: give a data.validation_fraction, such as 0.1"
+                raise ConfigError(f"evaluate.{name}", problem)
         if self.method.is_given and self.stages.count > 1 and self.stages.conditioning != "none":
             raise ConfigError("stages.conditioning", "the images of all stages are there: take none")
         if self.sweep is not None:

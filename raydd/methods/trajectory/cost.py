@@ -54,6 +54,8 @@ class Matching:
     """Whether labels are logits."""
     average: bool
     """Whether there is a second set, of averages."""
+    tried: int = 0
+    """Times that the inner steps are taken, at most, to find their step size."""
 
 
 def matching_cost(work: Matching, setting: CostSetting) -> DistillCost:
@@ -69,6 +71,7 @@ def matching_cost(work: Matching, setting: CostSetting) -> DistillCost:
     checkpoint = checkpoint_bytes(learned, work.soft, work.average, work.iterations)
     images, passed = sum(work.batches), sum(work.batches[len(work.batches) - work.differentiated :])
     iteration = step.flops_of(passed) + gradient_step(network, facts, rows).flops_of(images - passed)
+    tried = Portion(flops=work.tried * gradient_step(network, facts, rows).flops_of(images), divided="alone")
     memory = max(resident + step.memory_bytes, work.soft * (vector + start.memory_bytes), SAVE_FACTOR * checkpoint)
     exchanges = (
         Exchange(len(work.batches), ((1, vector),)),
@@ -80,7 +83,7 @@ def matching_cost(work: Matching, setting: CostSetting) -> DistillCost:
     return DistillCost(
         makes=work.makes,
         units=work.iterations,
-        portions=(labels, matched),
+        portions=(labels, *[tried] * bool(work.tried), matched),
         disk_bytes=_stored_bytes(work, setting) + work.iterations * METRICS_ROW_BYTES,
         checkpoint_bytes=checkpoint,
         tensor_bytes=max(resident + step.tensor_bytes, work.soft * (vector + start.tensor_bytes), 8 * learned),

@@ -60,11 +60,12 @@ class Segments:
     def at(self, iteration: int) -> Segment:
         """That of an iteration, read while the one before was computed; the next is read from now on."""
         number, reading = self._ahead or (iteration, None)
-        segment = reading.result() if reading and number == iteration else self._read(iteration)
-        self._ahead = iteration + 1, self._reader.submit(self._read, iteration + 1)
+        segment = reading.result() if reading and number == iteration else self.read(iteration)
+        self._ahead = iteration + 1, self._reader.submit(self.read, iteration + 1)
         return segment
 
-    def _read(self, iteration: int) -> Segment:
+    def read(self, iteration: int) -> Segment:
+        """That of an iteration, read now."""
         low, high = self._window(iteration)
         expert = self._expert(iteration)
         epoch = keyed_random.integer(self._key.child("start epoch", iteration), low, high)

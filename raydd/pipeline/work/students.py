@@ -13,15 +13,15 @@ from raydd.core.progress import Progress
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, train_students
-from raydd.evaluation.students.trials import LabelStore, Trial
+from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.network_pool import without_momenta
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import auto
+from raydd.pipeline.work.kept_student import is_kept, lacks_state, leave, publish
 from raydd.pipeline.work.run_trials import RunTrials
-from raydd.pipeline.work.stages import DistilledSet
-from raydd.pipeline.work.stored_labels import StoredViewLabels
-from raydd.pipeline.work.training_sets import num_images, training_set
+from raydd.pipeline.work.step_sizes import StepSizes, own_recipe
+from raydd.pipeline.work.training_sets import needed_by, num_images, training_set
 from raydd.storage import Folder, content_key, self_checked
 
 
@@ -37,7 +37,7 @@ def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> list[Reco
 def unfinished_legs(run: Run, trial: Trial) -> list[Trial]:
     """The trainings of a student that have no record of success."""
     found = ((leg, records.find(run.results, run.record_id(leg))) for leg in trial.legs())
-    return [leg for leg, record in found if record is None or record.status != "ok"]
+    return [leg for leg, record in found if record is None or record.status != "ok" or lacks_state(run, leg)]
 
 
 def _train(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
@@ -63,10 +63,13 @@ def _train_leg(
 ) -> tuple[list[NetworkState], list[list[Trial]]]:
     """Train students on one set and write their records; returns the states, and the legs, of those that go on."""
     config, first = run.config, trials[0]
-    learned = training_set(run, first)
-    compiles = run.compiles(first.network, first.recipe, len(learned.images))
+    learned, recipe = training_set(run, first), own_recipe(run, first, progress)
+    compiles = run.compiles(first.network, recipe, len(learned.images))
     states: Sequence[NetworkState | None] = before or [None] * len(trials)
-    pupils = [Pupil(trial, run.record_id(trial), state) for trial, state in zip(trials, states, strict=True)]
+    pupils = [
+        Pupil(replace(trial, recipe=recipe), run.record_id(trial), state)
+        for trial, state in zip(trials, states, strict=True)
+    ]
     made = train_students(pupils, run.data, learned, provenance(run, first), run.device, progress, compiles)
     going_on: list[NetworkState] = []
     their_legs: list[list[Trial]] = []
@@ -75,6 +78,7 @@ def _train_leg(
         if student.state is None:
             _give_up(run, student.record, own[trial.number + 1 :])
         else:
+            leave(run, trial, student.state)
             going_on.append(student.state if config.stages.carry_momentum else without_momenta(student.state))
             their_legs.append(own)
             if keeps:
@@ -135,21 +139,25 @@ class StudentRecords(RunTrials[pa.Table]):
         return content_key({"records": [self.run.record_id(trial) for trial in self.run.trials()]})
 
     def missing(self) -> list[Trial]:
-        """Students without a record of success."""
+        """Students without a record of success, or without the state by which the best is kept."""
         found = records.read(self.run.results)
         finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
         run = self.run
-        return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
+        return [
+            trial
+            for trial in run.trials()
+            if not finished.issuperset(map(run.record_id, trial.legs())) or lacks_state(run, trial)
+        ]
+
+    def is_made(self) -> bool:
+        """Whether all have one, and the best of them is kept where it is to be."""
+        return super().is_made() and is_kept(self.run)
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """The set, and what students are trained on besides: experts' labels, stored ones, chosen real images."""
-        missing = self.missing()
-        stores = LabelStore.needed(missing, self.run.config.evaluate.label_epochs)
-        labels = [StoredViewLabels(self.run, self.run, store) for store in stores]
-        asked = "experts" in self.run.made_first and any(trial.uses_experts for trial in missing)
-        chosen = any(trial.coreset is not None for trial in missing)
-        first: list[Ingredient[Any]] = [*[self.run.experts] * asked, *labels, *[self.run.selection] * chosen]
-        return (DistilledSet(self.run, self.run), *first)
+        """What students are trained on, and step sizes that are searched for."""
+        missing = tuple(self.missing())
+        searches = [StepSizes(self.run, self.run, missing)] * any(trial.searched for trial in missing)
+        return (*needed_by(self.run, missing), *searches)
 
     def pieces(self) -> Sequence[list[Trial]]:
         """Packs of those that are missing."""
@@ -167,6 +175,10 @@ class StudentRecords(RunTrials[pa.Table]):
         """Train a pack; returns their mean accuracy."""
         made = evaluate(self.run, piece, progress)
         return {"test_accuracy": fmean(record.test_accuracy or 0.0 for record in made)}
+
+    def finish(self) -> None:
+        """Keep the best, where it is to be."""
+        publish(self.run)
 
     def open(self) -> pa.Table:
         """All records of the run."""
