@@ -16,7 +16,8 @@ from raydd.evaluation.students.training import Provenance, Pupil, TrainingSet, t
 from raydd.evaluation.students.trials import SETS, Trial
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.training_sets import needed_by, training_set
+from raydd.pipeline.work.student_needs import needed_by
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key
 from raydd.training.recipe import Recipe
 

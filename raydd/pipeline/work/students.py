@@ -21,7 +21,8 @@ from raydd.pipeline.work import auto
 from raydd.pipeline.work.kept_student import is_kept, lacks_state, leave, publish
 from raydd.pipeline.work.run_trials import RunTrials
 from raydd.pipeline.work.step_sizes import StepSizes, own_recipe
-from raydd.pipeline.work.training_sets import needed_by, num_images, training_set
+from raydd.pipeline.work.student_needs import needed_by
+from raydd.pipeline.work.training_sets import num_images, training_set
 from raydd.storage import Folder, content_key, self_checked
 
 

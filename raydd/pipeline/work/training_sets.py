@@ -1,32 +1,18 @@
 """What each student is trained on: a set, its parts or its start, or real images."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from raydd.data.images import Images
 from raydd.evaluation.students.training import TrainingSet
-from raydd.evaluation.students.trials import SETS, LabelStore, Trial
-from raydd.ingredients.base import Ingredient
+from raydd.evaluation.students.trials import SETS, Trial
 from raydd.methods.initial import random_real
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import teacher_labels
 from raydd.pipeline.work.diversity import diversity_of
-from raydd.pipeline.work.stages import DistilledSet
-from raydd.pipeline.work.stored_labels import StoredViewLabels
 from raydd.storage import stored_bytes
-
-
-def needed_by(run: Run, trials: Sequence[Trial]) -> tuple[Ingredient[Any], ...]:
-    """The set, and what students are trained on besides: experts' labels, stored ones, chosen real images."""
-    stores = LabelStore.needed(trials, run.config.evaluate.label_epochs)
-    labels = [StoredViewLabels(run, run, store) for store in stores]
-    asked = "experts" in run.made_first and any(trial.uses_experts for trial in trials)
-    chosen = any(trial.coreset is not None for trial in trials)
-    return (DistilledSet(run, run), *[run.experts] * asked, *labels, *[run.selection] * chosen)
 
 
 def training_set(run: Run, trial: Trial) -> TrainingSet:
