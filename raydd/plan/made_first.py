@@ -1,12 +1,14 @@
 """The work that comes before distilling, by the kinds of ingredients that a method asks for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from raydd.config import RunConfig
 from raydd.data import DataFacts
 from raydd.plan.experts import experts
 from raydd.plan.step import Step
+from raydd.plan.students import selection
 from raydd.plan.teacher import rank, teacher
 
 
@@ -18,10 +20,16 @@ class FirstWork(NamedTuple):
     step: Callable[[RunConfig, DataFacts], Step]
 
 
+def _selected(config: RunConfig, facts: DataFacts) -> Step:
+    """The choice of real images, where it is the method's."""
+    return replace(selection(config, facts), work="select")
+
+
 FIRST_WORK: dict[str, FirstWork] = {
     "experts": FirstWork("experts", experts),
     "teacher": FirstWork("teacher", teacher),
     "ranking": FirstWork("rank", rank),
+    "selection": FirstWork("select", _selected),
 }
 """By kind; whoever makes another kind enters it here. One that is not here is named in plans, and not counted."""
 
