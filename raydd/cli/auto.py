@@ -32,7 +32,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--hours", type=float, metavar="H", default=0.5, help="that all of it may take; default: 0.5")
     command.add_argument(
-        "--labels", metavar="|".join(LABELS), default="any", help="what students may be told; default: any"
+        "--labels",
+        metavar="|".join(LABELS),
+        default="hard",
+        help="what students may be told: classes, labels of a set or a teacher, whichever is best; default: hard",
     )
     command.add_argument("--out", metavar="DIR", help="default: runs/auto-NAME-N")
     command.add_argument("--seed", type=int, metavar="S", default=0, help="default: 0")

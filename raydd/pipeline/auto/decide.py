@@ -27,7 +27,7 @@ from raydd.pipeline.auto.look import (
 from raydd.pipeline.auto.mirror import Mirrored, look_in_mirror
 from raydd.pipeline.auto.portfolio import LABELS, Candidate, Labels, Wanted, candidates
 from raydd.pipeline.auto.record import Decision
-from raydd.pipeline.auto.settings import EFFORTS, Settings
+from raydd.pipeline.auto.settings import EFFORTS, FINISHING, Settings
 from raydd.pipeline.auto.speed import measured
 from raydd.storage import Folder
 
@@ -42,7 +42,7 @@ class Request:
     """That config."""
     images_per_class: int
     hours: float = 0.5
-    labels: Labels = "any"
+    labels: Labels = "hard"
     seed: int = 0
     out: str
 
@@ -219,7 +219,11 @@ def _size_reason(request: Request, found: DataLook, side: int, sides: tuple[int,
 
 def _work_in_words(one: Candidate) -> str:
     config, recipe = one.config, one.config.evaluate.recipe
-    said = [f"{config.method.iterations} iterations"] if config.method.iterations else []
+    said = (
+        [f"{config.method.iterations} iterations, {FINISHING} times as many to finish"]
+        if config.method.iterations
+        else []
+    )
     if one.name == "datm":
         said.append(f"{config.experts.count} experts of {config.experts.training.epochs} epochs")
     if "teacher" in config.method.made_first:

@@ -15,7 +15,7 @@ from raydd.ingredients.teacher import TeacherConfig
 from raydd.methods import DATMConfig, DELTConfig, DMConfig, IDCConfig, MethodConfig, RDEDConfig
 from raydd.methods.coreset import CoresetConfig
 from raydd.networks.config import NetworkConfig
-from raydd.pipeline.auto.settings import Settings
+from raydd.pipeline.auto.settings import MATCHED_BATCH, Settings
 from raydd.storage import Folder
 from raydd.training.recipe import Recipe
 
@@ -134,7 +134,7 @@ def _datm(wanted: Wanted, settings: Settings) -> DATMConfig:
         iterations=iterations,
         synthetic_steps=10,
         expert_epochs=1,
-        synthetic_batch_size=min(32, settings.facts.num_classes * wanted.images_per_class),
+        synthetic_batch_size=min(MATCHED_BATCH, settings.facts.num_classes * wanted.images_per_class),
         synthetic_lr_init="auto",
         initial_max_start_epoch=max(1, epochs // 4),
         max_start_epoch=max(1, epochs // 2),
@@ -184,7 +184,7 @@ def _evaluate(name: str, method: MethodConfig, wanted: Wanted, settings: Setting
     )
     return EvaluateConfig(
         num_students=settings.num_students,
-        random_draws=settings.num_students if settings.is_last else 1,
+        random_draws=settings.random_draws,
         selector=selector,
         recipe_name="auto",
         recipe=settings.learned_student(shown) if name == "datm" else recipe,
@@ -199,7 +199,7 @@ def _baselines(
 ) -> tuple[Literal["init", "random", "k_center", "herding", "full"], ...]:
     """What is measured beside a candidate: where its labels or its recipe are its own, real images under the same."""
     full: tuple[Literal["full"], ...] = ("full",) if settings.is_last and name == names(wanted.labels)[-1] else ()
-    if name == "datm" and wanted.labels != "hard":
+    if name == "datm" and wanted.labels != "hard" and settings.is_last:
         return ("random", "herding")
     return ("random", *full) if name in REFERENCES else ()
 

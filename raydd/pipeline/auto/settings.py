@@ -19,6 +19,8 @@ EFFORTS: Final = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 
 """What may be decided for: steps that are coarse, so that a machine that was measured twice decides the same."""
 FINISHING: Final = 8
 """How many times the iterations of a trial a method gets that is finished."""
+MATCHED_BATCH: Final = 32
+"""Images of a step, when trajectories are matched and of students of what comes of it."""
 _REAL_IMAGES: Final = 24_000
 """Real images, counted as often as they are seen, that a network is trained on at effort 1."""
 _STUDENT_STEPS: Final = 400
@@ -38,12 +40,17 @@ class Settings:
     def iterations(self, at_one: float) -> int:
         """Of a method that is tried for so many at effort 1."""
         times = FINISHING if self.is_last else 1
-        return max(1, round(at_one * self.effort)) * times
+        return max(1, round(times * at_one * self.effort))
 
     @property
     def width(self) -> int:
         """Of networks: narrow ones learn in time what little effort allows."""
         return 16 if self.effort < 1 / 4 else 32 if self.effort < 8 else 64 if self.effort < 32 else 128
+
+    @property
+    def random_draws(self) -> int:
+        """Of random images, each with its own students."""
+        return 3 if self.is_last and self.effort >= 2 else 1
 
     @property
     def num_students(self) -> int:
@@ -78,7 +85,7 @@ class Settings:
 
     def learned_student(self, num_images: int) -> Recipe:
         """The recipe for sets that come with a step size: DATM's."""
-        batch = min(64, num_images)
+        batch = min(MATCHED_BATCH, num_images)
         return Recipe(
             epochs=self._epochs(num_images, batch),
             lr=None,

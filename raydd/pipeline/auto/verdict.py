@@ -38,7 +38,9 @@ def judge(finished: Sequence[CandidateOutcome]) -> Verdict | None:
     bar = best_real.held_out or 0.0
     better = [made for made in finished if made not in references and _beats(made, bar)]
     chosen = max(better, key=lambda made: made.held_out or 0.0, default=best_real)
-    return Verdict(chosen=chosen, bar=bar, is_distilled=bool(better), sentence=_sentence(chosen, finished, bar, better))
+    return Verdict(
+        chosen=chosen, bar=bar, is_distilled=bool(better), sentence=_sentence(chosen, finished, bar, bool(better))
+    )
 
 
 def _beats(made: CandidateOutcome, bar: float) -> bool:
@@ -46,11 +48,9 @@ def _beats(made: CandidateOutcome, bar: float) -> bool:
     return made.held_out is not None and made.held_out > max(bar, own)
 
 
-def _sentence(
-    chosen: CandidateOutcome, finished: Sequence[CandidateOutcome], bar: float, better: Sequence[CandidateOutcome]
-) -> str:
+def _sentence(chosen: CandidateOutcome, finished: Sequence[CandidateOutcome], bar: float, is_distilled: bool) -> str:
     here = f"{100 * (chosen.held_out or 0.0):.1f} % of the held-out images"
-    if better:
+    if is_distilled:
         return f"{chosen.candidate.name} is best: {here}, real images chosen by herding {100 * bar:.1f} %"
     way = "" if chosen.candidate.name == HERDING else ", whose students see crops of them"
     tried = [made for made in finished if made.candidate.name not in REFERENCES and made.held_out is not None]
