@@ -2,18 +2,15 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raydd import config as configs
 from raydd.cli import fields, tables
 from raydd.cli.fields import MakeExecutor
 from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
-from raydd.core.errors import UserError
 from raydd.pipeline.auto.decide import Request
 from raydd.pipeline.auto.portfolio import LABELS
 from raydd.pipeline.auto.record import Decision
@@ -56,7 +53,8 @@ def auto(known: argparse.Namespace, executor: MakeExecutor, console: Console) ->
         executor: whose work it is.
         console: for the tables and the progress.
     """
-    request = request_of(known)
+    asked = {name: getattr(known, name) for name in ("hours", "labels", "seed")}
+    request = Request.of(known.source, known.images_per_class, known.out, **asked)
 
     def announce(decision: Decision) -> None:
         for line in _plan(decision):
@@ -68,28 +66,6 @@ def auto(known: argparse.Namespace, executor: MakeExecutor, console: Console) ->
     for line in _lines(result):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     return 0
-
-
-def request_of(known: argparse.Namespace) -> Request:
-    """What the command line asks for.
-
-    Raises:
-        UserError: there is no such folder or config, or an option is wrong.
-    """
-    is_config = known.source.endswith((".yaml", ".yml"))
-    config = configs.load(known.source) if is_config else None
-    if config is None and "://" not in known.source and not Path(known.source).is_dir():
-        raise UserError(f"{known.source}: there is no such folder; give a folder of images, or a config (.yaml)")
-    name = config.name if config is not None else Path(known.source).resolve().name
-    return Request(
-        source=known.source,
-        config=config,
-        images_per_class=known.images_per_class,
-        hours=known.hours,
-        labels=known.labels,
-        seed=known.seed,
-        out=known.out or f"runs/auto-{name}-{known.images_per_class}",
-    )
 
 
 def _plan(decision: Decision) -> Iterator[str]:

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.core.errors import UserError
 from raydd.core.keyed_random import Key
@@ -60,6 +62,26 @@ class Request:
             raise UserError(f"--labels: must be one of {', '.join(LABELS)}, is {self.labels}")
         if not -(2**63) <= self.seed < 2**63:
             raise UserError(f"--seed: must fit into 64 bits, is {self.seed}")
+
+    @classmethod
+    def of(cls, source: str, images_per_class: int, out: str | None = None, **asked: Any) -> "Request":
+        """What is asked for of a folder of images, or of the data of a config.
+
+        Args:
+            source: which one.
+            images_per_class: to make.
+            out: where everything lies; by default `runs/auto-NAME-N`.
+            asked: hours, labels, seed.
+
+        Raises:
+            UserError: there is no such folder or config, or an option is wrong.
+        """
+        config = configs.load(source) if source.endswith((".yaml", ".yml")) else None
+        if config is None and "://" not in source and not Path(source).is_dir():
+            raise UserError(f"{source}: there is no such folder; give a folder of images, or a config (.yaml)")
+        name = Path(source).resolve().name if config is None else config.name
+        place = out or f"runs/auto-{name}-{images_per_class}"
+        return cls(source=source, config=config, images_per_class=images_per_class, out=place, **asked)
 
     @property
     def data(self) -> DataConfig:

@@ -100,6 +100,7 @@ class CandidateRound(Ingredient[list[CandidateOutcome]]):
             execution.execute(one.config, LocalExecutor(), _OfCandidate(progress, one.name))
         except (RunError, ConfigError) as problem:
             error = str(problem)
+        (Folder.at(one.config.out) / "work" / "data").delete_all()
         said = {"seconds": round(time.perf_counter() - began, 1), "error": error}
         self.outcomes.write(self._file(one), json.dumps(said).encode())
         held_out = None if error else outcome(one, 0.0, "").held_out
@@ -117,7 +118,7 @@ class CandidateRound(Ingredient[list[CandidateOutcome]]):
         return f"{self.round_name}-{one.name}.json"
 
     def _lend_data(self, run: Run) -> None:
-        """Copy the prepared data, so that images are decoded once."""
+        """Copy the prepared data for the time of the run, so that images are decoded once."""
         if prepared.open_saved(run.work / "data", run.data_key) is None:
             there = prepared.open_saved(self.shared_data, run.data_key)
             if there is not None:

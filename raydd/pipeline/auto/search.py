@@ -5,10 +5,11 @@ Everything lies in one folder: `auto.json`, what was decided; `tried/` and `fini
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from raydd import config as configs
-from raydd.core.errors import RunError
+from raydd.core.errors import ConfigError, RunError
 from raydd.core.progress import Progress
 from raydd.data import prepared, signature
 from raydd.pipeline import execution
@@ -70,7 +71,8 @@ def auto(
     else:
         record.require_same(decision, request.identity(), signature(request.data), folder)
     tried = candidates_of(request, decision, is_last=False)
-    executor.check(_base(tried, folder), progress)
+    if not folder.has(BEST):
+        executor.check(_base(tried, folder), progress)
     with locked(folder, LOCK):
         record.write(decision, folder)
         announce(decision)
@@ -92,7 +94,7 @@ def _base(tried: Sequence[Candidate], folder: Folder) -> Run:
 
 
 def _share(tried: Sequence[Candidate], folder: Folder, executor: Executor, progress: Progress) -> None:
-    """Make what candidates have in common, as far as it can be made: whoever cannot have it, is out in its own run."""
+    """Make what candidates have in common. Where that breaks off, each candidate that needs it says so by itself."""
     run, place = Run.of(tried[0].config), folder / "shared" / "data"
     if prepared.open_saved(place, run.data_key) is None:
         prepared.save(run.data, place, run.data_key)
@@ -104,7 +106,8 @@ def _share(tried: Sequence[Candidate], folder: Folder, executor: Executor, progr
                 asked.setdefault(step, one)
     for step, one in asked.items():
         if not (folder / "outcomes").has(f"tried-{one.name}.json"):
-            execution.execute(one.config, executor, progress, step)
+            with suppress(RunError, ConfigError):
+                execution.execute(one.config, executor, progress, step)
 
 
 def _round(
