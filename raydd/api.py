@@ -1,5 +1,7 @@
-"""raydd from Python: run, load, evaluate, export, append; results, scores, probes and their columns."""
+"""raydd from Python: run, auto, load, evaluate, export, append; results, scores, probes and their columns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,11 @@ from raydd.exchange.source import set_folder
 from raydd.ingredients.view_labels import HardLabels
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution
+from raydd.pipeline.auto.decide import Request
+from raydd.pipeline.auto.portfolio import Labels
+from raydd.pipeline.auto.search import AutoResult
+from raydd.pipeline.auto.search import auto as choose
+from raydd.pipeline.executor import Executor
 from raydd.pipeline.imports.append import append as join
 from raydd.pipeline.local import LocalExecutor
 from raydd.sets.synthetic import SyntheticSet
@@ -47,6 +54,7 @@ __all__ = [
     "RECORDS",
     "DistilledDataset",
     "append",
+    "auto",
     "evaluate",
     "export",
     "load",
@@ -196,13 +204,45 @@ def run(config: RunConfig | str | Path, *, ray: bool = True, progress: Progress 
         RunError: the work broke off; the same call resumes it.
     """
     chosen = config if isinstance(config, RunConfig) else configs.load(str(config))
-    shown = progress or NoProgress()
-    if not ray:
-        return execution.execute(chosen, LocalExecutor(), shown).folder
-    from raydd.cluster.executor import RayExecutor
+    with _executor(ray) as executor:
+        return execution.execute(chosen, executor, progress or NoProgress()).folder
 
-    with RayExecutor() as executor:
-        return execution.execute(chosen, executor, shown).folder
+
+def auto(
+    source: str | Path,
+    images_per_class: int,
+    *,
+    hours: float = 0.5,
+    labels: Labels = "hard",
+    out: str | Path | None = None,
+    seed: int = 0,
+    ray: bool = True,
+    progress: Progress | None = None,
+) -> AutoResult:
+    """Make a set of somebody's images by the method that is found to be best for them.
+
+    Args:
+        source: a folder with a folder of images for each class, or a config, whose data are taken.
+        images_per_class: to make.
+        hours: that all of it may take on this machine.
+        labels: what students may be told: "hard", the classes; "soft", labels that come with a set, or a teacher's;
+            "any", whichever is best.
+        out: where everything lies; `runs/auto-NAME-N` by default.
+        seed: of all draws.
+        ray: on Ray, or in this process alone.
+        progress: is told how it goes.
+
+    Returns:
+        What was tried and chosen; `load(result.best)` is the set.
+
+    Raises:
+        UserError: something is wrong with the data, the folder, or what is asked for; nothing was written.
+        RunError: the work broke off; the same call goes on from there.
+    """
+    place = None if out is None else str(out)
+    request = Request.of(str(source), images_per_class, place, hours=hours, labels=labels, seed=seed)
+    with _executor(ray) as executor:
+        return choose(request, executor, ray, progress or NoProgress())
 
 
 def load(path: str | Path) -> DistilledDataset:
@@ -327,3 +367,15 @@ def evaluate(
             [Pupil(trial, trial.record_id("", ""))], prepared, training_set, provenance, device, shown
         )
     ]
+
+
+@contextmanager
+def _executor(ray: bool) -> Iterator[Executor]:
+    """Who does the work; Ray is imported where it is used."""
+    if not ray:
+        yield LocalExecutor()
+        return
+    from raydd.cluster.executor import RayExecutor
+
+    with RayExecutor() as executor:
+        yield executor

@@ -58,6 +58,7 @@ COMMANDS = {
     "evaluate": Command("steps", "train the students, and make what they need", True),
     "probe": Command("steps", "ask what evaluate.probes names, and make what that needs", True),
     "report": Command("report", "write the report of CONFIG's run, or compare RUN...", True),
+    "auto": Command("auto", "a set of your own images, by the method that is best for them"),
     "sweep": Command("sweep", "try other values of fields; the best by validation accuracy", True),
     "show": Command("show", "print the resolved config and the plan", True),
     "submit": Command("submit", "have a Ray cluster do `run`, and follow it", True),

@@ -95,6 +95,8 @@ class RunConfig:
                 raise ConfigError(f"evaluate.{name}", problem)
         if self.method.is_given and self.stages.count > 1 and self.stages.conditioning != "none":
             raise ConfigError("stages.conditioning", "the images of all stages are there: take none")
+        if "selection" in self.method.made_first and self.stages.count > 1:
+            raise ConfigError("stages.count", f"{self.method.name} chooses all images at once: take 1")
         if self.sweep is not None:
             self.sweep.check(field_names(self), self.data.validation_fraction)
 

@@ -10,6 +10,7 @@ from raydd.methods.base import Method, Start, Task
 from raydd.methods.condensation.dc import DCConfig, DSAConfig
 from raydd.methods.condensation.dm import DMConfig
 from raydd.methods.condensation.idc import IDCConfig
+from raydd.methods.coreset import CoresetConfig
 from raydd.methods.decoupled.cda import CDAConfig
 from raydd.methods.decoupled.delt import DELTConfig
 from raydd.methods.decoupled.rded import RDEDConfig
@@ -31,6 +32,7 @@ OWN: Final = (
     DSAConfig,
     DMConfig,
     IDCConfig,
+    CoresetConfig,
     ImportedConfig,
 )
 """raydd's own methods."""
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         | DSAConfig
         | DMConfig
         | IDCConfig
+        | CoresetConfig
         | ImportedConfig
     )
 else:
@@ -56,6 +59,7 @@ else:
 
 __all__ = [
     "CDAConfig",
+    "CoresetConfig",
     "DATMConfig",
     "DCConfig",
     "DELTConfig",

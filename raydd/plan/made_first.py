@@ -1,6 +1,7 @@
 """The work that comes before distilling, by the kinds of ingredients that a method asks for."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from raydd.config import RunConfig
@@ -9,12 +10,20 @@ from raydd.ingredients.cost import IngredientCost
 from raydd.plan.distill import setting_of
 from raydd.plan.experts import experts
 from raydd.plan.step import Step
+from raydd.plan.students import selection
 from raydd.plan.teacher import rank, teacher
+
+
+def _selected(config: RunConfig, facts: DataFacts) -> Step:
+    """The choice of real images, where it is the method's."""
+    return replace(selection(config, facts), work="select")
+
 
 _OWN: Final[Mapping[str, Callable[[RunConfig, DataFacts], Step]]] = {
     "experts": experts,
     "teacher": teacher,
     "ranking": rank,
+    "selection": _selected,
 }
 """Kinds whose work goes by parts of a config that are not the method's. A method states that of its own kinds."""
 

@@ -33,7 +33,13 @@ FEWEST: Final = 2
 MeasuredWork = Callable[[], object]
 
 
-def measure(config: RunConfig, facts: DataFacts, works: Sequence[str], device: torch.device) -> Rates:
+def measure(
+    config: RunConfig,
+    facts: DataFacts,
+    works: Sequence[str],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rates:
     """The FLOP/s of one process, or GPU, at these kinds of work.
 
     Args:
@@ -41,9 +47,10 @@ def measure(config: RunConfig, facts: DataFacts, works: Sequence[str], device: t
         facts: the dataset's size.
         works: as in `jobs.works_of`.
         device: where to do it.
+        clock: in seconds; that of the process leaves out what others take of its processors.
     """
     process.set_up(config.cluster.threads_per_worker)
-    bench = _Bench(config, facts, device)
+    bench = _Bench(config, facts, device, clock)
     kinds = bench.students() if "evaluate" in works else {}
     rates = {work: bench.rate(work) for work in works if work != "evaluate"}
     if kinds:
@@ -54,8 +61,8 @@ def measure(config: RunConfig, facts: DataFacts, works: Sequence[str], device: t
 class _Bench:
     """Random images of the dataset's size."""
 
-    def __init__(self, config: RunConfig, facts: DataFacts, device: torch.device) -> None:
-        self.config, self.facts, self.device = config, facts, device
+    def __init__(self, config: RunConfig, facts: DataFacts, device: torch.device, clock: Callable[[], float]) -> None:
+        self.config, self.facts, self.device, self.clock = config, facts, device, clock
 
     def rate(self, work: str) -> float:
         """Of one kind of work, but for that of students."""
@@ -68,6 +75,8 @@ class _Bench:
             case "forgetting":
                 assert config.stages.filter is not None
                 return self._training(config.network, config.stages.filter.scoring, self.facts.num_train)
+            case "select":
+                return self._training(config.network, config.evaluate.selector, self.facts.num_train)
             case "distill":
                 return self._distilling()
             case _ if (own := stated(config, self.facts).get(work)) is not None and own.sample is not None:
@@ -98,7 +107,7 @@ class _Bench:
             training = Training([module], images, labels, shown, [STAND_IN_KEY])
             return lambda: training.run_epoch(0)
 
-        return _rate(
+        return self._rate(
             make,
             min(recipe.batch_size, num_images),
             lambda rows: recipe.passes * gradient_step(network, self.facts, rows).flops,
@@ -112,7 +121,7 @@ class _Bench:
             )
             return lambda: predict(module, images)
 
-        return _rate(make, PREDICT_BATCH, predicting(network, self.facts).flops_of)
+        return self._rate(make, PREDICT_BATCH, predicting(network, self.facts).flops_of)
 
     def _distilling(self) -> float:
         """By what the method's iterations mostly are, as it states; by default a prediction, or a training."""
@@ -124,35 +133,33 @@ class _Bench:
         return self._training(self.config.network, Recipe(batch_size=256, lr=1e-3), self.facts.num_train)
 
     def _sampled(self, sample: WorkSample) -> float:
-        return _rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops)
+        return self._rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops)
 
+    def _rate(self, make: Callable[[int], MeasuredWork], most: int, flops: Callable[[int], float]) -> float:
+        """FLOP/s of work on ever more images, until it takes a moment or these are all.
 
-def _rate(make: Callable[[int], MeasuredWork], most: int, flops: Callable[[int], float]) -> float:
-    """FLOP/s of work on ever more images, until it takes a moment or these are all.
+        Args:
+            make: sets up the work on so many images.
+            most: images.
+            flops: of the work on so many.
+        """
+        rows = min(FEWEST, most)
+        while True:
+            seconds = self._seconds(make(rows))
+            if seconds >= MOMENT or rows >= most:
+                return flops(rows) / seconds
+            rows = min(2 * rows if seconds > MOMENT / 8 else 8 * rows, most)
 
-    Args:
-        make: sets up the work on so many images.
-        most: images.
-        flops: of the work on so many.
-    """
-    rows = min(FEWEST, most)
-    while True:
-        seconds = _seconds(make(rows))
-        if seconds >= MOMENT or rows >= most:
-            return flops(rows) / seconds
-        rows = min(2 * rows if seconds > MOMENT / 8 else 8 * rows, most)
-
-
-def _seconds(work: MeasuredWork) -> float:
-    """What it takes when it is done again, on average over a moment."""
-    work()
-    _settle()
-    began, times = time.perf_counter(), 0
-    while times == 0 or time.perf_counter() - began < MOMENT:
+    def _seconds(self, work: MeasuredWork) -> float:
+        """What it takes when it is done again, on average over a moment."""
         work()
         _settle()
-        times += 1
-    return (time.perf_counter() - began) / times
+        began, times = self.clock(), 0
+        while times == 0 or self.clock() - began < MOMENT:
+            work()
+            _settle()
+            times += 1
+        return (self.clock() - began) / times
 
 
 def _settle() -> None:

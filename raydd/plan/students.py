@@ -81,27 +81,30 @@ def selecting(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> l
 
     Features are compared in twice the precision, those of a class at once.
     """
-    if all(trial.coreset is None for trial in trials):
+    if all(trial.coreset is None for trial in trials) or "selection" in config.method.made_first:
         return []
+    return [selection(config, facts)]
+
+
+def selection(config: RunConfig, facts: DataFacts) -> Step:
+    """The training of that network, and its sight of all."""
     network, recipe = config.network, config.evaluate.selector
     one = training(network, recipe, facts, facts.num_train, facts.num_train)
     checkpoint = training_bytes(network, recipe, facts)
     of_class = math.ceil(facts.num_train / facts.num_classes)
     compared = of_class * (4 * facts.values + 12 * num_features(network, facts))
-    return [
-        Step(
-            work="evaluate",
-            makes="a selection",
-            units=0,
-            optimizer_steps=recipe.steps(facts.num_train),
-            flops=one.flops,
-            disk_bytes=SELECTION_HEADER_BYTES + SELECTION_ROW_BYTES * num_synthetic(config, facts),
-            working_disk_bytes=2 * checkpoint,
-            peak_tensor_bytes=one.tensor_bytes,
-            peak_memory_bytes=data_bytes(config.data, facts)
-            + max(one.memory_bytes, SAVE_FACTOR * checkpoint, state_size(network, facts) + compared),
-        )
-    ]
+    return Step(
+        work="evaluate",
+        makes="a selection",
+        units=0,
+        optimizer_steps=recipe.steps(facts.num_train),
+        flops=one.flops,
+        disk_bytes=SELECTION_HEADER_BYTES + SELECTION_ROW_BYTES * num_synthetic(config, facts),
+        working_disk_bytes=2 * checkpoint,
+        peak_tensor_bytes=one.tensor_bytes,
+        peak_memory_bytes=data_bytes(config.data, facts)
+        + max(one.memory_bytes, SAVE_FACTOR * checkpoint, state_size(network, facts) + compared),
+    )
 
 
 def searching(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> list[Trial]:

@@ -177,4 +177,6 @@ class RunInputs:
     def _known(self, kind: str) -> Ingredient[Any]:
         if kind == "experts":
             return self.experts
+        if kind == self.selection.kind:
+            return self.selection
         return self.teacher if kind == "teacher" else self.ranking

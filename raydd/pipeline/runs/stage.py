@@ -7,6 +7,8 @@ from typing import Any
 from raydd.config.stages import StagesConfig
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
+from raydd.ingredients.base import Ingredient
+from raydd.ingredients.coreset import KIND as SELECTION
 from raydd.ingredients.experts import ExpertsConfig, epochs_stored, trajectory_card
 from raydd.ingredients.network_pool import NetworkPool
 from raydd.ingredients.teacher import Teacher
@@ -185,7 +187,7 @@ class Stage:
 
     def task(self) -> Task:
         """What the method works on."""
-        run, own = self.run, self.method.ingredients(self.run)
+        run, own = self.run, self._own
         task = Task(
             data=self.data,
             network=run.config.network,
@@ -288,10 +290,16 @@ class Stage:
         parents = [{"stage": stage.number, "key": stage.key} for stage in self.before]
         return {"stage": self.number, "conditioning": self.config.conditioning, "parents": parents}
 
+    @property
+    def _own(self) -> tuple[Ingredient[Any], ...]:
+        """What the method needs, beside experts, teacher and ranking."""
+        chosen = (self.run.selection,) if SELECTION in self.method.made_first else ()
+        return (*self.method.ingredients(self.run), *chosen)
+
     def _source(self) -> dict[str, Any]:
         """What determines the images beside the method, its draws, and the earlier stages."""
         kinds = self.method.made_first
-        own = {ingredient.kind: ingredient.key() for ingredient in self.method.ingredients(self.run)}
+        own = {ingredient.kind: ingredient.key() for ingredient in self._own}
         if "experts" in kinds:
             return own | {"experts": self.trajectories_key, "num_experts": self.experts.count}
         if "teacher" in kinds:

@@ -1,0 +1,61 @@
+"""Measuring this machine on what the candidates will do."""
+
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+
+from raydd.core.progress import Progress, Work
+from raydd.data import DataFacts
+from raydd.pipeline.auto.budget import Speed
+from raydd.pipeline.auto.portfolio import Candidate
+from raydd.plan.jobs import works_of
+from raydd.plan.measurement import measure
+
+_PROCESS_SECONDS = 7.0
+"""Until a new process has imported what it works with."""
+_CLUSTER_SECONDS = 8.0
+"""Until Ray is there."""
+_RUN_SECONDS = 1.0
+"""Of every run: its page, its files."""
+
+
+def measured(
+    tried: Sequence[Candidate], facts: DataFacts, on_ray: bool, reading_seconds: float, progress: Progress
+) -> Speed:
+    """The speed of this machine.
+
+    Processors are timed by the process's own clock, and what others take of them is counted for all work alike: that
+    varies least from one measurement to the next.
+
+    Args:
+        tried: the candidates, their networks sized.
+        facts: of the data.
+        on_ray: whether they will be tried on Ray, side by side.
+        reading_seconds: what it takes to decode all images.
+        progress: is told how it goes.
+    """
+    is_gpu = torch.cuda.is_available()
+    device, clock = torch.device("cuda" if is_gpu else "cpu"), time.perf_counter if is_gpu else time.process_time
+    wall, own, rates = time.perf_counter(), time.process_time(), {}
+    for number, one in enumerate(tried, start=1):
+        rates[one.name] = measure(one.config, facts, works_of(one.config, facts), device, clock)
+        progress.update(Work("measure", "this machine"), number, len(tried), one.name)
+    got = (time.process_time() - own) / (time.perf_counter() - wall)
+    availability = 1.0 if is_gpu else min(1.0, max(0.05, got))
+    beside = (_PROCESS_SECONDS / availability) if on_ray else 0.0
+    return Speed(
+        rates=rates,
+        availability=availability,
+        processes=_processes(is_gpu) if on_ray else 1,
+        start_seconds=2 * reading_seconds + (_CLUSTER_SECONDS / availability if on_ray else 0.0),
+        round_seconds=beside + _RUN_SECONDS / availability,
+    )
+
+
+def _processes(is_gpu: bool) -> int:
+    """How many work side by side on this machine."""
+    if is_gpu:
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
