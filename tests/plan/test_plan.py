@@ -24,7 +24,8 @@ from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
 from raydd.methods.trajectory.cost import matching_step
-from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
+from raydd.methods.trajectory.image_labels import ImageLabels
+from raydd.methods.trajectory.matcher import TrajectoryMatching
 from raydd.networks import build
 from raydd.networks.flat import FlatNetwork
 from raydd.plan import DataFacts, make_plan, trajectory_bytes
