@@ -677,6 +677,7 @@ def done_elsewhere(tmp_path: Path) -> SmallRun:
     [
         (["--experts.training.lr", "1e30"], "stopped: the training loss is nan in epoch"),
         (["--method.image-lr", "1e30", "--method.max-rollbacks", "0"], "after 0 roll-backs; lower method.image_lr"),
+        (["--method.threshold", "1e-9"], "the first 10 updates in a row were skipped"),
     ],
 )
 def test_what_is_nobodys_mistake_ends_with_exit_code_1(
@@ -685,6 +686,7 @@ def test_what_is_nobodys_mistake_ends_with_exit_code_1(
     assert fresh.does("run", *flags) == 1
     printed = capsys.readouterr().err
     assert message in printed and "Traceback" not in printed
+    assert not (fresh.out / "synthetic").exists()
 
 
 @contextmanager
