@@ -37,7 +37,8 @@ def options_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         if command not in _listed:
             monkeypatch.chdir(ROOT)
             monkeypatch.setenv("COLUMNS", "1000")
-            code = raydd(*command, "--help")
+            sections = ["all"] if command[0] in CONFIG_COMMANDS else []
+            code = raydd(*command, "--help", *sections)
             shown = capsys.readouterr()
             assert code == 0, f"raydd {' '.join(command)} --help: {shown.err}"
             _listed[command] = frozenset(re.findall(r"--[a-z][\w.-]*", shown.out))

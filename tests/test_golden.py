@@ -24,6 +24,7 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.data.preprocessing import Identity
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import LabelStore
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import Run, versions
 from raydd.storage import Folder
 from tests.pipeline.test_condensation_runs import METHODS as CONDENSED
@@ -52,6 +53,8 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 VOLATILE = ("seconds", "time", "peak_memory_bytes", "device", "commit")
 """Columns of the records."""
+LATER = {"evaluate.lr": "recipe", "evaluate.keep": "nothing"}
+"""Fields that came after the record, with the defaults by which nothing changes."""
 UNSTEADY = ("versions", "source", "config", "path")
 """Fields of cards: what a set was made with and where it came from."""
 
@@ -84,8 +87,17 @@ def platform() -> dict[str, str]:
 
 
 def resolved_configs() -> dict[str, str]:
-    """SHA-256 of every shipped configuration with its defaults."""
-    return {name: sha(json.dumps(configs.to_mapping(preset(name)))) for name in PRESETS}
+    """SHA-256 of every shipped configuration with its defaults, but for those of fields that came later."""
+    return {name: sha(json.dumps(without_later(configs.to_mapping(preset(name))))) for name in PRESETS}
+
+
+def without_later(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The same without the fields of `LATER` that have their default."""
+    for path, default in LATER.items():
+        part, _, name = path.partition(".")
+        if resolved[part].get(name) == default:
+            del resolved[part][name]
+    return resolved
 
 
 def content_keys() -> dict[str, str]:
@@ -96,7 +108,7 @@ def content_keys() -> dict[str, str]:
 
 def run_of(name: str, weights: str) -> Run:
     """The run of a preset; its data are one black image of each class, a teacher from elsewhere is an empty file."""
-    config = preset(name).sized()
+    config = resolved(preset(name))
     if config.teacher.weights is not None:
         config = replace(config, teacher=replace(config.teacher, weights=weights))
     size = facts(config)

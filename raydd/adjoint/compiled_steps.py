@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from raydd.adjoint.convnet import ConvNetSteps, Kept
 from raydd.adjoint.inner_loop import InnerBatch, Pulled
 from raydd.core import compilation
-from raydd.networks.architectures import Shape
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
+from raydd.networks.traits import Shape
 
 ONE_LOOP: compilation.Options = {f"realize_{what}_threshold": 1000 for what in ("reads", "acc_reads", "opcount")}
 """Inductor puts what is used several times into memory; the equations are cheaper to compute again than to read."""

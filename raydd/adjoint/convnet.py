@@ -40,9 +40,9 @@ from raydd.adjoint.maps import (
     pool,
     unpool,
 )
-from raydd.networks.architectures import Shape
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
+from raydd.networks.traits import Shape
 
 
 class ConvNetParameters(NamedTuple):

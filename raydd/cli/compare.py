@@ -21,13 +21,13 @@ from raydd.pipeline.compare import RunOutcome, SeededConfig, cells, look, make
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    command.add_argument("configs", metavar="CONFIG", nargs="+")
+    command.add_argument("configs", metavar="CONFIG", nargs="+", help="YAML files")
     command.add_argument("--seeds", metavar="SEED", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     command.add_argument("--hours", type=float, metavar="H", help="begin no further run after so many hours")
     command.add_argument("--json", metavar="FILE", help="write the table to a file, too")
     command.add_argument("--only-print", action="store_true", help="run nothing: the table of what is there")
-    command.add_argument("--no-ray", action="store_true")
-    command.add_argument("--quiet", action="store_true")
+    command.add_argument("--no-ray", action="store_true", help="work in this process alone; Ray is not started")
+    command.add_argument("--quiet", action="store_true", help="show results and errors, and no progress")
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:

@@ -31,7 +31,7 @@ _ASKED: Final[Mapping[str, tuple[str, ...]]] = {
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     command.add_argument("source", metavar="DIR", help="the folder, or the file, of what to import")
-    command.add_argument("--format", required=True, choices=[*FORMATS, *_OTHERS])
+    command.add_argument("--format", required=True, choices=[*FORMATS, *_OTHERS], help="whose files they are")
     command.add_argument("--to", required=True, metavar="RUN", help="the run's folder")
     command.add_argument("--config", required=True, metavar="FILE", help="of the run; for a set, its `data:` is enough")
     command.add_argument("--preprocess", choices=["none", "standardise", "zca"], help="the space that images are in")

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
+from raydd.cli.help import FieldsHelp
 from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
 from raydd.data import DataConfig, problems
@@ -32,9 +33,10 @@ _MOST_PROBLEMS: Final = 20
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; all others are those of `DataConfig`."""
-    command.add_argument("source", metavar="SOURCE")
-    command.add_argument("--to", metavar="DIR")
-    command.add_argument("--quiet", action="store_true")
+    command.add_argument("source", metavar="SOURCE", help="a dataset's name: what data.source is in a config")
+    command.add_argument("--to", metavar="DIR", help="where findings are written; by default inspect-SOURCE")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    command.add_argument("-h", "--help", action=FieldsHelp, of=lambda known: DataConfig())
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:

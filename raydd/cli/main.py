@@ -7,6 +7,8 @@ asked for is imported, so that help and mistakes are answered at once.
 """
 
 import argparse
+import difflib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +66,7 @@ COMMANDS = {
     "import": Command("imports", "take over sets, experts and teachers of other code"),
     "export": Command("export", "write a distilled set for use without raydd"),
     "append": Command("append", "join distilled sets of disjoint classes into one"),
-    "methods": Command("methods", "list the methods, what they need and where they come from"),
+    "methods": Command("methods", "list methods, datasets and networks, and where they come from"),
     "inspect": Command("inspect", "counts, duplicates and problems of a dataset", True),
     "verify": Command("verify", "check every sha256 and schema of a run"),
     "bench": Command("bench", "measure against the plain way of doing the same work", True),
@@ -92,8 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> NoReturn:
-    """The console script."""
-    sys.exit(main())
+    """The console script. Whoever reads its output may stop reading, as `head` does."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to write the rest
+        code = 1
+    sys.exit(code)
 
 
 def _main(arguments: list[str]) -> int:
@@ -103,6 +111,10 @@ def _main(arguments: list[str]) -> int:
         except UnicodeEncodeError as error:
             raise UserError(f"{ascii(argument)}: not UTF-8, and so no name that all files could keep") from error
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if name == "version":
+        arguments = ["--version"]
+    elif name not in {"", *COMMANDS}:
+        raise UserError(f"there is no command {name}{_alike(name)}; raydd --help lists them all")
     commands = COMMANDS if any(map(_is_config, arguments)) else {**COMMANDS, "report": _COMPARISON}
     module = commands[name].load() if name in commands else None
     known, rest = _parser(commands, name, module).parse_known_args(arguments)
@@ -112,6 +124,11 @@ def _main(arguments: list[str]) -> int:
     return module.run(known, rest)
 
 
+def _alike(name: str) -> str:
+    found = difflib.get_close_matches(name, COMMANDS, 1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
 def _is_config(argument: str) -> bool:
     return argument.endswith((".yaml", ".yml"))
 
@@ -119,7 +136,7 @@ def _is_config(argument: str) -> bool:
 def _parser(known: Mapping[str, Command], asked: str, module: CommandModule | None) -> argparse.ArgumentParser:
     """All commands by name, and the arguments of the one that is asked for."""
     parser = argparse.ArgumentParser(prog="raydd", description="Dataset distillation on Ray.")
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("-V", "--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in known.items():
         added = commands.add_parser(name, help=command.text, add_help=not command.takes_fields)

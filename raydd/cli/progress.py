@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from raydd.core.progress import NoProgress, Numbers, Progress, Work
+from raydd.core.progress import STEP, NoProgress, Numbers, Progress, Work
 
 _SECONDS = 10.0
 _SLOWEST = 1e-9
@@ -39,12 +39,12 @@ class BarProgress:
             self._tasks[task] = self._bars.add_task(str(task), total=total, note=note)
         self._bars.update(self._tasks[task], completed=done, note=note)
         if done >= total:
-            self._bars.console.print(f"{task}: {total:g} done, {note}")
+            self._bars.console.print(f"{task}: done" if task.kind == STEP else f"{task}: {total:g} done, {note}")
             self._bars.remove_task(self._tasks.pop(task))
 
 
 class LineProgress:
-    """A line every ten seconds for each piece of work, and one when it ends."""
+    """A line every ten seconds for each piece of work, and one when it ends; of a step, one when it begins."""
 
     def __init__(self, console: Console) -> None:
         """Print on this console."""
@@ -54,6 +54,10 @@ class LineProgress:
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Print if it is time to."""
+        if task.kind == STEP:
+            if done < total:
+                self._console.print(str(task), soft_wrap=True, markup=False, emoji=False)
+            return
         now = time.monotonic()
         began, first = self._began.setdefault(task, (now, done))
         if done < total and now - self._last.setdefault(task, now) < _SECONDS:

@@ -16,7 +16,9 @@ from raydd.cli.tables import duration, scaled
 from raydd.config import RunConfig
 from raydd.core.errors import UserError
 from raydd.ingredients.base import Ingredient
+from raydd.ingredients.order import name_of
 from raydd.pipeline import execution
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG
 from raydd.plan import Plan
 from raydd.plan.finished_run import rates_of
@@ -26,17 +28,18 @@ from raydd.plan.rates import Rates
 from raydd.plan.schedule import Schedule
 from raydd.storage import Folder
 
-USAGE = "[--no-ray] [--quiet] [--rate FLOPS] [--graph] [--gpus N [--from RUN] [--bandwidth BYTES]]"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    fields.arguments(parser, USAGE)
-    parser.add_argument("--rate", type=float, metavar="FLOPS")
-    parser.add_argument("--gpus", type=int, metavar="N")
-    parser.add_argument("--from", dest="source", metavar="RUN")
-    parser.add_argument("--graph", action="store_true")
-    parser.add_argument("--bandwidth", type=float, metavar="BYTES")
+    fields.arguments(parser)
+    text = "what one process computes a second, such as 20G or 1.39e13; by default it is measured where it is needed"
+    parser.add_argument("--rate", type=fields.amount, metavar="FLOPS", help=text)
+    parser.add_argument("--graph", action="store_true", help="what is there, what will be made, and how it is spread")
+    parser.add_argument("--gpus", type=int, metavar="N", help="the schedule on 1, 2, 4, ... and N GPUs")
+    text = "with --gpus: take the speed of a finished run"
+    parser.add_argument("--from", dest="source", metavar="RUN", help=text)
+    text = "with --gpus: bytes a second between them, such as 10G"
+    parser.add_argument("--bandwidth", type=fields.amount, metavar="BYTES", help=text)
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:
@@ -45,14 +48,14 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
     check(known)
     plan = execution.plan_of(chosen)
     if known.graph:
-        tables.print_whole(_graph(execution.graph_of(chosen), plan), console)
+        tables.print_whole(_graph(*execution.graph_of(chosen), plan), console)
         return 0
-    console.print(configs.to_yaml(chosen.sized()), end="", soft_wrap=True, markup=False)
+    console.print(configs.to_yaml(resolved(chosen)), end="", soft_wrap=True, markup=False)
     console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
     if plan.facts.published:
         console.print(f"{chosen.data.source} is not here: planned with its published size")
     if known.gpus is not None:
-        show(chosen.sized(), plan, known, console)
+        show(resolved(chosen), plan, known, console)
     return 0
 
 
@@ -63,9 +66,9 @@ def check(known: argparse.Namespace) -> None:
         UserError: naming the one that does not.
     """
     examples = {
-        "rate": "the FLOP/s of one process, such as 1.39e13",
+        "rate": "the FLOP/s of one process, such as 20G or 1.39e13",
         "gpus": "how many GPUs there are at most, such as 64",
-        "bandwidth": "the bytes per second between GPUs, such as 1e10",
+        "bandwidth": "the bytes per second between GPUs, such as 10G",
     }
     for name, example in examples.items():
         value = getattr(known, name)
@@ -88,27 +91,29 @@ def show(chosen: RunConfig, plan: Plan, known: argparse.Namespace, console: Cons
         console.print(escape(line), soft_wrap=True)
 
 
-_WORK = {"ranking": "rank", "labels": "relabel", "students": "evaluate"}
-"""What the plan calls the making of an ingredient, where it has another name."""
+_WORK = {"ranking": "rank", "labels": "relabel", "students": "evaluate", "union": "distill"}
+"""What the plan calls the making of an ingredient, where it has another name. It counts several stages together."""
 
 
-def _graph(ingredients: Sequence[Ingredient[Any]], plan: Plan) -> Table:
+def _graph(ingredients: Sequence[Ingredient[Any]], to_make: Sequence[Ingredient[Any]], plan: Plan) -> Table:
     """What there is and what will be made, with what it takes and how it is spread."""
     flops = {step.work: step.flops for step in plan.steps}
+    missing = set(map(name_of, to_make))
+    uncounted = {"report", "curves"} if any(one.label for one in ingredients) else {"report", "curves", "synthetic"}
     table = Table(title="ingredients, each after what it needs", caption="what is there is reused")
     for name in ("ingredient", "needs", "there", "to make", "spread over", "FLOP"):
         table.add_column(name, overflow="fold")
     for one in ingredients:
-        made = one.is_made()
-        work = _WORK.get(one.title, one.title)
-        cost = "" if made else scaled(flops[work]) if work in flops else "not planned"
+        made, wanted = one.is_made(), name_of(one) in missing
+        work = next((name for name in (_WORK.get(one.title, one.title), one.kind) if name in flops), None)
+        cost = "" if not wanted or one.label else "not planned" if work is None else scaled(flops[work])
         table.add_row(
-            one.title,
-            ", ".join(needed.title for needed in one.needs()),
-            "yes" if made else "no",
-            "" if made else str(one.num_missing()),
+            one.named,
+            ", ".join(needed.named for needed in one.needs()),
+            "yes" if made else "no" if wanted else "not needed",
+            str(one.num_missing()) if wanted else "",
             one.spread,
-            "" if one.kind in ("report", "curves") else cost,
+            "" if one.kind in uncounted else cost,
         )
     return table
 
@@ -129,7 +134,7 @@ def _of_run(folder: Folder) -> Rates:
     if not folder.has(CONFIG):
         raise UserError(f"--from: {folder.uri} has no {CONFIG}; name the folder of a finished run")
     done = configs.parse(folder.read(CONFIG), (folder / CONFIG).uri)
-    return rates_of(folder, done.sized(), execution.plan_of(done).facts)
+    return rates_of(folder, resolved(done), execution.plan_of(done).facts)
 
 
 def _rate_table(works: list[str], rates: Rates) -> Table:

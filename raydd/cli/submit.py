@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ADDRESS = "http://127.0.0.1:8265"
 """Where a cluster's dashboard is, on its head node or at this end of a tunnel."""
-USAGE = "[--quiet] [--address http://HOST:8265] [--working-dir DIR] [--env NAME[=VALUE]]... [--no-wait]"
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _PROGRESS = re.compile(
@@ -37,11 +36,13 @@ _PROGRESS = re.compile(
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    fields.arguments(command, USAGE)
-    command.add_argument("--address", metavar="URL")
-    command.add_argument("--working-dir", metavar="DIR")
-    command.add_argument("--env", metavar="NAME[=VALUE]", action="append", default=[])
-    command.add_argument("--no-wait", action="store_true")
+    fields.arguments(command)
+    text = f"of the cluster's dashboard; by default $RAY_API_SERVER_ADDRESS, or {ADDRESS}"
+    command.add_argument("--address", metavar="URL", help=text)
+    command.add_argument("--working-dir", metavar="DIR", help="a folder that is sent along, and is the job's own")
+    text = "a variable of the job's environment, with this value or with the one that it has here; may be repeated"
+    command.add_argument("--env", metavar="NAME[=VALUE]", action="append", default=[], help=text)
+    command.add_argument("--no-wait", action="store_true", help="send it and leave; it is followed by default")
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:

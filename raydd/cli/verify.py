@@ -11,7 +11,7 @@ from raydd.storage import Folder
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    command.add_argument("run", metavar="RUN")
+    command.add_argument("run", metavar="RUN", help="the run's folder")
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, Final
 
 from raydd.cluster import (
     actors,
@@ -16,11 +16,15 @@ from raydd.cluster import (
     tune_trials,
     waiting,
 )
+from raydd.cluster.branches import Branches
 from raydd.cluster.gauges import Gauges
 from raydd.core import process
 from raydd.core.progress import Progress
 from raydd.ingredients.base import Ingredient, Spread
 from raydd.pipeline.runs.inputs import RunInputs
+
+_LEAVES_FREE: Final = ("train", "task")
+"""Beside what others are made; everything else takes all that the cluster holds."""
 
 
 class RayExecutor:
@@ -36,6 +40,7 @@ class RayExecutor:
         """Nothing is started yet."""
         self._connection = ExitStack()
         self._connected = False
+        self._branches = Branches()
 
     def __enter__(self) -> "RayExecutor":
         """Begin; Ray is not touched."""
@@ -43,6 +48,7 @@ class RayExecutor:
 
     def __exit__(self, *error: object) -> None:
         """Disconnect where this executor connected."""
+        self._branches.cancel()
         self._connection.close()
 
     def check(self, run: RunInputs, progress: Progress) -> None:
@@ -57,12 +63,19 @@ class RayExecutor:
                     self._connection.callback(waiting.ask_for_nothing)
             shared_folders.require(run)
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        """Make all pieces of an ingredient, spread as it says."""
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
+        """Make all pieces of ingredients, spread as they say; beside a job or a task others, as resources are free."""
         with self._at_work():
-            ingredient.begin()
-            _SPREAD[ingredient.spread](run, ingredient, progress)
-            ingredient.finish()
+            left = self._branches.wait_for(wanted)
+            beside = others if any(ingredient.spread in _LEAVES_FREE for ingredient in left) else ()
+            with self._branches.offered(run, beside, progress) as told:
+                _make(run, left, told)
 
     def observers(self, run: RunInputs) -> AbstractContextManager[Sequence[Progress]]:
         """Prometheus; refuse trackers that would fail later."""
@@ -79,6 +92,16 @@ class RayExecutor:
             yield
 
 
+def _make(run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+    if wanted and wanted[0].spread == "train":
+        train.make(run, wanted, progress)
+        return
+    for ingredient in wanted:
+        ingredient.begin()
+        _SPREAD[ingredient.spread](run, ingredient, progress)
+        ingredient.finish()
+
+
 def _here(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
     """Make all pieces in this process."""
     process.set_up(run.config.cluster.threads_per_worker)
@@ -91,7 +114,6 @@ _SPREAD: Mapping[Spread, Callable[[RunInputs, Ingredient[Any], Progress], None]]
     "task": tasks.make,
     "actors": actors.make,
     "data": ranking.make,
-    "train": train.make,
     "trials": tune_trials.make,
 }
 

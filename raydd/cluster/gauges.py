@@ -13,7 +13,7 @@ from typing import Any, Final
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from raydd.core.progress import Numbers, Work
+from raydd.core.progress import STEP, Numbers, Work
 
 SECONDS: Final = 5.0
 """From one measurement of rates, ages and the cluster to the next."""
@@ -39,6 +39,8 @@ class Gauges:
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Count units, and take over losses and the moment of the last checkpoint."""
         kind, numbers = task.kind, numbers or {}
+        if kind == STEP:
+            return
         with self._lock:
             begins = done <= 1 or done >= total
             units = done - self._done.get(task, 0.0 if begins else done)

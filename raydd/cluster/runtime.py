@@ -16,6 +16,7 @@ from raydd.core.interruption import heeded
 NAMESPACE = "raydd"
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -15,7 +15,8 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from raydd.cluster import ray_state, runtime, shared_folders, trackers, waiting
-from raydd.cluster.waiting import Lookout, LookoutOfTune
+from raydd.cluster.tune_trials import LookoutOfTune
+from raydd.cluster.waiting import Lookout
 from raydd.config.sweep import ASHA_LOOKS, ASHA_RUNGS, Range, SweepConfig, described, suggested, suggestion
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import initial_seed

@@ -21,6 +21,13 @@ def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Non
         ResourceError: the cluster has lost the nodes that could hold the task.
         RunError: the task was lost more often than `cluster.max_failures` allows.
     """
+    lookout = one_share(run.config.cluster, runtime.share_resources(run.config.cluster, 1), progress)
+    with relayed(progress) as posted:
+        result(send(run, ingredient, posted), lookout)
+
+
+def send(run: RunInputs, ingredient: Ingredient[Any], progress: BoardProgress) -> ray.ObjectRef:
+    """Begin the task that makes all pieces."""
     share = runtime.share_resources(run.config.cluster, 1)
     task = ray.remote(_made).options(
         name=f"{ingredient.title} of {run.name}",
@@ -28,8 +35,7 @@ def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Non
         num_gpus=share.get("GPU", 0),
         max_retries=run.config.cluster.max_failures,
     )
-    with relayed(progress) as posted:
-        result(task.remote(run, ingredient, posted), one_share(run.config.cluster, share, progress))
+    return task.remote(run, ingredient, progress)
 
 
 def pieces(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Sequence[Any]:

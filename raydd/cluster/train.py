@@ -1,11 +1,13 @@
 """Ray Train: one TorchTrainer a job, whose workers share a teacher's batches, a synthetic batch, or class groups."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 
 from raydd.cluster import ray_state, runtime
 from raydd.cluster.progress import relayed
@@ -13,12 +15,14 @@ from raydd.cluster.students_beside import students_beside
 from raydd.cluster.train_waiting import Regrouping
 from raydd.cluster.waiting import Lookout
 from raydd.core import process
+from raydd.core.distributed import rank
 from raydd.core.errors import RunError, UserError
 from raydd.core.interruption import Interrupted
-from raydd.core.progress import NoProgress, Progress
+from raydd.core.progress import Progress
 from raydd.ingredients.base import Ingredient
+from raydd.ingredients.job import make_together
 from raydd.pipeline.runs.inputs import RunInputs
-from raydd.pipeline.work.distill import DistilledSet
+from raydd.pipeline.work.stages import StageSet
 
 WAIT_SECONDS = 600
 """How long a worker waits for the others where all take every step together."""
@@ -27,24 +31,24 @@ RESIZE_SECONDS = 10.0
 UNLIMITED = -1
 
 
-def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-    """Have `cluster.num_workers` workers make every piece together; see `_train`.
+def make(run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+    """Have `cluster.num_workers` workers make ingredients one after the other; see `_train`.
 
-    While a set is distilled, students that go through its stages are trained beside it.
+    While stages are distilled, students that go through them are trained beside it.
     """
-    beside = students_beside(ingredient.run, progress) if isinstance(ingredient, DistilledSet) else nullcontext()
-    with beside:
-        _train(run, ingredient, progress)
+    runs = [ingredient.run for ingredient in wanted if isinstance(ingredient, StageSet)]
+    with students_beside(runs[0], progress) if runs else nullcontext():
+        _train(run, wanted, progress)
 
 
-def _train(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-    """Have all workers make an ingredient; lost ones are replaced, and all begin again and find what is finished.
+def _train(run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
+    """Have all workers make ingredients; lost ones are replaced, and all begin again and find what is finished.
 
     Raises:
         ResourceError: the cluster has lost the nodes that could hold the workers.
         RunError: the work cannot go on, or workers died more often than `cluster.max_failures` allows.
     """
-    cluster, title = run.config.cluster, ingredient.title
+    cluster, last = run.config.cluster, wanted[-1]
     resources = runtime.worker_resources(cluster)
     fewest, most = runtime.fewest_workers(cluster), runtime.num_workers(cluster)
     field = "cluster.num_workers" if cluster.min_workers is None else "cluster.min_workers"
@@ -52,7 +56,7 @@ def _train(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> N
         lookout = Lookout(resources, fewest, field, cluster.wait_seconds, posted)
         trainer = _Trainer(
             _worker,
-            train_loop_config={"run": run, "ingredient": ingredient, "progress": posted},
+            train_loop_config={"run": run, "wanted": wanted, "progress": posted},
             scaling_config=ScalingConfig(
                 num_workers=most if cluster.min_workers is None else (fewest, most),
                 use_gpu="GPU" in resources,
@@ -61,7 +65,7 @@ def _train(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> N
             ),
             torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo", timeout_s=WAIT_SECONDS),
             run_config=RunConfig(
-                name=f"{title}-{ingredient.key()}",
+                name=f"{last.title}-{last.key()}",
                 **ray_state.kept_in(run.work / "ray"),
                 failure_config=FailureConfig(
                     max_failures=cluster.max_failures,
@@ -76,9 +80,9 @@ def _train(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> N
             cause = getattr(failure, "controller_failure", None)
             if isinstance(cause, (UserError, RunError)):
                 raise cause from None
-            raise RunError(f"{title} failed: {failure}") from failure
+            raise RunError(f"{last.title} failed: {failure}") from failure
         except ray.exceptions.RayActorError as failure:
-            raise RunError(f"{title} lost its controller: {failure}") from failure
+            raise RunError(f"{last.title} lost its controller: {failure}") from failure
     if isinstance(error, BaseException):
         raise error
 
@@ -89,20 +93,21 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
     def _register_sigint_handler(self, controller: ray.actor.ActorHandle) -> None:
         """Register none."""
 
+    def _create_default_callbacks(self) -> list[Any]:
+        """Without an actor that deals out datasets of Ray Data: there are none, and it takes two seconds to start."""
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
+
 
 def _worker(config: dict[str, Any]) -> BaseException | None:
     """One worker's whole life. What cannot be mended by trying again is returned, not raised."""
-    run, ingredient, posted = config["run"], config["ingredient"], config["progress"]
+    run, wanted, posted = config["run"], config["wanted"], config["progress"]
     process.set_up(run.config.cluster.threads_per_worker)
-    first = ray.train.get_context().get_world_rank() == 0
-    told = posted if first or ingredient.every_worker_tells else NoProgress()
     try:
-        for piece in ingredient.pieces():
-            ingredient.make(piece, told, posted)
+        make_together(wanted, posted, posted)
     except Interrupted as interrupted:
         return interrupted
     except (UserError, RunError) as error:
-        if first:
+        if rank() == 0:
             return error
         raise
     return None

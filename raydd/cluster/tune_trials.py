@@ -7,7 +7,7 @@ from ray import tune
 
 from raydd.cluster import ray_state, runtime, tasks, trackers
 from raydd.cluster.progress import BoardProgress, relayed
-from raydd.cluster.waiting import LookoutOfTune, one_share
+from raydd.cluster.waiting import Lookout, one_share
 from raydd.core import process
 from raydd.core.errors import RunError
 from raydd.core.progress import Progress, Work
@@ -53,6 +53,22 @@ def make(run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> Non
     if found.errors:
         lost = f"{len(found.errors)} of {len(pieces)} were lost more often than cluster.max_failures allows"
         raise RunError(f"{task}: {lost}; the same command goes on from here")
+
+
+class LookoutOfTune(tune.Callback):  # type: ignore[misc]
+    """Has Tune, which waits for resources without end, look out for them."""
+
+    def __init__(self, lookout: Lookout) -> None:
+        """Look at every step of Tune's."""
+        self._lookout = lookout
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune's own copy on the disk looks out for nothing."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look."""
+        self._lookout.is_met()
 
 
 class _Counted(tune.Callback):  # type: ignore[misc]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray import tune
 from ray.autoscaler.sdk import request_resources
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
@@ -74,22 +73,6 @@ class Lookout:
         there = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
         asked = f"{self._field}: {self._count} times {self._bundle} asked for"
         return f"{asked}, but only {fits} fit into the {there} of this cluster"
-
-
-class LookoutOfTune(tune.Callback):  # type: ignore[misc]
-    """Has Tune, which waits for resources without end, look out for them."""
-
-    def __init__(self, lookout: Lookout) -> None:
-        """Look at every step of Tune's."""
-        self._lookout = lookout
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune's own copy on the disk looks out for nothing."""
-        return {}
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look."""
-        self._lookout.is_met()
 
 
 def result(task: ray.ObjectRef, lookout: Lookout) -> Any:

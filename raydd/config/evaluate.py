@@ -62,6 +62,13 @@ class EvaluateConfig:
     """Epochs on the full data, whose epochs are longer; the rest of the recipe is the same."""
     full_lr: float | None = None
     """Step size on the full data; the synthetic set's by default."""
+    lr: Literal["recipe", "search"] = "recipe"
+    """Which step size a set's students have. recipe: the recipe's, or what the distilled set has learned, for all of
+    them. search: a third of that, that, 3 and 10 times it, whichever is best on the validation split, for each set by
+    itself; on the full data epochs are doubled then, twice at most, as long as that is better still."""
+    keep: Literal["nothing", "best"] = "nothing"
+    """best: of the students of the distilled set the one that is best on the validation split is kept beside the set,
+    to be exported (`raydd export RUN --format student`)."""
     modes: tuple[StageMode, ...] | None = None
     """How the distilled set is trained on. single_shot: all stages at once. chain: the union of stage 0, then that of
     stages 0 and 1, and so on, with one network (PDD). new_only: the images of stage 0, then those of stage 1, and so
@@ -128,6 +135,8 @@ class EvaluateConfig:
         if not method.is_taught and has_views:
             name = "evaluate.recipe.views" if self.protocol is None else "evaluate.protocol"
             raise ConfigError(name, "is for sets that a teacher labels; this method's set has labels of its own")
+        if num_stages > 1 and self.lr == "search":
+            raise ConfigError("evaluate.lr", "search is for sets of one stage: take recipe")
         if not method.has_learned_lr and self.protocol is None and self.recipe.lr is None:
             raise ConfigError("evaluate.recipe.lr", "this method's set comes without a step size: give one")
         self.regimes(method)

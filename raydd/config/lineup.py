@@ -54,6 +54,7 @@ def plan_trials(
             budget=budget,
             stage=len(methods) - 1,
             measure_every=config.measure_every,
+            searched=True if config.lr == "search" else None,
         )
         for subject, labels, draw in _subjects(config, methods[-1])
         for student in config.networks or (network,)

@@ -19,8 +19,6 @@ from raydd.config.stages import StagesConfig, stage_methods, trajectory_epochs
 from raydd.config.sweep import SweepConfig
 from raydd.core.errors import ConfigError, UserError
 from raydd.data import DataConfig
-from raydd.data.image_sizes import shorter_side
-from raydd.data.placement import check_files
 from raydd.ingredients.experts import ExpertsConfig
 from raydd.ingredients.ranking import RankingConfig
 from raydd.ingredients.teacher import TeacherConfig, require_batch_norm
@@ -75,7 +73,6 @@ class RunConfig:
         for name, seed in seeds.items():
             if not -(2**63) <= seed < 2**63:
                 raise ConfigError(name, f"must fit into 64 bits, is {seed}")
-        check_files(self.data)
         if self.method.unrolls and self.network.norm == "batch":
             raise ConfigError(
                 "network.norm",
@@ -92,6 +89,10 @@ class RunConfig:
         if "teacher_epoch" in self.stages.teacher_conditions and self.teacher.weights is not None:
             raise ConfigError("stages.teacher_conditions", "a teacher that is taken over from a file has no epochs")
         self.evaluate.check(self.method, self.stages.count)
+        for name, value in (("lr", "search"), ("keep", "best")):
+            if getattr(self.evaluate, name) == value and not self.data.validation_fraction:
+                problem = f"{value} goes by held-out images: give a data.validation_fraction, such as 0.1"
+                raise ConfigError(f"evaluate.{name}", problem)
         if self.method.is_given and self.stages.count > 1 and self.stages.conditioning != "none":
             raise ConfigError("stages.conditioning", "the images of all stages are there: take none")
         if "selection" in self.method.made_first and self.stages.count > 1:
@@ -137,16 +138,15 @@ class RunConfig:
             changed[part] = replace(config, **paths)
         return replace(self, **changed)
 
-    def sized(self) -> "RunConfig":
-        """The same with the depth of every network that goes by the size of the images, which is looked up.
-
-        Raises:
-            DataError: the dataset is not there, or not what it says.
-        """
+    @property
+    def is_sized(self) -> bool:
+        """Whether no network's depth goes by the size of the images."""
         networks = (self.network, self.teacher_network, *self.evaluate.networks)
-        if all(network.depth != "auto" for network in networks):
-            return self
-        side, teacher = shorter_side(self.data), self.teacher.network
+        return all(network.depth != "auto" for network in networks)
+
+    def sized(self, side: int) -> "RunConfig":
+        """The same with the depth that `auto` means for images whose shorter side has so many pixels."""
+        teacher = self.teacher.network
         return replace(
             self,
             network=self.network.sized(side),

@@ -34,6 +34,15 @@ class Work:
         return cls(kind, label, about)
 
 
+STEP: Final = "step"
+"""The kind of a piece of work that is the making of one ingredient of many: one unit, which other pieces divide."""
+
+
+def step(number: int, count: int, about: str) -> Work:
+    """Such a piece: `step 4 of 7: distill`."""
+    return Work(STEP, f"{number} of {count}", about)
+
+
 WAITING: Final = Work("waiting", "for resources")
 """The piece of work that is none: until a cluster holds what was asked for."""
 

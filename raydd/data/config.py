@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from raydd.core.errors import ConfigError
 from raydd.core.switch import Switch
-from raydd.data.sources.table import check_source
+from raydd.data.sources.table import check_source, places
 
 _FOLDER_SIZE: Final = 32  # of photographs, which no two folders have of one size
 
@@ -16,7 +16,8 @@ class DataConfig:
     """Which images, and in which space networks see them."""
 
     source: str = "digits"
-    """One of `SOURCES`, or a family and a name, such as medmnist:pathmnist."""
+    """Where images come from: imagefolder for your own (a folder a class), digits, cifar10, ...; `raydd methods` lists
+    all. Of a family the member's name, too: medmnist:pathmnist."""
     root: str | None = None
     """Folder or URI that holds the dataset; by default $RAYDD_DATA, or else the user's cache folder."""
     image_size: int | None = None
@@ -47,6 +48,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Refuse values that no dataset fits, with a ConfigError."""
         check_source(self.source)
+        if self.streaming == "on" and places(self.source) == ():
+            problem = f"the images of {self.source} are in no files; set it to auto or off"
+            raise ConfigError("data.streaming", problem)
         if not 0 <= self.validation_fraction < 1:
             raise ConfigError(
                 "data.validation_fraction", f"must be at least 0 and below 1, is {self.validation_fraction}"

@@ -15,6 +15,7 @@ from raydd.core.errors import ConfigError, DataError
 from raydd.data.config import DataConfig
 from raydd.data.image_set import ImageSet
 from raydd.data.preprocessing import ZCA, ZCA_EPSILON, Identity, Preprocessing, Standardise, block_size
+from raydd.data.sources.table import added_source
 
 _CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -77,7 +78,9 @@ def fit(config: DataConfig, train: ImageSet | PixelBlocks) -> Preprocessing:
 
 def literature_constants(source: str, channels: int) -> Standardise:
     """The papers' constants for a `data.source`; a ConfigError where there are none."""
-    mean, std = LITERATURE.get(source.partition(":")[0], ((), ()))
+    added = added_source(source)
+    known = LITERATURE.get(source.partition(":")[0]) if added is None else added.statistics
+    mean, std = known or ((), ())
     if len(mean) not in (1, channels):
         raise ConfigError(
             "data.statistics",

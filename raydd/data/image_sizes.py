@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from raydd.core.keyed_random import Key
 from raydd.data.config import DataConfig
-from raydd.data.facts import PUBLISHED
 from raydd.data.loading import undecoded
+from raydd.data.sources.table import published
 
 
 def shorter_side(config: DataConfig) -> int:
@@ -16,7 +16,7 @@ def shorter_side(config: DataConfig) -> int:
     """
     if config.size is not None:
         return config.size
-    if config.source in PUBLISHED:
-        return min(PUBLISHED[config.source].shape[1:])
+    if (known := published(config.source)) is not None:
+        return min(known.shape[1:])
     images = undecoded(replace(config, validation_fraction=0), Key.root(0))
     return min(images.first_size())

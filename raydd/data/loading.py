@@ -16,13 +16,13 @@ from raydd.core.keyed_random import Key
 from raydd.data import problems
 from raydd.data.config import DataConfig
 from raydd.data.decoding import Decoded, decode, decode_all, fitted, look_at
-from raydd.data.facts import PUBLISHED, DataFacts
+from raydd.data.facts import DataFacts
 from raydd.data.image_set import ImageSet, Splits
 from raydd.data.listing import Listing, check_same_classes, first_per_class, of_classes, path_below, some
 from raydd.data.long_tail import long_tail_rows
 from raydd.data.place import Place
 from raydd.data.problems import ImageProblem
-from raydd.data.sources.table import PLACES, files, has_any, listings
+from raydd.data.sources.table import files, has_any, listings, places, published
 from raydd.data.stratified import drawn, drawn_of
 from raydd.storage import Folder
 from raydd.storage.cache import cache_folder
@@ -127,7 +127,7 @@ def size_of(config: DataConfig) -> DataFacts | None:
     Raises:
         DataError: it is there, and damaged.
     """
-    known = PUBLISHED.get(config.source)
+    known = published(config.source)
     if known is None:
         return None
     root = Folder.at(config.root or default_root())
@@ -153,7 +153,7 @@ def training_rows(labels: Tensor, config: DataConfig) -> Tensor:
 
 def has_files(source: str) -> bool:
     """Whether a source reads its images from files of the user's."""
-    return PLACES.get(source) != ()
+    return places(source) != ()
 
 
 def load(config: DataConfig, key: Key, report: Folder | None = None) -> Splits:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from raydd.core import process
-from raydd.core.errors import ConfigError
 from raydd.data.config import DataConfig
 from raydd.data.facts import DataFacts
 from raydd.data.loading import has_files
@@ -34,12 +33,6 @@ class Residence:
         there, pixels = memory_bytes or available_bytes(), pixel_bytes(config, facts)
         wanted = config.streaming == "auto" and has_files(config.source) and pixels > there // 2
         return cls(wanted or config.streaming == "on", pixels, there)
-
-
-def check_files(config: DataConfig) -> None:
-    """Raise a ConfigError where images are to be decoded from files that their source does not have."""
-    if config.streaming == "on" and not has_files(config.source):
-        raise ConfigError("data.streaming", f"the images of {config.source} are in no files; set it to auto or off")
 
 
 def pixel_bytes(config: DataConfig, facts: DataFacts) -> int:

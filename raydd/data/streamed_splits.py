@@ -19,12 +19,13 @@ from raydd.core.errors import DataError
 from raydd.core.keyed_random import Key
 from raydd.data.config import DataConfig
 from raydd.data.decoding import in_threads, look_at
-from raydd.data.facts import PUBLISHED, DataFacts
+from raydd.data.facts import DataFacts
 from raydd.data.listing import Item
 from raydd.data.loading import Undecoded, has_files, hold_out_files, listed, require_every_class, tell_problems
 from raydd.data.placement import Residence
 from raydd.data.preprocessing import Preprocessing
 from raydd.data.problems import ImageProblem
+from raydd.data.sources.table import published
 from raydd.data.streamed_images import Streamed, read_here
 from raydd.storage import Folder
 
@@ -82,8 +83,8 @@ def streams(config: DataConfig) -> bool:
     """Whether the images of a dataset are to be streamed; see `Residence`."""
     if config.streaming != "auto" or not has_files(config.source):
         return config.streaming == "on"
-    published = PUBLISHED.get(config.source)
-    if published is not None and not Residence.of(config, _sized(published, config)).streamed:
+    known = published(config.source)
+    if known is not None and not Residence.of(config, _sized(known, config)).streamed:
         return False
     return Residence.of(config, expected(config)).streamed
 
@@ -95,9 +96,9 @@ def expected(config: DataConfig) -> DataFacts:
         DataError: the dataset is not there or not what it says, or none of its images can be decoded.
     """
     train, test = listed(config)
-    published = PUBLISHED.get(config.source)
-    if published is not None:
-        shape = _sized(published, config).shape
+    known = published(config.source)
+    if known is not None:
+        shape = _sized(known, config).shape
     elif config.size is not None:
         shape = 3, config.size, config.size
     else:
@@ -134,9 +135,9 @@ def list_again(config: DataConfig, rows: Mapping[str, Tensor], shape: tuple[int,
     return StreamedSplits(replace(train, rows=rows["train"]), replace(test, rows=rows["test"]), held_out, shape)
 
 
-def _sized(published: DataFacts, config: DataConfig) -> DataFacts:
-    channels, height, width = published.shape
-    return replace(published, shape=(channels, config.size or height, config.size or width))
+def _sized(known: DataFacts, config: DataConfig) -> DataFacts:
+    channels, height, width = known.shape
+    return replace(known, shape=(channels, config.size or height, config.size or width))
 
 
 def _known_shape(config: DataConfig) -> tuple[int, int, int] | None:
@@ -144,8 +145,8 @@ def _known_shape(config: DataConfig) -> tuple[int, int, int] | None:
     is_literature = config.preprocess == "standardise" and config.statistics == "literature"
     if config.on_error == "skip" or not (is_literature or config.preprocess == "none"):
         return None
-    if (published := PUBLISHED.get(config.source)) is not None:
-        return _sized(published, config).shape
+    if (known := published(config.source)) is not None:
+        return _sized(known, config).shape
     return (3, config.size, config.size) if is_literature and config.size is not None else None
 
 

@@ -18,10 +18,22 @@ from raydd.core.progress import Progress, Work
 from raydd.data import Undecoded
 from raydd.data.prepared import PreparedData
 from raydd.networks.config import NetworkConfig
-from raydd.storage import Artefact, Folder
+from raydd.storage import Artefact, Folder, verify_below
 from raydd.training.recipe import Recipe
 
 Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder in which nothing else may be finished: what another configuration made there is not replaced."""
+
+    kind: str
+    """Of the artefact."""
+    folder: Folder
+    keys: frozenset[str]
+    """Those that may stand there."""
+
 
 Spread = Literal["here", "task", "actors", "data", "train", "trials"]
 """How pieces may be spread: in the process that asks; in one task; over a pool of actors; over actors that are handed
@@ -88,9 +100,22 @@ class Ingredient(ABC, Generic[Made]):
     title: ClassVar[str]
     """What progress, dashboards and messages call the work."""
 
+    determined_by: ClassVar[tuple[str, ...]] = ("data", "network", "method", "seed")
+    """The parts of a config that may determine it, by which is explained what else was found in its place."""
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what was opened here."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    @property
+    def label(self) -> str:
+        """Which of its kind, where a run has several."""
+        return ""
+
+    @property
+    def named(self) -> str:
+        """What messages call it."""
+        return f"{self.title} of {self.label}" if self.label else self.title
 
     @property
     def spread(self) -> Spread:
@@ -115,14 +140,29 @@ class Ingredient(ABC, Generic[Made]):
         artefact = Artefact.find(self.folder, self.kind)
         return artefact is not None and artefact.manifest.key == self.key()
 
+    def claims(self) -> Sequence[Claim]:
+        """Where nothing else may be finished; nowhere, where others are welcome or what is there may be replaced."""
+        return [Claim(self.kind, self.folder, frozenset({self.key()}))]
+
+    def verify(self, is_read: bool) -> None:
+        """See, before the work begins, that what is finished of it is as it was written.
+
+        Args:
+            is_read: whether anything that is to be made needs it; where nothing does, it may be left alone.
+
+        Raises:
+            ArtefactError: it is not.
+        """
+        verify_below(self.folder)
+
     @property
     def uses_data(self) -> bool:
         """Whether the real data have to lie where every process maps them from."""
         return True
 
     @property
-    def every_worker_tells(self) -> bool:
-        """Whether the workers of a job do different things, so that progress hears of all of them."""
+    def deals_pieces(self) -> bool:
+        """Whether each worker of a job makes pieces of its own; otherwise all make every piece together."""
         return False
 
     def begin(self) -> None:

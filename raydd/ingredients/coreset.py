@@ -161,6 +161,11 @@ class ChosenImages(Ingredient[Selection]):
         """The observer."""
         return (self.observer,)
 
+    def verify(self, is_read: bool) -> None:
+        """See that it is as it was written, where it is read."""
+        if is_read:
+            super().verify(is_read)
+
     def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
         """Choose them."""
         data, observer = self.kitchen.data, self.observer.open()

@@ -9,7 +9,7 @@ from typing import Any
 from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
 from raydd.ingredients import experts
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.base import SIGNALS, Claim, Ingredient, Spread
 from raydd.ingredients.experts import ExpertsConfig
 from raydd.ingredients.setting import Setting, setting
 from raydd.ingredients.trajectories import KIND, TrajectoryStore
@@ -30,6 +30,7 @@ class ExpertTrajectories(Ingredient[TrajectoryStore]):
 
     kind = KIND
     title = "experts"
+    determined_by = ("data", "network", "experts.training", "experts.seed", "seed")
 
     @property
     def spread(self) -> Spread:
@@ -67,6 +68,18 @@ class ExpertTrajectories(Ingredient[TrajectoryStore]):
     def is_made(self) -> bool:
         """Whether all are there, with the epochs that are read."""
         return not self.missing() and self.is_published()
+
+    def claims(self) -> Sequence[Claim]:
+        """Its place in the run's own folder; what lies in a shared store is compared when that is opened."""
+        return super().claims() if self.config.store is None else ()
+
+    def verify(self, is_read: bool) -> None:
+        """See that they are as they were written, where they are read; each by itself while not all are there."""
+        if is_read:
+            super().verify(is_read)
+            if not self.is_published():
+                for number in filter(self.store.has, range(self.config.count)):
+                    self.store.reader(number)
 
     def missing(self) -> list[int]:
         """Those that are not trained, or stored without an epoch that is read."""

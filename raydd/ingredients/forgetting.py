@@ -158,6 +158,7 @@ class ForgettingScores(Ingredient[Scores]):
 
     kind = KIND
     title = KIND
+    determined_by = ("data", "network", "stages", "seed")
 
     @cached_property
     def _key(self) -> str:

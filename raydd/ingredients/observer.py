@@ -72,6 +72,11 @@ class Observer(Ingredient[Network]):
         """One for each key: other questions ask others."""
         return (self.within or self.kitchen.folder) / KIND / self.key()
 
+    def verify(self, is_read: bool) -> None:
+        """See that it is as it was written, where it is read."""
+        if is_read:
+            super().verify(is_read)
+
     def make(self, piece: int, progress: Progress, interruption: Interruption = SIGNALS) -> None:
         """Train it."""
         training = real_training(

@@ -24,6 +24,7 @@ class TeacherRanking(Ingredient[Ranking]):
 
     kind = KIND
     title = "ranking"
+    determined_by = ("data", "network", "teacher", "seed")
 
     @property
     def spread(self) -> Spread:

@@ -27,6 +27,7 @@ class TrainedTeacher(Ingredient[Teacher]):
 
     kind = KIND
     title = "teacher"
+    determined_by = ("data", "network", "teacher", "seed")
 
     @property
     def spread(self) -> Spread:

@@ -11,6 +11,7 @@ from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import Ingredient, Kitchen
+from raydd.ingredients.cost import IngredientCost
 from raydd.ingredients.network_pool import NetworkStates
 from raydd.ingredients.ranking import Ranking
 from raydd.ingredients.teacher import Teacher
@@ -216,6 +217,9 @@ class BuildsMethod(Protocol):
     @property
     def decoded_images(self) -> int:
         """Images that students see of each synthetic one."""
+
+    def cost_first(self, setting: CostSetting) -> Mapping[str, IngredientCost]:
+        """What each kind of `ingredients` takes to make; one that is not stated is named in plans, and not counted."""
 
     def cost(self, setting: CostSetting) -> DistillCost:
         """What a stage of it takes, and how its work is divided among workers."""

@@ -6,15 +6,12 @@ many methods need for it is in raydd/training/cost.py (networks, recipes) and ra
 Letters: K classes, N real images.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import torch
-
 from raydd.data import DataFacts
 from raydd.networks.config import NetworkConfig
-from raydd.training.cost import Exchange
+from raydd.training.cost import Exchange, WorkSample
 
 METRICS_ROW_BYTES: Final = 240
 """Of one outer iteration, in the metrics file and again in the checkpoint."""
@@ -78,18 +75,6 @@ class Portion:
     """Units that are dealt together."""
     exchanges: tuple[Exchange, ...] = ()
     """What workers add up in each unit of shared work."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkSample:
-    """A little of what a method mostly does, to be timed."""
-
-    make: Callable[[int, torch.device], Callable[[], object]]
-    """Sets it up on so many images of a device; what it returns does it once."""
-    most: int
-    """Images that the run does it on."""
-    flops: Callable[[int], int]
-    """Of so many."""
 
 
 @dataclass(frozen=True, kw_only=True)

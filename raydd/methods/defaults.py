@@ -1,5 +1,6 @@
 """What the configurations of methods have in common: each says what is different about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from raydd.core.errors import ConfigError
 from raydd.data.prepared import PreparedData
 from raydd.ingredients.base import Ingredient, Kitchen
+from raydd.ingredients.cost import IngredientCost
 from raydd.methods.base import Task
 from raydd.methods.cost import CostSetting, DistillCost
 
@@ -96,6 +98,10 @@ class MethodDefaults(NamedMethod):
 
     def open_source(self, data: PreparedData, stage: int) -> None:
         """Nothing: images come from the real data."""
+
+    def cost_first(self, setting: CostSetting) -> Mapping[str, IngredientCost]:
+        """Nothing is stated of its own ingredients."""
+        return {}
 
     def cost(self, setting: CostSetting) -> DistillCost:
         """Nothing is stated: plans say so."""

@@ -6,6 +6,7 @@ part and writes that.
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,6 +95,12 @@ def run_stage(
             if word != _GO_ON or method.iteration == iterations:
                 record.save(method, rows, shared)
             measured = {**numbers, "checkpoint_age": record.rhythm.age}
-            progress.update(task, method.iteration, iterations, f"loss {numbers['loss']:.3f}", measured)
+            progress.update(task, method.iteration, iterations, _note(rows), measured)
             if word > 0:
                 raise Interrupted(word)
+
+
+def _note(rows: Sequence[MetricsRow]) -> str:
+    """The last loss and, where updates were skipped, how many of how many."""
+    skipped = sum(row.get("skipped", 0) for row in rows)
+    return f"loss {rows[-1]['loss']:.3f}" + (f", {skipped:g} of {len(rows)} updates skipped" if skipped else "")

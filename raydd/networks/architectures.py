@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.networks.config import GROUPS, NetworkConfig
-
-Shape = tuple[int, int, int]
+from raydd.networks.traits import Architecture, Shape
 
 
 class Network(nn.Module):
@@ -60,16 +59,21 @@ def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
         ConfigError: the images are smaller than the network can pool.
     """
     _check_size(config, shape)
-    body = _BODIES[config.name](config, shape)
+    body = _body(config)(config, shape)
     return Network(body, _features_of(config, shape), num_classes)
 
 
 @cache
 def _features_of(config: NetworkConfig, shape: Shape) -> int:
-    """F of the network's body, found once for all that are built."""
-    with torch.device("meta"):
-        body = _BODIES[config.name](config, shape)
-    return _num_features(body, shape)
+    """F of the network's body, found once for all that are built; no draw of the caller's is used up."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return _num_features(_body(config)(config, shape), shape)
+
+
+def _body(config: NetworkConfig) -> Callable[[NetworkConfig, Shape], nn.Module]:
+    """What builds the body."""
+    traits = config.traits
+    return traits.body if isinstance(traits, Architecture) else BODIES[config.name]
 
 
 def load_torchvision(module: Network, state: Mapping[str, Tensor]) -> None:
@@ -104,6 +108,7 @@ def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
 
 
 def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
+    """Gidaris and Komodakis, CVPR 2018, as DC, MTT and DATM have it: as many blocks as it is deep."""
     return _blocks(config, shape, ((config.width, _POOLINGS[config.pooling]()) for _ in range(config.num_blocks)))
 
 
@@ -176,7 +181,7 @@ def _mlp(config: NetworkConfig, shape: Shape) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU())
 
 
-_BODIES: Final[Mapping[str, Callable[[NetworkConfig, Shape], nn.Module]]] = {
+BODIES: Final[Mapping[str, Callable[[NetworkConfig, Shape], nn.Module]]] = {
     "convnet": _convnet,
     "resnet18": _resnet18,
     "vgg11": _vgg11,
@@ -184,6 +189,7 @@ _BODIES: Final[Mapping[str, Callable[[NetworkConfig, Shape], nn.Module]]] = {
     "lenet": _lenet,
     "mlp": _mlp,
 }
+"""What builds raydd's own bodies."""
 
 _VGG11: Final = (
     (64, True), (128, True), (256, False), (256, True), (512, False), (512, True), (512, False), (512, True),
@@ -223,8 +229,6 @@ _NORMS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
     "none": nn.Identity,
 }
 
-_SMALLEST_SIDE: Final[Mapping[str, int]] = {"resnet18": 9, "vgg11": 32, "alexnet": 8, "lenet": 16, "mlp": 1}
-"""What leaves one pixel after the last pooling; for ResNet-18 two, as an instance norm makes a constant of one."""
 _SMALLEST_IMAGENET_SIDE: Final = 33
 
 
@@ -257,8 +261,10 @@ def _extra_stride(shape: Shape) -> int:
 
 
 def _num_features(body: nn.Module, shape: Shape) -> int:
-    """F, found by shapes alone."""
-    features = deepcopy(body).to("meta")(torch.empty(2, *shape, device="meta"))
+    """F, found by showing one image to a copy: the meta device imports torch's compiler, which takes seconds."""
+    tried = deepcopy(body).to_empty(device="cpu").eval()
+    with torch.no_grad(), torch.device("cpu"):
+        features: Tensor = tried(torch.zeros(1, *shape))
     return math.prod(features.shape[1:])
 
 
@@ -272,7 +278,6 @@ def _check_size(config: NetworkConfig, shape: Shape) -> None:
     elif config.stem == "imagenet" and side < _SMALLEST_IMAGENET_SIDE:
         problem = f"imagenet needs images of at least {_SMALLEST_IMAGENET_SIDE} pixels a side, not {size}; take small"
         raise ConfigError("network.stem", problem)
-    elif side < _SMALLEST_SIDE[config.name]:
-        least = _SMALLEST_SIDE[config.name]
+    elif side < (least := config.traits.smallest_side):
         problem = f"{config.name} needs images of at least {least}x{least}, not {size}; take convnet or mlp"
         raise ConfigError("network.name", problem)

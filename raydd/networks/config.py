@@ -1,10 +1,14 @@
 """Which network to build; `raydd.networks` builds it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from typing import Final, Literal
 
+from raydd.core import plugins
 from raydd.core.errors import ConfigError
+from raydd.networks.traits import Architecture, Traits
 
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 Activation = Literal["relu", "leaky_relu", "sigmoid"]
@@ -15,7 +19,8 @@ Pooling = Literal["avg", "max", "none"]
 class NetworkConfig:
     """Which network to build."""
 
-    name: Literal["convnet", "resnet18", "vgg11", "alexnet", "lenet", "mlp"] = "convnet"
+    name: str = "convnet"
+    """convnet, resnet18, vgg11, alexnet, lenet, mlp, or what another package adds."""
     width: int = 128
     """Channels of every block (convnet)."""
     depth: int | Literal["auto"] = 3
@@ -34,35 +39,43 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes below 1, and what the network does not have, with a ConfigError."""
+        traits = self.traits
         for field in ("width", "depth"):
             if (value := getattr(self, field)) != "auto" and value < 1:
                 raise ConfigError(f"network.{field}", f"must be at least 1, not {value}")
-        if self.stem != "auto" and self.name != "resnet18":
+        if self.stem != "auto" and "stem" not in traits.takes:
             raise ConfigError("network.stem", f"only resnet18 has a choice of stems, {self.name} takes auto")
-        if self.name != "convnet":
-            self._check_blocks()
+        self._check_blocks(traits)
         if self.norm == "group" and self.width % GROUPS:
             raise ConfigError("network.width", f"must be a multiple of {GROUPS} for norm: group, not {self.width}")
 
-    def _check_blocks(self) -> None:
+    def _check_blocks(self, traits: Traits) -> None:
         """See that what only the blocks of a ConvNet can be made of is left as it is."""
-        if self.norm in ("layer", "group"):
-            raise ConfigError(
-                "network.norm", f"only convnet has {self.norm}, {self.name} takes instance, batch or none"
-            )
+        if self.norm not in (norms := traits.norms):
+            taken = " or ".join(filter(None, (", ".join(norms[:-1]), norms[-1])))
+            raise ConfigError("network.norm", f"only convnet has {self.norm}, {self.name} takes {taken}")
         for field, usual in _USUAL_BLOCK.items():
-            if getattr(self, field) != usual:
+            if field not in traits.takes and getattr(self, field) != usual:
                 raise ConfigError(f"network.{field}", f"only convnet has a choice, {self.name} takes {usual}")
 
     @property
     def label(self) -> str:
         """The name in tables and records, such as `convnet-d3-w128-instance`, `resnet18-batch` or `alexnet`."""
-        if self.name == "convnet":
-            unusual = [value for name, value in self._blocks.items() if value != _USUAL_BLOCK[name]]
-            parts = ["unpooled" if value == "none" else value for value in unusual]
-            return "-".join([f"convnet-d{self.depth}-w{self.width}-{self.norm}", *parts])
-        stem = "" if self.stem == "auto" else f"-{self.stem}"
-        return f"{self.name}-{self.norm}{stem}" if self.name in ("resnet18", "vgg11") else self.name
+        unusual = [value for name, value in self._blocks.items() if value != _USUAL_BLOCK[name]]
+        said: dict[str, list[str]] = {
+            "depth": [f"d{self.depth}"],
+            "width": [f"w{self.width}"],
+            "norm": [self.norm],
+            "stem": [] if self.stem == "auto" else [self.stem],
+        }
+        taken = [part for field, parts in said.items() if field in self.traits.takes for part in parts]
+        return "-".join([self.name, *taken, *("unpooled" if value == "none" else value for value in unusual)])
+
+    @property
+    def traits(self) -> Traits:
+        """Of the architecture."""
+        own = TRAITS.get(self.name)
+        return added_architecture(self.name) if own is None else own
 
     def sized(self, side: int) -> "NetworkConfig":
         """The same with the depth that `auto` means for images whose shorter side has so many pixels."""
@@ -82,7 +95,7 @@ class NetworkConfig:
     @property
     def has_batch_norm(self) -> bool:
         """Whether the network keeps running statistics of what its layers see."""
-        return self.norm == "batch" and self.name in ("convnet", "resnet18", "vgg11")
+        return self.norm == "batch" and "norm" in self.traits.takes
 
     def identity(self) -> dict[str, str | int]:
         """What determines the network, for content keys; a stem, activation or pooling only where one was chosen."""
@@ -97,3 +110,35 @@ class NetworkConfig:
 _USUAL_BLOCK: Final = {"activation": "relu", "pooling": "avg"}
 GROUPS: Final = 4
 """Of channels, under norm: group."""
+
+TRAITS: Final[Mapping[str, Traits]] = {
+    "convnet": Traits(
+        takes=("depth", "width", "norm", "activation", "pooling"),
+        norms=("instance", "batch", "layer", "group", "none"),
+    ),
+    "resnet18": Traits(takes=("norm", "stem"), smallest_side=9),
+    "vgg11": Traits(takes=("norm",), smallest_side=32, student_lr=5e-4),
+    "alexnet": Traits(smallest_side=8, student_lr=1e-4),
+    "lenet": Traits(smallest_side=16),
+    "mlp": Traits(),
+}
+"""Of raydd's own networks. The step sizes are RDED's and DELT's [code]; LeNet and MLP, which they do not train, have
+that of most. A ResNet-18 leaves two pixels, as an instance norm makes a constant of one; how far a ConvNet pools is a
+matter of its depth."""
+
+
+def added_networks() -> Mapping[str, plugins.Plugin]:
+    """Those of other packages: each an `Architecture`."""
+    return plugins.added(plugins.NETWORKS, Architecture, frozenset(TRAITS))
+
+
+def added_architecture(name: str) -> Architecture:
+    """That of another package; a ConfigError, which names what comes nearest, where there is no such network."""
+    others = added_networks()
+    if name in others:
+        found: Architecture = others[name].added
+        return found
+    known = [*TRAITS, *others]
+    near = get_close_matches(name, known, 1)
+    guess = f"; did you mean {near[0]}?" if near else f"; {plugins.WHERE}"
+    raise ConfigError("network.name", f"{name!r} is not one of {', '.join(known)}{guess}")

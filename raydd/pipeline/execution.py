@@ -17,18 +17,17 @@ from raydd.data import prepared, problems
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
-from raydd.evaluation.students.trials import LabelStore, Trial
-from raydd.ingredients.base import Ingredient, in_order
+from raydd.ingredients.base import Ingredient
+from raydd.ingredients.order import Name, chain, everything, name_of, unmade
 from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
-from raydd.pipeline.graph import WrittenReport, everything, target
+from raydd.pipeline.graph import NumberedSteps, WrittenReport, target
 from raydd.pipeline.runs.conflicts import require_same
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
-from raydd.pipeline.work import probes
-from raydd.pipeline.work.students import StudentRecords
 from raydd.plan import DataFacts, Plan, make_plan
-from raydd.storage import Artefact, Folder
+from raydd.storage import Folder, verify_below
 from raydd.storage.event_log import EventLog
 from raydd.storage.lock import locked
 
@@ -49,7 +48,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
         UserError: something is wrong with config, data, resources or the run's folder; nothing was written.
         RunError: the work broke off; the same call resumes it.
     """
-    config = config.sized()
+    config = resolved(config)
     run = replace(Run.of(config), reader=executor.reader)
     steps = _steps(config, last_step)
     _check(run)
@@ -57,14 +56,16 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     logged = ObservedProgress(progress, log)
     if count := problems.count(run.work):
         logged.update(Work("images", "left out or changed"), count, count, f"listed in {problems.uri(run.work)}")
-    if not _is_finished(run):
+    if unmade(_results(run)):
         executor.check(run, logged)
     who = {"name": config.name, "steps": steps, "executor": type(executor).__name__}
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
-        for step in steps:
-            observed.step(step, partial(_make, run, target(run, step), executor))
+        wanted = [target(run, step) for step in steps]
+        counted = NumberedSteps(everything(wanted))
+        for number, step in enumerate(steps):
+            observed.step(step, partial(_make, run, wanted[number:], executor, counted))
     return run
 
 
@@ -83,14 +84,17 @@ def plan_of(config: RunConfig) -> Plan:
     Raises:
         UserError: the data cannot be read, or are smaller than a network can pool.
     """
-    config = config.sized()
+    config = resolved(config)
     return make_plan(config, data.size_of(config.data) or _counted(config))
 
 
-def graph_of(config: RunConfig) -> list[Ingredient[Any]]:
-    """All ingredients of a run, made or not, in an order in which one needs the other. Writes nothing."""
-    run = Run.of(config)
-    return list(everything([target(run, step) for step in _steps(run.config, "report")]))
+def graph_of(config: RunConfig) -> tuple[list[Ingredient[Any]], list[Ingredient[Any]]]:
+    """All ingredients of a run, in an order in which one needs the other, and those that it will make. Writes nothing.
+
+    What is needed for nothing but what is there, as the trajectories of finished stages, is not made again.
+    """
+    wanted = _targets(Run.of(config))
+    return list(everything(wanted)), unmade(wanted)
 
 
 def verify(folder: Folder) -> list[str]:
@@ -99,7 +103,7 @@ def verify(folder: Folder) -> list[str]:
     Raises:
         ArtefactError: naming the first file that is not as it was written.
     """
-    checked = _intact(folder)
+    checked = verify_below(folder)
     records.read(folder / "results")
     if not checked:
         raise ArtefactError(f"{folder.uri}: there are no finished artefacts here")
@@ -139,15 +143,26 @@ def _steps(config: RunConfig, last_step: str) -> list[str]:
     return [step for step in STEPS[: STEPS.index(last_step) + 1] if step not in left_out]
 
 
+def _targets(run: Run) -> list[Ingredient[Any]]:
+    """What all steps of a run make."""
+    return [target(run, step) for step in _steps(run.config, "report")]
+
+
+def _results(run: Run) -> list[Ingredient[Any]]:
+    """What a finished run has: the distilled set, the students' records, and the answers to what is asked."""
+    steps = ("distill", "evaluate", "probe") if run.config.evaluate.probes else ("distill", "evaluate")
+    return [target(run, step) for step in steps]
+
+
 def _check(run: Run) -> None:
     """Everything that can be wrong before the work begins."""
     run.folder.check_writable()
     _check_networks(run)
     require_images(run.data, run.config.images_per_class, run.config.method.repeat_images)
-    require_same(run)
+    require_same(run, everything(_targets(run)))
     for number, method in enumerate(run.config.methods):
         method.open_source(run.data, number)
-    _check_inputs(run)
+    _check_inputs(run, _results(run))
 
 
 def _check_networks(run: Run) -> None:
@@ -163,50 +178,44 @@ def _check_networks(run: Run) -> None:
             raise ConfigError(name, error.problem) from error
 
 
-def _check_inputs(run: Run) -> None:
-    """See that whatever is finished and will be read is as it was written."""
-    missing = StudentRecords(run, run).missing()
-    folders = [run.synthetic, run.average, *(folder for stage in run.stages for folder in stage.finished_folders())]
-    if missing or not run.has_synthetic():
-        folders.append(run.work)
-    uses_experts = not run.has_synthetic() or any(trial.uses_experts for trial in missing)
-    uses_experts = uses_experts and "experts" in run.made_first
-    if uses_experts:
-        folders.append(run.experts.folder)
-    if "teacher" in run.made_first:
-        folders += [run.teacher.folder, run.ranking.folder]
-    folders += [own.folder for own in run.config.method.ingredients(run)]
-    asked = [question.trial for question in probes.unanswered(run)]
-    if _uses_selection([*missing, *asked]):
-        folders.append(run.selection.folder)
-    if asked:
-        folders.append(run.observer.folder)
-    folders += map(run.labels, LabelStore.needed(missing, run.config.evaluate.label_epochs))
-    for folder in folders:
-        _intact(folder)
-    if uses_experts and not run.experts.is_published():
-        for number in filter(run.experts.store.has, range(run.config.experts.count)):
-            run.experts.store.reader(number)
+def _check_inputs(run: Run, wanted: Sequence[Ingredient[Any]]) -> None:
+    """See that whatever is finished and will be read is as it was written, before it is asked anything."""
+    seen: set[tuple[Name, bool]] = set()
+
+    def look_at(ingredient: Ingredient[Any], is_read: bool) -> None:
+        if (name_of(ingredient), is_read) not in seen:
+            seen.add((name_of(ingredient), is_read))
+            ingredient.verify(is_read)
+            is_read = not ingredient.is_made()
+            for needed in ingredient.needs():
+                look_at(needed, is_read)
+
+    for ingredient in wanted:
+        look_at(ingredient, True)
+    if unmade(wanted):
+        verify_below(run.work)
 
 
-def _is_finished(run: Run) -> bool:
-    return run.has_synthetic() and not StudentRecords(run, run).missing() and not probes.unanswered(run)
+def _make(
+    run: Run, wanted: Sequence[Ingredient[Any]], executor: Executor, counted: NumberedSteps, progress: Progress
+) -> bool:
+    """Make the first of these and whatever it needs that is not there; returns whether anything was left to make.
 
-
-def _uses_selection(trials: Sequence[Trial]) -> bool:
-    return any(trial.coreset is not None for trial in trials)
-
-
-def _make(run: Run, wanted: Ingredient[Any], executor: Executor, progress: Progress) -> bool:
-    """Make an ingredient and whatever it needs that is not there; returns whether anything was left to make."""
-    made = False
-    for ingredient in in_order([wanted]):
-        if not ingredient.num_missing():
-            ingredient.finish()
+    The others come later: an executor may begin what they need, too.
+    """
+    made, done = False, set[Name]()
+    while missing := unmade(wanted[:1], done):
+        if not missing[0].num_missing():
+            missing[0].finish()
+            done.add(name_of(missing[0]))
             continue
-        if ingredient.uses_data:
+        next_ones = chain(missing)
+        done.update(map(name_of, next_ones))
+        others = unmade(wanted, done)
+        if any(ingredient.uses_data for ingredient in (*next_ones, *others)):
             _share_data(run)
-        executor.make(run, ingredient, progress)
+        with counted.under_way(next_ones, progress):
+            executor.make(run, next_ones, progress, others)
         made = True
     return made
 
@@ -216,12 +225,3 @@ def _share_data(run: Run) -> None:
     folder = run.work / "data"
     if prepared.open_saved(folder, run.data_key) is None:
         prepared.save(run.data, folder, run.data_key)
-
-
-def _intact(folder: Folder) -> list[str]:
-    """Compare every finished artefact in and below a folder with its manifest; returns where they are."""
-    artefact = Artefact.find(folder)
-    if artefact is not None:
-        artefact.verify()
-    below = [uri for name in folder.folders() for uri in _intact(folder / name)]
-    return below if artefact is None else [folder.uri, *below]

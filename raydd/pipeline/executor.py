@@ -20,8 +20,19 @@ class Executor(Protocol):
     def check(self, run: RunInputs, progress: Progress) -> None:
         """Refuse a run for which the resources are not there, before anything is written."""
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        """Make an ingredient of a run: all its pieces, spread as it says. What it needs is there."""
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
+        """Make ingredients of a run, one after the other: all pieces of each, spread as it says.
+
+        What the first one needs is there, and what the others need, or it is among those before them. Several are all
+        of spread `train`: one job makes them. `others` are to be made later, and may be begun beside these once all is
+        there that they need; what is begun goes on when this returns, until its turn comes.
+        """
 
     def observers(self, run: RunInputs) -> AbstractContextManager[Sequence[Progress]]:
         """Who looks on besides while this executor works for a run. Refuses trackers that cannot."""

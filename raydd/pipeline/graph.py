@@ -1,16 +1,18 @@
 """The graph of a run's ingredients: what each step makes, and all that it needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from raydd.core.interruption import Interruption
-from raydd.core.progress import Progress
+from raydd.core.progress import Progress, step
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
+from raydd.ingredients.order import name_of
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.distill import DistilledSet
 from raydd.pipeline.work.probes import ProbeAnswers
+from raydd.pipeline.work.stages import DistilledSet
 from raydd.pipeline.work.students import StudentRecords
 
 
@@ -49,9 +51,9 @@ class WrittenReport(Ingredient[None]):
         """It is for people."""
 
 
-def target(run: Run, step: str) -> Ingredient[Any]:
+def target(run: Run, name: str) -> Ingredient[Any]:
     """What a step makes."""
-    match step:
+    match name:
         case "experts":
             return ExpertCurves(run, run.experts)
         case "teacher":
@@ -68,17 +70,23 @@ def target(run: Run, step: str) -> Ingredient[Any]:
             return WrittenReport(run)
 
 
-def everything(wanted: Sequence[Ingredient[Any]]) -> Iterator[Ingredient[Any]]:
-    """All of these and all that they need, made or not, each once, in an order in which one needs the other."""
-    seen: set[tuple[str, str]] = set()
+class NumberedSteps:
+    """The ingredients of a graph by number, so that progress tells which of how many is being made."""
 
-    def below(ingredient: Ingredient[Any]) -> Iterator[Ingredient[Any]]:
-        name = ingredient.kind, ingredient.key()
-        if name not in seen:
-            seen.add(name)
-            for needed in ingredient.needs():
-                yield from below(needed)
-            yield ingredient
+    def __init__(self, graph: Iterable[Ingredient[Any]]) -> None:
+        """Count all of them, made or not."""
+        counted = list(graph)
+        self._works = {
+            name_of(ingredient): step(number, len(counted), ingredient.named)
+            for number, ingredient in enumerate(counted, start=1)
+        }
 
-    for ingredient in wanted:
-        yield from below(ingredient)
+    @contextmanager
+    def under_way(self, ingredients: Sequence[Ingredient[Any]], progress: Progress) -> Iterator[None]:
+        """Tell that ingredients are being made, and then that they are; nothing of those that were not counted."""
+        works = [self._works[name] for name in map(name_of, ingredients) if name in self._works]
+        for work in works[:1]:
+            progress.update(work, 0, 1)
+        yield
+        for work in works:
+            progress.update(work, 1, 1)

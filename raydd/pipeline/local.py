@@ -24,10 +24,17 @@ class LocalExecutor:
         if workers not in ("auto", 1):
             raise ResourceError(f"cluster.num_workers: {workers} workers need Ray; leave out --no-ray or ask for 1")
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        """Make all pieces, one after the other."""
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
+        """Make all pieces, one after the other, and nothing beside them."""
         process.set_up(run.config.cluster.threads_per_worker)
-        make_here(ingredient, progress)
+        for ingredient in wanted:
+            make_here(ingredient, progress)
 
     def observers(self, run: RunInputs) -> AbstractContextManager[Sequence[Progress]]:
         """Nobody; refuse trackers that are told by Ray Tune."""

@@ -22,7 +22,7 @@ from raydd.evaluation.students.trials import LabelStore, Trial, alike
 from raydd.ingredients.ranking import PART
 from raydd.plan import experts, stages, students, teacher
 from raydd.plan.distill import stage_cost
-from raydd.plan.made_first import FIRST_WORK
+from raydd.plan.made_first import made_first, stated
 from raydd.plan.rates import Rates
 from raydd.plan.simulation import SimulatedJob
 from raydd.training.cost import Exchange, gradient_messages, training
@@ -53,7 +53,7 @@ class Link:
 
 def works_of(config: RunConfig, facts: DataFacts) -> list[str]:
     """The kinds of work whose rates `jobs_of` asks for."""
-    works = [FIRST_WORK[kind].work for kind in config.method.made_first if kind in FIRST_WORK]
+    works = [step.work for step in made_first(config, facts) if step.flops]
     if config.stages.filter is not None and config.stages.filter.needs_scores:
         works.append("forgetting")
     if config.uses_pool(config.stages.count - 1):
@@ -130,12 +130,12 @@ class _Jobs:
         self._then(jobs)
 
     def first(self, kind: str) -> None:
-        """An ingredient that is made first, in one process unless it is known how it is dealt."""
+        """An ingredient that is made first."""
         known = {"experts": self.experts, "teacher": self.teacher, "ranking": self.rank}
         if kind in known:
             known[kind]()
-        elif kind in FIRST_WORK:
-            self.alone(FIRST_WORK[kind].work, FIRST_WORK[kind].step(self.config, self.facts).flops)
+        elif (cost := stated(self.config, self.facts).get(kind)) is not None:
+            self.pool(kind, [self.rates.seconds(kind, cost.flops / cost.pieces)] * cost.pieces)
 
     def experts(self) -> None:
         """Packs of experts."""

@@ -1,23 +1,17 @@
 """The work that comes before distilling, by the kinds of ingredients that a method asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final
 
 from raydd.config import RunConfig
 from raydd.data import DataFacts
+from raydd.ingredients.cost import IngredientCost
+from raydd.plan.distill import setting_of
 from raydd.plan.experts import experts
 from raydd.plan.step import Step
 from raydd.plan.students import selection
 from raydd.plan.teacher import rank, teacher
-
-
-class FirstWork(NamedTuple):
-    """How a kind of ingredient is planned."""
-
-    work: str
-    """`Step.work`"""
-    step: Callable[[RunConfig, DataFacts], Step]
 
 
 def _selected(config: RunConfig, facts: DataFacts) -> Step:
@@ -25,30 +19,40 @@ def _selected(config: RunConfig, facts: DataFacts) -> Step:
     return replace(selection(config, facts), work="select")
 
 
-FIRST_WORK: dict[str, FirstWork] = {
-    "experts": FirstWork("experts", experts),
-    "teacher": FirstWork("teacher", teacher),
-    "ranking": FirstWork("rank", rank),
-    "selection": FirstWork("select", _selected),
+_OWN: Final[Mapping[str, Callable[[RunConfig, DataFacts], Step]]] = {
+    "experts": experts,
+    "teacher": teacher,
+    "ranking": rank,
+    "selection": _selected,
 }
-"""By kind; whoever makes another kind enters it here. One that is not here is named in plans, and not counted."""
+"""Kinds whose work goes by parts of a config that are not the method's. A method states that of its own kinds."""
 
 
 def made_first(config: RunConfig, facts: DataFacts) -> list[Step]:
-    """What has to be made before the method begins, in order."""
-    kinds = config.method.made_first
-    return [FIRST_WORK[kind].step(config, facts) if kind in FIRST_WORK else _unknown(kind) for kind in kinds]
+    """What has to be made before the method begins, in order; what nobody states is named, and not counted."""
+    own = stated(config, facts)
+    return [
+        _OWN[kind](config, facts) if kind in _OWN else _step(kind, own.get(kind)) for kind in config.method.made_first
+    ]
 
 
-def _unknown(kind: str) -> Step:
+def stated(config: RunConfig, facts: DataFacts) -> Mapping[str, IngredientCost]:
+    """What the method says of its own ingredients, by kind."""
+    return config.method.cost_first(setting_of(config, facts, 0))
+
+
+def _step(kind: str, cost: IngredientCost | None) -> Step:
+    unknown = cost is None
+    known = cost or IngredientCost(makes=f"{kind} of the real data", units=0, flops=0, disk_bytes=0)
     return Step(
         work=kind,
-        makes=f"{kind} of the real data",
-        units=0,
-        flops=0,
-        disk_bytes=0,
-        working_disk_bytes=0,
-        peak_tensor_bytes=0,
-        peak_memory_bytes=0,
-        left_out=f"the making of {kind}, which nobody states",
+        makes=known.makes,
+        units=known.units,
+        optimizer_steps=known.optimizer_steps,
+        flops=known.flops,
+        disk_bytes=known.disk_bytes,
+        working_disk_bytes=known.working_disk_bytes,
+        peak_tensor_bytes=known.tensor_bytes,
+        peak_memory_bytes=known.memory_bytes,
+        left_out=f"the making of {kind}, which nobody states" if unknown else None,
     )

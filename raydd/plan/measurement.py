@@ -17,9 +17,10 @@ from raydd.data import DataFacts
 from raydd.evaluation.students.trials import Trial
 from raydd.networks.config import NetworkConfig
 from raydd.plan.distill import stage_cost
+from raydd.plan.made_first import stated
 from raydd.plan.rates import LegKind, Rates, leg_kind
 from raydd.plan.students import num_trained_on, trials_of
-from raydd.training.cost import PREDICT_BATCH, gradient_step, predicting
+from raydd.training.cost import PREDICT_BATCH, WorkSample, gradient_step, predicting
 from raydd.training.loop import Training, predict
 from raydd.training.recipe import Recipe
 from raydd.training.stand_in import STAND_IN_KEY, network_on, random_images, some_labels
@@ -78,6 +79,8 @@ class _Bench:
                 return self._training(config.network, config.evaluate.selector, self.facts.num_train)
             case "distill":
                 return self._distilling()
+            case _ if (own := stated(config, self.facts).get(work)) is not None and own.sample is not None:
+                return self._sampled(own.sample)
             case _:
                 return self._predicting(config.teacher_network)
 
@@ -124,10 +127,13 @@ class _Bench:
         """By what the method's iterations mostly are, as it states; by default a prediction, or a training."""
         sample = stage_cost(self.config, self.facts, 0).sample
         if sample is not None:
-            return self._rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops)
+            return self._sampled(sample)
         if "teacher" in self.config.method.made_first:
             return self._predicting(self.config.teacher_network)
         return self._training(self.config.network, Recipe(batch_size=256, lr=1e-3), self.facts.num_train)
+
+    def _sampled(self, sample: WorkSample) -> float:
+        return self._rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops)
 
     def _rate(self, make: Callable[[int], MeasuredWork], most: int, flops: Callable[[int], float]) -> float:
         """FLOP/s of work on ever more images, until it takes a moment or these are all.

@@ -11,6 +11,7 @@ from raydd.config import RunConfig
 from raydd.config.lineup import plan_trials
 from raydd.data import DataFacts
 from raydd.data.size import data_bytes
+from raydd.evaluation.students.step_search import DOUBLINGS, most_trainings
 from raydd.evaluation.students.trials import Trial
 from raydd.networks.config import NetworkConfig
 from raydd.plan.sizes import RECORD_BYTES, num_synthetic, set_bytes
@@ -38,13 +39,16 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
     trials = trials_of(config, facts)
     legs = [leg for trial in trials for leg in trial.legs()]
     trainings = [training_on(config, facts, leg) for leg in legs]
+    searches = searching(config, facts, trials)
     between = [training_bytes(trial.network, trial.recipe, facts) * (len(trial.legs()) - 1) for trial in trials]
     own = Step(
         work="evaluate",
         makes="students",
         units=len(trials),
-        optimizer_steps=sum(leg.recipe.steps(num_trained_on(config, facts, leg)) for leg in legs),
-        flops=sum(cost.flops for cost in trainings) + _looking(config, facts, legs),
+        optimizer_steps=sum(leg.recipe.steps(num_trained_on(config, facts, leg)) for leg in (*legs, *searches)),
+        flops=sum(cost.flops for cost in trainings)
+        + sum(training_on(config, facts, trial).flops for trial in searches)
+        + _looking(config, facts, legs),
         disk_bytes=len(legs) * RECORD_BYTES,
         working_disk_bytes=sum(between),
         peak_tensor_bytes=max(cost.tensor_bytes for cost in trainings),
@@ -101,6 +105,14 @@ def selection(config: RunConfig, facts: DataFacts) -> Step:
         peak_memory_bytes=data_bytes(config.data, facts)
         + max(one.memory_bytes, SAVE_FACTOR * checkpoint, state_size(network, facts) + compared),
     )
+
+
+def searching(config: RunConfig, facts: DataFacts, trials: Sequence[Trial]) -> list[Trial]:
+    """The trainings, at most, that find step sizes and epochs, and by how much longer the full data's students take."""
+    common = dict.fromkeys(replace(trial, student_seed=0, draw=0) for trial in trials if trial.searched)
+    tried = [trial for trial in common for _ in range(most_trainings(trial.subject == "full"))]
+    longer = [trial for trial in trials if trial.searched and trial.subject == "full"]
+    return [*tried, *((1 << DOUBLINGS) - 1) * longer]
 
 
 def num_trained_on(config: RunConfig, facts: DataFacts, leg: Trial) -> int:

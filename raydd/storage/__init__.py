@@ -18,6 +18,7 @@ from raydd.storage.artefact import (
     content_key,
     new_artefact,
     stored_bytes,
+    verify_below,
 )
 from raydd.storage.folder import Folder
 
@@ -31,4 +32,5 @@ __all__ = [
     "content_key",
     "new_artefact",
     "stored_bytes",
+    "verify_below",
 ]

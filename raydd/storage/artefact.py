@@ -235,6 +235,19 @@ class ArtefactWriter:
         return f"{path.stem}.{self._attempt}{path.suffix}"
 
 
+def verify_below(folder: Folder) -> list[str]:
+    """Compare every finished artefact in and below a folder with its manifest; returns where they are.
+
+    Raises:
+        ArtefactError: files of one are missing or altered.
+    """
+    artefact = Artefact.find(folder)
+    if artefact is not None:
+        artefact.verify()
+    below = [uri for name in folder.folders() for uri in verify_below(folder / name)]
+    return below if artefact is None else [folder.uri, *below]
+
+
 def stored_bytes(folder: Folder) -> int:
     """What the files of the artefact in `folder` take.
 

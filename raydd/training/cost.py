@@ -90,6 +90,18 @@ class Exchange:
     messages: Messages
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkSample:
+    """A little of what a method mostly does, to be timed."""
+
+    make: Callable[[int, torch.device], Callable[[], object]]
+    """Sets it up on so many images of a device; what it returns does it once."""
+    most: int
+    """Images that the run does it on."""
+    flops: Callable[[int], int]
+    """Of so many."""
+
+
 def training(network: NetworkConfig, recipe: Recipe, facts: DataFacts, num_images: int, num_predicted: int) -> Cost:
     """A whole training on `num_images` images and predictions of `num_predicted`; momenta come with the network."""
     step = gradient_step(network, facts, min(recipe.batch_size, num_images))

@@ -16,6 +16,7 @@ class Recipe:
     """How a network is trained."""
 
     epochs: int = 50
+    """Passes over the images."""
     lr: float | None = 0.01
     """Step size; null takes the one that the synthetic set learned."""
     momentum: float = 0.0
@@ -38,6 +39,7 @@ class Recipe:
     gsam_adaptive: bool = True
     """[adaptive] whether GSAM looks further along large parameters."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD, or AdamW (SRe2L, CDA, RDED, DELT)."""
     warmup_epochs: int = 0
     """The first epochs, over which the step size rises linearly from a hundredth; the schedule spans the others."""
     temperature: float = 1.0

@@ -10,10 +10,10 @@ from raydd.adjoint.compiled_steps import WrittenSteps
 from raydd.adjoint.convnet import ConvNetSteps
 from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerBatch, InnerLoop, InnerStep, adjoint, unroll
 from raydd.core.keyed_random import Key, seeded
-from raydd.networks.architectures import Shape
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
+from raydd.networks.traits import Shape
 from tests.support.tiny import randn
 from tests.support.tiny import relative_error as relative
 

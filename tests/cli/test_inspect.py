@@ -25,7 +25,7 @@ COLOURS = {"cat": (200, 30, 90), "dog": (10, 220, 50), "eel": (20, 40, 250)}
 
 def run(*arguments: object) -> tuple[int, str]:
     """The exit code of the command, and what it prints."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(add_help=False)
     command.arguments(parser)
     known, rest = parser.parse_known_args([str(argument) for argument in arguments])
     printed = io.StringIO()

@@ -21,7 +21,7 @@ from rich.console import Console
 import raydd as package
 from raydd import config as configs
 from raydd.cli import progress as shown
-from raydd.core.progress import Numbers, Progress, Work
+from raydd.core.progress import Numbers, Progress, Work, step
 from raydd.pipeline import execution
 from raydd.storage import Folder
 from raydd.storage.lock import locked
@@ -521,7 +521,7 @@ def test_show_tells_the_time_at_a_rate(tmp_path: Path, capsys: Captured) -> None
     for wrong, word in (
         ("-1", "--rate: must be positive"),
         ("nan", "must be positive"),
-        ("fast", "invalid float value"),
+        ("fast", "must be a number such as 20G or 1.39e13"),
     ):
         require_refusal(tmp_path, capsys, lambda wrong=wrong: raydd("show", run.file, "--rate", wrong), word)
 
@@ -581,6 +581,10 @@ def test_progress_is_told_unless_quiet(fresh: SmallRun, capsys: Captured) -> Non
     assert raydd("experts", fresh.file, "--no-ray") == 0
     told = capsys.readouterr().out
     assert "expert 0: 4/4, train accuracy" in told and "expert 1: 4/4, train accuracy" in told
+    assert [line for line in told.splitlines() if "step" in line] == [
+        "step 1 of 2: experts",
+        "step 2 of 2: curves of experts",
+    ]
     assert raydd("distill", fresh.file, "--no-ray", "--quiet") == 0
     assert capsys.readouterr().out == ""
 
@@ -590,10 +594,13 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
     now = 0.0
     monkeypatch.setattr(shown.time, "monotonic", lambda: now)
     with shown.shown_progress(Console(file=printed, width=100), quiet=False) as progress:
+        progress.update(step(4, 7, "distill"), 0, 1)
         for done in range(1, 41):
             now += 1.0
             progress.update(Work("distil"), done, 40, f"loss {1 / done:.3f}")
+        progress.update(step(4, 7, "distill"), 1, 1)
     assert printed.getvalue().splitlines() == [
+        "step 4 of 7: distill",
         "distil: 11/40, 1.00/s, 29 s left, loss 0.091",
         "distil: 21/40, 1.00/s, 19 s left, loss 0.048",
         "distil: 31/40, 1.00/s, 9 s left, loss 0.032",
@@ -603,12 +610,16 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
 
 def test_progress_on_a_terminal_is_a_bar() -> None:
     printed = io.StringIO()
-    with shown.shown_progress(Console(file=printed, width=100, force_terminal=True), quiet=False) as progress:
+    with shown.shown_progress(
+        Console(file=printed, width=100, force_terminal=True, highlight=False), quiet=False
+    ) as progress:
         progress.update(Work("distil"), 1, 4, "loss 0.5")
         progress.update(Work("distil"), 2, 4, "loss 0.4")
         progress.update(Work("student", "0"), 1, 1)
+        progress.update(step(2, 3, "students"), 0, 1)
+        progress.update(step(2, 3, "students"), 1, 1)
     found = printed.getvalue()
-    assert all(words in found for words in ("distil", "━", "2/4", "student"))
+    assert all(words in found for words in ("distil", "━", "2/4", "student", "step 2 of 3: students: done"))
 
 
 class Interrupted:
@@ -705,19 +716,6 @@ def test_a_full_disk(share: float, tmp_path: Path, done_elsewhere: SmallRun, cap
         ballast.unlink()
         assert run.does("evaluate") == 0
         assert runs.made(run.out) == runs.made(done_elsewhere.out)
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "-h"]], ids=" ".join)
-def test_help(arguments: list[str], capsys: Captured) -> None:
-    assert raydd(*arguments) == 0
-    printed = capsys.readouterr().out
-    assert ("--method.images-per-class INT" in printed) == (arguments[0] == "run")
-
-
-def test_help_shows_the_values_of_a_config(fresh: SmallRun, capsys: Captured) -> None:
-    assert raydd("run", fresh.file, "--help") == 0
-    printed = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
-    assert "[Iteration] outer updates. (default: 10)" in printed
 
 
 def test_python_m_raydd(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

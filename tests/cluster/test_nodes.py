@@ -16,10 +16,8 @@ import raydd as package
 from raydd import config as configs
 from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import ConfigError
-from raydd.core.progress import NoProgress
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.distill import DistilledSet
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.cluster.test_decoupled import CONFIG as DELT
@@ -32,6 +30,7 @@ from tests.support import tiny
 from tests.support.nodes import Nodes, nodes
 from tests.support.runs import CONFIG, ROOT, Command, epochs, made, metrics, raydd_run, started
 from tests.support.small import raydd
+from tests.support.stages import distilled_together
 
 WORKER = "ray::RayTrainWorker"
 LONG: dict[str, Any] = {**CONFIG, "method": {**CONFIG["method"], "iterations": 200}}
@@ -69,7 +68,7 @@ def distilled(folder: Path, config: dict[str, Any]) -> Path:
 def distilled_by_rank(file: str) -> tiny.Results:
     """What this rank of a group has distilled of a run whose experts are trained."""
     opened = Run(configs.load(file), Folder.at(Path(file).parent / "run"))
-    DistilledSet(opened, opened).make(0, NoProgress())
+    distilled_together(opened)
     return {"images": opened.last_stage.union().images}
 
 
@@ -90,6 +89,7 @@ def images(out: Path) -> torch.Tensor:
     return SyntheticSet.load(Folder.at(out / "synthetic")).images
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_changes_nothing_where_another_is_there(cluster: Nodes, tmp_path: Path) -> None:
     cluster.have(2)
     out = tmp_path / "run"

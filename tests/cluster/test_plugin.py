@@ -1,7 +1,6 @@
 """A method of another package, and an ingredient of its own: one file, and raydd does the rest."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,11 @@ import pytest
 import yaml
 
 import raydd
-from tests.support import ROOT
-from tests.support.runs import Command, running, started
+from raydd.data.facts import DataFacts
+from tests.support.plugins import FOLDER, PLUGIN, told
+from tests.support.runs import Command, running
 from tests.support.runs import run as run_to_its_end
 
-PLUGIN = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support" / "plugin")])}
 CONFIG: dict[str, Any] = {
     "name": "means",
     "seed": 2,
@@ -36,13 +35,6 @@ def made(out: Path) -> dict[str, bytes]:
     return {str(file.relative_to(out)): file.read_bytes() for file in files}
 
 
-def told(verb: str, *arguments: object, code: int = 0, log: Path) -> str:
-    """What a command says in a process that has the plugin."""
-    with started(["python", "-m", "raydd", verb, *map(str, arguments)], log, **PLUGIN) as command:
-        assert command.wait() == code, command.output()
-        return command.output()
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run in one process."""
@@ -62,13 +54,28 @@ def test_it_is_made_evaluated_reported_and_checked(alone: Path, tmp_path: Path) 
     assert (tmp_path / "pt" / "images_best.pt").exists()
 
 
+def test_what_the_ingredient_states_is_what_it_takes(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from raydd_class_means import ClassMeans
+
+    stated = ClassMeans.cost(DataFacts(200, 296, (1, 8, 8), 10), 0)
+    really = sum(file.stat().st_size for file in (alone / "class_means").iterdir())
+    assert stated.disk_bytes == pytest.approx(really, rel=0.1)
+    assert stated.units == stated.pieces == len(means(alone)) == 10
+
+
 def test_it_is_listed_planned_and_has_flags(tmp_path: Path) -> None:
     file = tmp_path / "means.yaml"
     file.write_text(yaml.safe_dump(CONFIG | {"out": str(tmp_path / "run")}))
     listed = told("methods", log=tmp_path / "methods.log")
     assert "class_means" in listed and "raydd-class-means 0.1" in listed
     planned = told("show", file, "--method.image-lr", "0.5", log=tmp_path / "show.log")
-    assert "image_lr: 0.5" in planned and "not counted" in planned and "evaluate" in planned
+    assert "image_lr: 0.5" in planned and "not counted" not in planned and "mean images of the classes" in planned
+    graph = told("show", file, "--graph", log=tmp_path / "graph.log")
+    (row,) = (line for line in graph.splitlines() if line.startswith("│ class means"))
+    assert "not planned" not in row and "12.8 k" in row
+    scaled = told("show", file, "--gpus", 2, log=tmp_path / "gpus.log")
+    assert "class_means" in scaled and "measured here" in scaled
     wrong = told("show", file, "--method.image-lr", "x", code=2, log=tmp_path / "wrong.log")
     assert "image-lr" in wrong
 

@@ -56,7 +56,7 @@ def ranked(run: Run) -> Ranking:
     """The ranking, made on Ray."""
     with RayExecutor() as executor:
         reading = replace(run, reader=executor.reader)
-        executor.make(reading, reading.ranking, NoProgress())
+        executor.make(reading, [reading.ranking], NoProgress())
     return Ranking.load(run.ranking.folder)
 
 

@@ -50,14 +50,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def on_ray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A finished run of the same config, all of it made anew on Ray; and the seconds that it took."""
-    out, began = tmp_path_factory.mktemp("on_ray") / "run", time.monotonic()
-    run(out)
-    return out, time.monotonic() - began
-
-
 def require_same(out: Path, wanted: Path) -> None:
     """Fail unless two runs made the same experts, images and students, and `out` is whole."""
     assert made(out) == made(wanted)
@@ -121,22 +113,18 @@ def test_where_ray_cannot_be_imported_all_else_can_and_a_run_is_made(undisturbed
     require_same(out, undisturbed)
 
 
-def test_ray_makes_what_one_process_makes(undisturbed: Path, on_ray: tuple[Path, float]) -> None:
-    assert {"experts/expert-00001.arrow", "synthetic/images-00000.parquet"} < made(on_ray[0]).keys()
-    require_same(on_ray[0], undisturbed)
-
-
-def test_the_second_run_makes_nothing_again(on_ray: tuple[Path, float]) -> None:
-    out, seconds = on_ray
-    before, began = times(out), time.monotonic()
-    printed = run(out)
-    assert time.monotonic() - began < seconds / 2
-    assert times(out) == before
-    assert "report:" in printed and "expert 0" not in printed
-
-
-def test_killed_actors_and_workers_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_ray_makes_what_one_process_makes(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
+    run(out)
+    assert {"experts/expert-00001.arrow", "synthetic/images-00000.parquet"} < made(out).keys()
+    require_same(out, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on Ray that went on to its end although an actor and a Train worker were killed."""
+    out = tmp_path_factory.mktemp("killed") / "run"
     witness = Witness(out)
     with running(out) as command:
         command.until(witness.watching(lambda: len(epochs(out)) > 4))
@@ -154,7 +142,19 @@ def test_killed_actors_and_workers_change_nothing(undisturbed: Path, tmp_path: P
         assert command.wait() == 0, command.output()
     witness.testify()
     assert metrics(out)[: len(before)] == before
-    require_same(out, undisturbed)
+    return out
+
+
+def test_killed_actors_and_workers_on_ray_change_nothing(undisturbed: Path, killed: Path) -> None:
+    assert {"experts/expert-00001.arrow", "synthetic/images-00000.parquet"} < made(killed).keys()
+    require_same(killed, undisturbed)
+
+
+def test_the_second_run_makes_nothing_again(killed: Path) -> None:
+    before = times(killed)
+    printed = run(killed)
+    assert times(killed) == before
+    assert "report:" in printed and "expert 0" not in printed
 
 
 @pytest.mark.slow

@@ -11,16 +11,15 @@ import yaml
 
 import raydd
 from raydd import config as configs
-from raydd.core.progress import NoProgress
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.distill import DistilledSet
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.pipeline.test_stages import METHODS, STAGES, images, opened, staged
 from tests.support import tiny
 from tests.support.runs import run, running, wait_until_gone
 from tests.support.small import CONFIG as DATM
+from tests.support.stages import distilled_together
 from tests.support.tiny import Results, relative_error
 
 LONG: dict[str, Any] = copy.deepcopy(METHODS["mtt"]) | {
@@ -35,7 +34,7 @@ def walked(file: str) -> Results:
     """What this rank of a group has distilled of a run whose experts are trained."""
     config = configs.load(file)
     opened = Run(config, Folder.at(config.out))
-    DistilledSet(opened, opened).make(0, NoProgress())
+    distilled_together(opened)
     union, last = opened.last_stage.union(), opened.last_stage
     networks = [torch.cat([network[name].flatten() for name in sorted(network)]) for network in last.pool]
     return {"images": union.images, "networks": torch.stack(networks)}

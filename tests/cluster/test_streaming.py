@@ -115,8 +115,8 @@ def test_a_worker_of_ray_train_learns_the_same_teacher(pictures: Path, tmp_path:
     runs = run_of(pictures, tmp_path / "ray", "on"), run_of(pictures, tmp_path / "here", "off")
     with RayExecutor() as executor:
         reading = replace(runs[0], reader=executor.reader)
-        executor.make(reading, reading.teacher, NoProgress())
-        executor.make(reading, reading.ranking, NoProgress())
+        executor.make(reading, [reading.teacher], NoProgress())
+        executor.make(reading, [reading.ranking], NoProgress())
     make_here(runs[1].teacher, NoProgress())
     make_here(runs[1].ranking, NoProgress())
     models = [run.teacher.folder.read("model.safetensors") for run in runs]

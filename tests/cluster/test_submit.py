@@ -112,7 +112,8 @@ def test_lines_of_progress_become_bars_again(title: str, done: float, total: flo
 def test_other_lines_are_shown_as_they_are() -> None:
     shown, bars = io.StringIO(), Notes()
     view = LogView(Console(file=shown, width=20), bars)
-    lines = ["[bold]report[/]: /shared/run/report.html and more", "│ synthetic │ 89.8 │", "intact: 3 of 4 :smile:", ""]
+    lines = ["[bold]report[/]: /shared/run/report.html and more", "│ synthetic │ 89.8 │", "intact: 3 of 4 :smile:"]
+    lines += ["step 2 of 7: labels", ""]
     for line in lines:
         view.show(line)
     assert shown.getvalue().splitlines() == lines and not bars.updates

@@ -1,5 +1,7 @@
 """The configuration: YAML in and out, flags on top, and messages that name the field."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from raydd.config.evaluate import EvaluateConfig
 from raydd.core.errors import ConfigError
 from raydd.methods import DATMConfig, FTDConfig, MTTConfig
 from raydd.networks.config import NetworkConfig
+from raydd.pipeline.runs import resolved as by_data
 from tests.support import ROOT
 from tests.support.small import SmallRun, raydd, small_run
 
@@ -213,9 +216,30 @@ def test_depths_follow_the_size_of_the_images() -> None:
         "teacher": {"network": auto},
         "evaluate": {"networks": [auto, {"depth": 1}]},
     }
-    sized = from_mapping(values).sized()
+    sized = from_mapping(values).sized(64)
     assert (sized.network.depth, sized.teacher_network.depth) == (4, 4)
     assert [network.depth for network in sized.evaluate.networks] == [4, 1]
-    assert sized.sized() is sized
+    assert sized.is_sized and by_data.resolved(sized) is sized and by_data.resolved(from_mapping(values)) == sized
     values["data"] = {"source": "digits"}
-    assert from_mapping(values).sized().network.depth == 2
+    assert by_data.resolved(from_mapping(values)).network.depth == 2
+
+
+def test_a_config_reads_no_data() -> None:
+    """Once its text is there, parsing, resolving and writing a config opens no file, and asks nobody."""
+    subprocess.run([sys.executable, "-c", LOOKING_ON, *map(str, PRESETS)], check=True)
+
+
+LOOKING_ON = """
+import sys
+from pathlib import Path
+from raydd import config as configs
+texts = {name: Path(name).read_bytes() for name in sys.argv[1:]}
+configs.to_yaml(configs.from_mapping({"network": {"name": "mlp"}}).sized(8))
+EVENTS, opened = ("open", "os.listdir", "os.scandir", "socket.connect", "subprocess.Popen"), []
+sys.addaudithook(lambda event, what: opened.append((event, what)) if event in EVENTS else None)
+for name, text in texts.items():
+    config = configs.parse(text, name)
+    configs.parse(configs.to_yaml(config.sized(32).located()).encode(), name)
+    configs.field_names(config), config.methods, config.images_per_class, config.is_sized
+assert len(texts) > 50 and not opened, opened[:5]
+"""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydd.core.progress import WAITING, Work
+from raydd.core.progress import WAITING, Work, step
 
 WORDS = st.from_regex(r"[a-z0-9_]+", fullmatch=True)
 LABELS = st.lists(st.from_regex(r"[a-z0-9,()]+", fullmatch=True), max_size=4).map(" ".join)
@@ -20,6 +20,7 @@ LABELS = st.lists(st.from_regex(r"[a-z0-9,()]+", fullmatch=True), max_size=4).ma
         (Work("recover", "1-5 of 10 groups"), "recover 1-5 of 10 groups"),
         (Work("copies", about="student 0 of synthetic"), "copies: student 0 of synthetic"),
         (Work("continual", "set 2", "student 0 of synthetic"), "continual set 2: student 0 of synthetic"),
+        (step(4, 7, "curves of experts"), "step 4 of 7: curves of experts"),
         (WAITING, "waiting for resources"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from raydd.ingredients.coreset import KIND, Selection, herding, k_center, select
 from raydd.pipeline import execution
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.students import training_set
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
@@ -189,10 +190,16 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
 class Asked(Recording):
     """Notes when it is asked to choose, too."""
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        if ingredient is run.selection:
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
+        if run.selection in wanted:
             self.asked.append(("select", 1))
-        super().make(run, ingredient, progress)
+        super().make(run, wanted, progress, others)
 
 
 def asked(config: configs.RunConfig) -> list[tuple[str, int]]:

@@ -315,7 +315,7 @@ def test_at_full_rate_it_is_one_set_of_all_images(labels: Any) -> None:
             classes_M=torch.cat([frozen.labels, own.labels]),
             soft_MK=torch.cat([frozen.targets.double(), method.state_dict()["soft_labels"]]) if soft else None,
         ),
-        window=method._window,
+        window=method._segments._window,
     )
     for _ in range(4):
         assert method.step() == union.step()
@@ -361,6 +361,7 @@ def test_a_roll_back_takes_earlier_images_back_too() -> None:
     method = build(replace(config, threshold=1e-9), start_of(MTT, 0.5))
     method.load_state_dict(state)
     assert [method.step()["rollbacks"] for _ in range(2)] == [0, 1]
+    assert method.state_dict()["lr"] == good["lr"] / 2
     for name in ("earlier", "velocity.earlier", "images"):
         assert torch.equal(method.state_dict()[name], good[name]), name
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from raydd.core.keyed_random import Key
 from raydd.methods import DATMConfig, FTDConfig, MTTConfig, Start, Task
 from raydd.methods.initial import correctly_predicted, masked_mean_logits, random_real, single_expert_logits
 from raydd.methods.trajectory.datm import start_epoch_bound
-from raydd.methods.trajectory.matcher import TrajectoryMatching
+from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig, draw_batches
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
@@ -155,7 +156,7 @@ def test_in_log_space_the_step_size_stays_positive_where_it_would_not() -> None:
     rate = 2 / float(method.state_dict()["velocity.lr"])  # takes away twice the step size
     assert rate > 0
     row = build(replace(config, synthetic_lr_lr=rate)).step()
-    assert row["rollbacks"] == 1 and row["learned_lr"] == 1.0
+    assert row["rollbacks"] == 1 and row["learned_lr"] == 0.5
     row = build(replace(config, synthetic_lr_lr=rate, synthetic_lr_space="log")).step()
     assert row["rollbacks"] == 0 and row["learned_lr"] == pytest.approx(math.exp(-2))
 
@@ -165,6 +166,48 @@ def test_the_first_step_size_may_follow_the_experts(synthetic_steps: int, wanted
     """Their step size is 0.03; 36 images in batches of 8 are 5 steps an epoch, a segment two epochs."""
     state = build(replace(MTT, synthetic_lr_init="auto", synthetic_steps=synthetic_steps)).state_dict()
     assert float(state["lr"]) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("space", ["linear", "log"])
+@pytest.mark.parametrize("name", ["mtt", "datm", "tesla"])
+def test_a_step_size_that_leads_away_is_halved_until_it_helps_most(name: str, space: Any) -> None:
+    config = replace(METHODS[name], synthetic_lr_init="auto", synthetic_lr_space=space)
+    method, own = build(config), "lr" if space == "linear" else "log_lr"
+    guess = 2.0
+    method._values[own].fill_(guess if space == "linear" else math.log(guess))
+    method._find_step_size()
+    found = float(method._lr)
+    means = {n: fmean(first_losses(replace(config, synthetic_lr_init=guess / 2**n))) for n in range(9)}
+    best = min(means, key=lambda n: means[n])
+    assert means[0] > 1 > means[best] and found == pytest.approx(guess / 2**best, rel=1e-9)
+
+
+def first_losses(config: MatchingConfig) -> list[float]:
+    """Of the segments of the first four iterations, with images and labels as they start."""
+    method = build(config)
+    start, losses = method.state_dict(), []
+    for iteration in range(4):
+        method.load_state_dict(start | {"iteration": iteration})
+        losses.append(method.step()["loss"])
+    return losses
+
+
+def test_images_that_no_step_size_makes_good_are_refused_at_once() -> None:
+    """Every image has the label of another class, and one step shows it."""
+    config = replace(MTT, synthetic_lr_init="auto", threshold=1.0, synthetic_steps=1, augmentation="none")
+    method = build(config)
+    with pytest.raises(
+        ConfigError, match=r"method.synthetic_lr_init: auto finds no step size .* above method.threshold"
+    ):
+        TrajectoryMatching(
+            config,
+            task(),
+            Start(),
+            KEY,
+            images_MCHW=method.result().images,
+            labels=ImageLabels(classes_M=(method.result().labels + 1) % len(CLASSES)),
+            window=lambda iteration: (0, 5),
+        )
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.0])
@@ -408,7 +451,7 @@ def test_many_skips_in_a_row_restore_the_last_good_state_and_halve_the_rates(con
     rows = [method.step() for _ in range(3)]
     assert [row["consecutive_skips"] for row in rows] == [1, 2, 0]
     assert [row["rollbacks"] for row in rows] == [0, 0, 1]
-    assert_equal(learned(method.state_dict()), good)
+    assert_equal(learned(method.state_dict()), slowed(good))
     assert method.iteration == 8
 
     slower, usual = build(config), build(config)
@@ -417,6 +460,7 @@ def test_many_skips_in_a_row_restore_the_last_good_state_and_halve_the_rates(con
     slower.step()
     usual.step()
     halved, whole = learned(slower.state_dict()), learned(usual.state_dict())
+    good = slowed(good)
     for name in (name for name in good if f"velocity.{name}" in good):
         torch.testing.assert_close(2 * (halved[name] - good[name]), whole[name] - good[name], rtol=1e-9, atol=1e-12)
         assert torch.equal(halved[f"velocity.{name}"], whole[f"velocity.{name}"])
@@ -432,7 +476,7 @@ def test_a_loss_that_is_not_finite_rolls_back_at_once(name: str, value: float, l
     row = method.step()
     assert str(row["loss"]) == loss
     assert row["skipped"] == 1 and row["rollbacks"] == 1 and row["consecutive_skips"] == 0
-    assert_equal(learned(method.state_dict()), learned(after_steps(config, 0)))
+    assert_equal(learned(method.state_dict()), slowed(learned(after_steps(config, 0))))
     assert math.isfinite(method.step()["loss"])
 
 
@@ -442,17 +486,42 @@ def test_a_step_size_that_is_not_positive_rolls_back() -> None:
     while not rows or rows[-1]["rollbacks"] == 0:
         rows.append(method.step())
         assert method.state_dict()["lr"] > 0
-    assert_equal(learned(method.state_dict()), learned(after_steps(MTT, 0)))
+    assert_equal(learned(method.state_dict()), slowed(learned(after_steps(MTT, 0))))
 
 
-def test_the_run_stops_after_the_last_roll_back_with_its_good_state() -> None:
+def test_the_run_stops_after_the_last_roll_back_and_goes_on_with_half_the_step_size() -> None:
     method = build(replace(MTT, image_lr=math.inf, max_rollbacks=2))  # every update ruins the images
     rows = [method.step() for _ in range(5)]
     assert [row["rollbacks"] for row in rows] == [0, 1, 1, 2, 2]
     assert [math.isfinite(row["loss"]) for row in rows] == [True, False, True, False, True]
-    with pytest.raises(RunError, match="iteration 5: the matching loss is nan, after 2 roll-backs"):
+    start = learned(after_steps(MTT, 0))
+    for halvings in (3, 4):
+        with pytest.raises(RunError, match=f"the matching loss is nan, after {halvings - 1} roll-backs"):
+            method.step()
+        assert_equal(learned(method.state_dict()), slowed(start, halvings))
+        assert method.iteration == halvings + 2
         method.step()
-    assert_equal(learned(method.state_dict()), learned(after_steps(MTT, 0)))
+
+
+@CONFIGS
+def test_a_run_whose_first_updates_are_all_skipped_ends_after_ten(config: MatchingConfig) -> None:
+    method = build(replace(config, threshold=1e-9))
+    start = learned(method.state_dict())
+    for halvings in (1, 2):
+        for _ in range(9):
+            assert method.step()["skipped"]
+        with pytest.raises(RunError, match=r"10 updates in a row .* method.threshold \(1e-09\), and no set is made"):
+            method.step()
+        assert_equal(learned(method.state_dict()), slowed(start, halvings))
+    assert method.iteration == 18
+
+
+def slowed(state: Results, halvings: int = 1) -> Results:
+    """The same with the step size halved, so often."""
+    state = dict(state)
+    for _ in range(halvings):
+        state |= {"lr": state["lr"] / 2} if "lr" in state else {"log_lr": state["log_lr"] - math.log(2)}
+    return state
 
 
 # Continuation
@@ -466,13 +535,8 @@ def after_steps(config: MatchingConfig, steps: int) -> dict[str, Any]:
 
 
 def with_skips(config: MatchingConfig) -> MatchingConfig:
-    """The same with a threshold below most of the first losses: it leads to updates, skips and roll-backs."""
-    method, losses = build(config), []
-    start = method.state_dict()
-    for iteration in range(9):
-        method.load_state_dict(start | {"iteration": iteration})
-        losses.append(method.step()["loss"])
-    return replace(config, threshold=sorted(losses)[2], max_consecutive_skips=2, max_rollbacks=99)
+    """The same with the first loss as threshold: it leads to updates, skips and roll-backs."""
+    return replace(config, threshold=build(config).step()["loss"], max_consecutive_skips=1, max_rollbacks=99)
 
 
 @pytest.mark.parametrize("skips", [False, True], ids=["plain", "skips and roll-backs"])

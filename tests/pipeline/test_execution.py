@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,12 +57,19 @@ class Recording(LocalExecutor):
     def check(self, run: Run, progress: Progress) -> None:
         self.asked.append(("check", 0))
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        if ingredient.title in self.noted:
-            pieces = ingredient.pieces()
-            count = len(pieces) if ingredient.title == "distill" else sum(map(len, pieces))
-            self.asked.append((self.noted[ingredient.title], count))
-        super().make(run, ingredient, progress)
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
+        for ingredient in wanted:
+            if ingredient.title in self.noted:
+                pieces = ingredient.pieces()
+                count = len(pieces) if ingredient.title == "distill" else sum(map(len, pieces))
+                self.asked.append((self.noted[ingredient.title], count))
+        super().make(run, wanted, progress, others)
 
 
 def asked(small: SmallRun, last_step: str = "evaluate") -> list[tuple[str, int]]:
@@ -157,7 +165,7 @@ def test_every_step_is_asked_for_once_and_in_order(tmp_path: Path) -> None:
     ("lost", "again"),
     [
         (["results"], [("check", 0), ("evaluate", STUDENTS)]),
-        (["synthetic"], [("check", 0), ("distill", 1)]),
+        (["synthetic"], [("check", 0)]),
         (["synthetic", "stages"], [("check", 0), ("distill", 1)]),
         (["experts/manifest.json"], []),
         (["experts/manifest.json", "experts/expert-00001.json"], [("experts", 1)]),

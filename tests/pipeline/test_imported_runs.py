@@ -1,6 +1,7 @@
 """From other code's files to records: `raydd import` and the run that it makes ready."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -244,9 +245,15 @@ EXPERTS: dict[str, Any] = {
 class TrainsNothing(LocalExecutor):
     """Fails where experts or a teacher are to be trained."""
 
-    def make(self, run: RunInputs, ingredient: Ingredient[Any], progress: Progress) -> None:
-        assert ingredient.kind not in ("experts", "teacher"), "it is there"
-        super().make(run, ingredient, progress)
+    def make(
+        self,
+        run: RunInputs,
+        wanted: Sequence[Ingredient[Any]],
+        progress: Progress,
+        others: Sequence[Ingredient[Any]] = (),
+    ) -> None:
+        assert not {"experts", "teacher"} & {ingredient.kind for ingredient in wanted}, "they are there"
+        super().make(run, wanted, progress, others)
 
 
 def write_buffers(folder: Path, files: list[list[Any]]) -> Path:

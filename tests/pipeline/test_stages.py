@@ -22,7 +22,7 @@ from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.network_pool import network_state, without_momenta
 from raydd.ingredients.setting import build_seeded
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.students import training_set
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder
 from tests.pipeline.test_condensation_runs import METHODS as CONDENSED
 from tests.pipeline.test_condensation_runs import RECIPE

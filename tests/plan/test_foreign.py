@@ -1,21 +1,25 @@
 """Methods from elsewhere: one states its cost in its own file, one states nothing; neither is known to raydd/plan."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytest
+import torch
 
 from raydd.config import RunConfig
 from raydd.config.evaluate import EvaluateConfig
 from raydd.data import DataFacts
+from raydd.ingredients.cost import IngredientCost
 from raydd.methods.cost import CostSetting, DistillCost, Portion
 from raydd.methods.defaults import KeepsClasses
-from raydd.plan import Step, distill_stage, made_first, make_plan
+from raydd.plan import Step, distill_stage, make_plan, measurement
 from raydd.plan.jobs import Link, jobs_of, works_of
+from raydd.plan.measurement import measure
 from raydd.plan.rates import Rates
 from raydd.plan.schedule import Schedule
-from raydd.training.cost import Exchange
+from raydd.training.cost import Exchange, WorkSample
 from raydd.training.recipe import Recipe
 
 FACTS = DataFacts(600, 100, (1, 8, 8), 10)
@@ -57,6 +61,35 @@ class StatedConfig(MeanConfig):
         )
 
 
+FIRST_SEEN: list[int] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstConfig(MeanConfig):
+    """States what its ingredient takes."""
+
+    name: Literal["first"] = "first"  # type: ignore[assignment]
+
+    def cost_first(self, setting: CostSetting) -> Mapping[str, IngredientCost]:
+        def make(rows: int, device: torch.device) -> Callable[[], object]:
+            FIRST_SEEN.append(rows)
+            return lambda: torch.ones(rows, device=device)
+
+        means = IngredientCost(
+            makes="means",
+            units=10,
+            flops=6_000,
+            pieces=2,
+            optimizer_steps=7,
+            disk_bytes=100,
+            working_disk_bytes=20,
+            tensor_bytes=3,
+            memory_bytes=setting.data_bytes,
+            sample=WorkSample(make=make, most=40, flops=lambda rows: rows),
+        )
+        return {"means": means}
+
+
 def run_of(method: Any, **changes: Any) -> RunConfig:
     evaluate = EvaluateConfig(recipe=Recipe(epochs=2, lr=0.01, batch_size=64), baselines=("random",))
     return replace(RunConfig(method=method, evaluate=evaluate), **changes)
@@ -92,15 +125,17 @@ def test_what_is_known_says_nothing_of_it() -> None:
     assert all("left_out" not in row for row in make_plan(run_of(StatedConfig()), FACTS).rows())
 
 
-def test_a_kind_is_planned_by_whoever_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(config: RunConfig, facts: DataFacts) -> Step:
-        return replace(made_first._unknown("means"), flops=5_000, left_out=None)
-
-    monkeypatch.setitem(made_first.FIRST_WORK, "means", made_first.FirstWork("means", step))
-    config = run_of(MeanConfig())
-    assert steps(config)["means"].flops == 5_000
+def test_a_kind_is_planned_as_its_method_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "MOMENT", 1e-4)
+    config = run_of(FirstConfig())
+    step = steps(config)["means"]
+    assert (step.makes, step.units, step.flops, step.optimizer_steps) == ("means", 10, 6_000, 7)
+    assert (step.disk_bytes, step.working_disk_bytes, step.peak_tensor_bytes) == (100, 20, 3)
+    assert step.peak_memory_bytes > 100 * 64 and step.left_out is None
     assert works_of(config, FACTS) == ["means", "evaluate"]
-    assert seconds(config, "means", 4) == [5.0]
+    assert seconds(config, "means", 4) == [3.0, 3.0]
+    rates = measure(config, FACTS, ["means"], torch.device("cpu"))
+    assert rates.flops_per_second["means"] > 0 and FIRST_SEEN[-1] == 40 and FIRST_SEEN[0] == 2
 
 
 def test_what_is_stated_is_added_up() -> None:

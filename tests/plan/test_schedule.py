@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.pipeline import execution
+from raydd.pipeline.runs.resolved import resolved
 from raydd.plan import Plan
 from raydd.plan.finished_run import rates_of
 from raydd.plan.jobs import EXCHANGE, Link, jobs_of, works_of
@@ -36,7 +37,7 @@ def job(seconds: float, *after: int, part: str = "", **how: object) -> Simulated
 @cache
 def planned(name: str) -> tuple[RunConfig, Plan]:
     """A config file with its plan."""
-    config = configs.load(str(CONFIGS / name)).sized()
+    config = resolved(configs.load(str(CONFIGS / name)))
     return config, execution.plan_of(config)
 
 

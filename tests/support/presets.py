@@ -5,6 +5,7 @@ from functools import cache
 
 from raydd import config as configs
 from raydd.config import RunConfig
+from raydd.pipeline.runs.resolved import resolved
 from raydd.plan import DataFacts, Plan, make_plan
 from tests.support import ROOT
 
@@ -34,7 +35,7 @@ def facts(config: RunConfig) -> DataFacts:
 
 @cache
 def planned(config: RunConfig) -> Plan:
-    return make_plan(config.sized(), facts(config))
+    return make_plan(resolved(config), facts(config))
 
 
 def header_of(name: str) -> str:

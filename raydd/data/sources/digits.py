@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from raydd.core.errors import DataError
 from raydd.data.listing import Item, Listing
 from raydd.data.place import Place
 from raydd.storage import Folder
@@ -19,11 +22,9 @@ def digits(place: Place) -> tuple[Listing, Listing]:
     Pixel values 0..16 become round(255 v / 16), halves up, in integers. The split is fixed: the 6th, 12th, 18th, ...
     image of every digit, counted in the order of scikit-learn, is a test image, all others train; 1,501 and 296 images.
     """
-    from sklearn.datasets import load_digits  # here, because importing scikit-learn takes a second
-
-    data = load_digits()
-    pixels = ((data.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)
-    labels = torch.from_numpy(data.target.astype(np.int64))
+    rows_of_file = np.loadtxt(_file(), delimiter=",", dtype=np.int64)
+    pixels = ((rows_of_file[:, :-1].reshape(-1, 8, 8) * 255 + 8) // 16).astype(np.uint8)
+    labels = torch.from_numpy(rows_of_file[:, -1].copy())
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):
         is_test[(labels == label).nonzero().flatten()[5::6]] = True
@@ -39,3 +40,11 @@ def digits(place: Place) -> tuple[Listing, Listing]:
         return Listing("digits", f"digits, {split}", tuple("0123456789"), labels[rows], items, file)
 
     return listing("train", (~is_test).nonzero().flatten()), listing("test", is_test.nonzero().flatten())
+
+
+def _file() -> Path:
+    """A row an image, its digit last: found, not imported, because importing scikit-learn takes a second."""
+    library = find_spec("sklearn")
+    if library is None or library.origin is None:
+        raise DataError("data.source: digits come with scikit-learn; pip install scikit-learn")
+    return Path(library.origin).parent / "datasets" / "data" / "digits.csv.gz"

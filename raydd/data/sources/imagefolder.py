@@ -35,7 +35,8 @@ def imagefolder(place: Place) -> tuple[Listing, Listing]:
     files' names. Files whose suffix no image format has are passed over, and so are folders inside class folders.
 
     Raises:
-        DataError: a split or its class folders are missing, or a class whose images are to be divided has only one.
+        DataError: a split or its class folders are missing, there is one class alone, or a class whose images are to
+            be divided has only one.
     """
     root, folders = place.root, place.root.folders()
     test = next((name for name in ("test", "val") if name in folders), None)
@@ -105,6 +106,11 @@ def _class_names(folder: Folder) -> tuple[str, ...]:
         raise DataError(
             f"{folder.uri}: there are no class folders; data.root must hold train/<class>/* and test/<class>/* (or "
             "val), or only one of train/<class>/* and <class>/*, which is then divided"
+        )
+    if len(class_names) == 1:
+        raise DataError(
+            f"{folder.uri}: there is one class folder, {class_names[0]}, and nothing to tell it from; add folders of "
+            "other classes, or let data.root be the folder above or below, if those are there"
         )
     return class_names
 

@@ -111,7 +111,7 @@ def _rded(case: _Case) -> Recipe:
     special = case.dataset == "cifar100" and small_convnet
     return Recipe(
         epochs=300,
-        lr=2e-3 if special else _LEARNING_RATES[case.network.name],
+        lr=2e-3 if special else case.network.traits.student_lr,
         weight_decay=0.01,
         batch_size=25 if special else _batch_size(case),
         schedule="half_cosine",
@@ -157,16 +157,6 @@ PROTOCOLS: Final[Mapping[Protocol, Callable[[_Case], Recipe]]] = {
     "delt": _delt,
     "rd3": _rd3,
 }
-
-_LEARNING_RATES: Final[Mapping[str, float]] = {
-    "convnet": 1e-3,
-    "resnet18": 1e-3,
-    "vgg11": 5e-4,
-    "alexnet": 1e-4,
-    "lenet": 1e-3,
-    "mlp": 1e-3,
-}
-"""RDED's and DELT's step sizes [code]; the last two, which they do not train, have that of most."""
 
 _RANDAUGMENT: Final[Mapping[str, tuple[int, float]]] = {
     "cifar": (4, 5.0),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from raydd.core.progress import Work
 from raydd.evaluation.records import Budget, LabelRegime, StageMode, Subject, record_id
@@ -34,6 +34,9 @@ class Trial:
     """The last stage whose images it sees; all others before it have theirs seen too."""
     measure_every: int | None = None
     """Epochs from one measurement to the next; null measures after the last one only."""
+    searched: Literal[True] | None = None
+    """Whether the step size, and of the full data the epochs, are searched for, and those of the recipe the first that
+    are tried."""
 
     @property
     def work(self) -> Work:
@@ -88,7 +91,7 @@ class Trial:
             selection_key: of the selection where there is a `coreset`.
         """
         own = {**asdict(self), "selection": selection_key}
-        unsaid = {name for name in ("measure_every", "selection") if own[name] is None}
+        unsaid = {name for name in ("measure_every", "searched", "selection") if own[name] is None}
         if self.mode == "single_shot":
             unsaid |= {"mode", "budget", "stage"}
         identity: dict[str, Any] = {

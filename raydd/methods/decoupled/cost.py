@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from raydd import networks
 from raydd.data import DataFacts
-from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion, WorkSample
+from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion
 from raydd.methods.decoupled.moments import bn_loss, measuring
 from raydd.networks.config import NetworkConfig
 from raydd.sets.size import header_bytes, held_bytes, stored_bytes
-from raydd.training.cost import SAVE_FACTOR, Cost, Meter, cached_by_shape, predicting, shown, state_size
+from raydd.training.cost import SAVE_FACTOR, Cost, Meter, WorkSample, cached_by_shape, predicting, shown, state_size
 from raydd.training.stand_in import network_on, random_images, some_labels
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}

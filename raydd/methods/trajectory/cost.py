@@ -14,7 +14,7 @@ from raydd import networks
 from raydd.adjoint.convnet import ConvNetSteps
 from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerLoop, InnerStep, adjoint, unroll
 from raydd.data import DataFacts
-from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion, WorkSample
+from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
@@ -25,6 +25,7 @@ from raydd.training.cost import (
     Cost,
     Exchange,
     Meter,
+    WorkSample,
     cached_by_shape,
     gradient_step,
     network_size,
@@ -53,6 +54,8 @@ class Matching:
     """Whether labels are logits."""
     average: bool
     """Whether there is a second set, of averages."""
+    tried: int = 0
+    """Times that the inner steps are taken, at most, to find their step size."""
 
 
 def matching_cost(work: Matching, setting: CostSetting) -> DistillCost:
@@ -68,6 +71,7 @@ def matching_cost(work: Matching, setting: CostSetting) -> DistillCost:
     checkpoint = checkpoint_bytes(learned, work.soft, work.average, work.iterations)
     images, passed = sum(work.batches), sum(work.batches[len(work.batches) - work.differentiated :])
     iteration = step.flops_of(passed) + gradient_step(network, facts, rows).flops_of(images - passed)
+    tried = Portion(flops=work.tried * gradient_step(network, facts, rows).flops_of(images), divided="alone")
     memory = max(resident + step.memory_bytes, work.soft * (vector + start.memory_bytes), SAVE_FACTOR * checkpoint)
     exchanges = (
         Exchange(len(work.batches), ((1, vector),)),
@@ -79,7 +83,7 @@ def matching_cost(work: Matching, setting: CostSetting) -> DistillCost:
     return DistillCost(
         makes=work.makes,
         units=work.iterations,
-        portions=(labels, matched),
+        portions=(labels, *[tried] * bool(work.tried), matched),
         disk_bytes=_stored_bytes(work, setting) + work.iterations * METRICS_ROW_BYTES,
         checkpoint_bytes=checkpoint,
         tensor_bytes=max(resident + step.tensor_bytes, work.soft * (vector + start.tensor_bytes), 8 * learned),

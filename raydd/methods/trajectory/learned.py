@@ -38,6 +38,11 @@ class Learned:
         """Values and momenta as they were marked."""
         self._restore(self._good)
 
+    @property
+    def is_unmoved(self) -> bool:
+        """Whether no momentum step has been taken yet, or all of them are fallen back behind."""
+        return not any(bool(velocity.any()) for velocity in self._velocity.values())
+
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of values and momenta (`velocity.<name>`), and of what is fallen back to (`good.<name>`)."""
         return {**self._copies(), **{f"good.{name}": tensor.clone() for name, tensor in self._good.items()}}

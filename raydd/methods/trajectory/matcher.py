@@ -5,7 +5,6 @@ Letters: M synthetic images, F of earlier stages, B batch, K classes, C H W, P f
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,12 +19,12 @@ from raydd.adjoint.inner_loop import (
     InnerGradients,
     InnerLoop,
     InnerStep,
+    InnerTrajectory,
     PiecewiseSteps,
     Steps,
     adjoint,
     unroll,
 )
-from raydd.core import keyed_random
 from raydd.core.distributed import shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
@@ -35,36 +34,21 @@ from raydd.methods.trajectory.learned import Learned
 from raydd.methods.trajectory.matching import (
     MatchingConfig,
     draw_batches,
-    first_step_size,
     inner_gradient,
     matching_loss,
     moving_average,
 )
+from raydd.methods.trajectory.segments import Segment, Segments, Window
+from raydd.methods.trajectory.step_size import MEASURED_SEGMENTS, MOST_HALVINGS, first_step_size, measured_step_size
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
 from raydd.sets.synthetic import SyntheticSet
 from raydd.training.dsa import Augmentation, Draw, augmentation
 
-Window = Callable[[int], tuple[int, int]]
-"""From the outer iteration to the start epochs [low, high) that may be drawn."""
-
 _ASSIGNED_AT_ONCE = 256
+_FIRST_SKIPS = 10
+"""Skipped updates in a row after which a run ends that has learned nothing yet."""
 _COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """What one iteration matches."""
-
-    expert: int
-    epoch: int
-    """At which it starts."""
-    bound: int
-    """The exclusive bound under which that was drawn."""
-    start: Tensor
-    """theta*_s [P]"""
-    target: Tensor
-    """theta*_{s+M} [P]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +107,18 @@ class TrajectoryMatching:
         self.consecutive_skips = 0
         self.rollbacks = 0
         self.good_iteration = 0
-        self._trajectories = task.require_trajectories()
         module = networks.build(task.network, task.data.shape, task.data.num_classes)
         self._network = FlatNetwork(module.to(task.device, task.dtype))
         self._compiled: WrittenSteps | None = None
-        self._reader = ThreadPoolExecutor(1, "snapshots")
-        self._read_ahead: tuple[int, Future[Segment]] | None = None
+        trajectories = task.require_trajectories()
+        self._segments = Segments(
+            lambda expert, epoch: self._own(trajectories.params(expert, epoch)),
+            num_experts=task.num_experts,
+            num_epochs=config.expert_epochs,
+            window=window,
+            key=key,
+        )
         self._labels = labels.classes_M
-        self._window = window
         self._augmentation: Augmentation = augmentation(config.augmentation)
         self._assigns_labels, self._ema_decay = labels.assigned, ema_decay
         step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
@@ -147,15 +135,17 @@ class TrajectoryMatching:
         if ema_decay is not None:
             self._learned.add("ema", self._values["images"].clone())
         if labels.assigned:
-            self._learned.add("soft_labels", self._assigned(self._segment()))
+            self._learned.add("soft_labels", self._assigned(self._segments.at(0)))
         elif labels.soft_MK is not None:
             self._learned.add("soft_labels", self._own(labels.soft_MK), labels.lr, labels.momentum)
+        if config.synthetic_lr_init == "auto":
+            self._find_step_size()
         self._learned.mark()
 
     def step(self) -> dict[str, float]:
         """Match one expert segment; returns loss, step size, and what was drawn and skipped."""
-        segment = self._segment()
-        own_labels = self._assigned(segment) if self._assigns_labels else self._values.get("soft_labels")
+        segment = self._segments.at(self.iteration)
+        own_labels = self._labels_for(segment)
         loss, gradients = self._match(segment, own_labels)
         skipped = gradients is None
         if gradients is None:
@@ -220,40 +210,63 @@ class TrajectoryMatching:
         value = self._values[self._lr_name]
         return value if self._lr_name == "lr" else value.exp()
 
-    def _segment(self) -> Segment:
-        """The segment of the current iteration, read while the one before was computed; the next is read from now."""
-        number, reading = self._read_ahead or (self.iteration, None)
-        segment = reading.result() if reading and number == self.iteration else self._read(self.iteration)
-        self._read_ahead = self.iteration + 1, self._reader.submit(self._read, self.iteration + 1)
-        return segment
+    def _find_step_size(self) -> None:
+        """Replace the guess that a step size of `auto` begins with, where it leads away from the experts.
 
-    def _read(self, iteration: int) -> Segment:
-        low, high = self._window(iteration)
-        expert = self._expert(iteration)
-        epoch = keyed_random.integer(self.key.child("start epoch", iteration), low, high)
-        start, target = (
-            self._own(self._trajectories.params(expert, e)) for e in (epoch, epoch + self.config.expert_epochs)
-        )
-        return Segment(expert=expert, epoch=epoch, bound=high, start=start, target=target)
+        Raises:
+            ConfigError: every other one does, too.
+        """
+        guess, threshold = float(self._lr), self.config.threshold
+        segments = [self._segments.read(number) for number in range(MEASURED_SEGMENTS)]
+
+        def losses(step_size: float) -> list[float]:
+            lr = self._own(torch.tensor(step_size))
+            return [
+                float(self._unroll(self._inner_loop(number), segment, lr, self._labels_for(segment))[1])
+                for number, segment in enumerate(segments)
+            ]
+
+        found = measured_step_size(guess, losses, 1.0 if threshold is None else threshold)
+        if threshold is not None and found.loss > threshold:
+            raise ConfigError(
+                "method.synthetic_lr_init",
+                f"auto finds no step size with which updates would be made: from {guess:.3g} down to "
+                f"{guess * 0.5**MOST_HALVINGS:.3g} the lowest matching loss is {found.loss:.3g}, above "
+                f"method.threshold ({threshold:g}): raise method.images_per_class or experts.training.epochs, lower "
+                "method.max_start_epoch, or raise the threshold",
+            )
+        if found.value != guess:
+            value = torch.tensor(found.value, dtype=self.task.dtype)
+            self._values[self._lr_name].copy_(value if self._lr_name == "lr" else value.log())
+
+    def _labels_for(self, segment: Segment) -> Tensor | None:
+        """The label logits [M, K] with which a segment is matched; None for classes."""
+        return self._assigned(segment) if self._assigns_labels else self._values.get("soft_labels")
+
+    def _unroll(
+        self, loop: InnerLoop, segment: Segment, lr: Tensor, own_labels: Tensor | None
+    ) -> tuple[InnerTrajectory, Tensor, Tensor]:
+        """The inner steps from the start of a segment, their matching loss and its gradient by where they end."""
+        trajectory = unroll(loop, segment.start, lr, *self._trained_on(own_labels))
+        ends = trajectory.params[-1], segment.target, segment.start
+        return trajectory, *matching_loss(*ends, self.config.matched_fraction)
 
     def _match(self, segment: Segment, own_labels: Tensor | None) -> tuple[float, InnerGradients | None]:
         """The loss of one segment; gradients only where the update is to be made."""
-        config, lr, loop = self.config, self._lr, self._inner_loop()
-        images, labels = self._trained_on(own_labels)
-        trajectory = unroll(loop, segment.start, lr, images, labels)
-        loss, cotangent = matching_loss(trajectory.params[-1], segment.target, segment.start, config.matched_fraction)
-        bound = math.inf if config.threshold is None else config.threshold
+        lr, loop = self._lr, self._inner_loop(self.iteration)
+        trajectory, loss, cotangent = self._unroll(loop, segment, lr, own_labels)
+        bound = math.inf if self.config.threshold is None else self.config.threshold
         if not (loss.isfinite() and loss <= bound):
             return float(loss), None
-        gradients = adjoint(loop, trajectory, lr, images, labels, cotangent)
+        gradients = adjoint(loop, trajectory, lr, *self._trained_on(own_labels), cotangent)
         finite = all(
             bool(g.isfinite().all()) for g in (gradients.images, gradients.labels, gradients.lr) if g is not None
         )
         return float(loss), gradients if finite else None
 
-    def _inner_loop(self) -> InnerLoop:
-        """The steps of the current iteration, with this worker's share of each."""
-        config, key, first = self.config, self.key.child("inner", self.iteration), len(self._frozen_images)
+    def _inner_loop(self, iteration: int) -> InnerLoop:
+        """The steps of an iteration, with this worker's share of each."""
+        config, key, first = self.config, self.key.child("inner", iteration), len(self._frozen_images)
         num_images = len(self._earlier_labels) + len(self._labels)
         batch_size = min(config.synthetic_batch_size or len(self._labels), num_images)
         steps = []
@@ -304,26 +317,39 @@ class TrajectoryMatching:
 
     def _count_skip(self, loss: float) -> None:
         self.consecutive_skips += 1
+        skips = f"{self.consecutive_skips} updates in a row were skipped (loss {loss:.3g})"
         if not math.isfinite(loss):
             self._roll_back(f"the matching loss is {loss}")
         elif self.consecutive_skips >= self.config.max_consecutive_skips:
-            self._roll_back(f"{self.consecutive_skips} updates in a row were skipped (loss {loss:.3g})")
+            self._roll_back(skips)
+        elif self.consecutive_skips >= _FIRST_SKIPS and self._learned.is_unmoved:
+            self._fall_back()
+            threshold = self.config.threshold
+            above = threshold is not None and loss > threshold
+            why = f"lie above method.threshold ({threshold:g})" if above else "have gradients that are not finite"
+            raise RunError(
+                f"iteration {self.iteration}: the first {skips}: their matching losses {why}, and no set is made. Let "
+                "method.synthetic_lr_init be auto, which measures the step size, or lower it (run again as it is, it "
+                "goes on with half of it); raise method.images_per_class, experts.training.epochs or the threshold"
+            )
 
     def _roll_back(self, reason: str) -> None:
-        if self.rollbacks == self.config.max_rollbacks:
-            self._learned.fall_back()
+        self._fall_back()
+        if self.rollbacks > self.config.max_rollbacks:
             raise RunError(
-                f"iteration {self.iteration}: {reason}, after {self.rollbacks} roll-backs; "
-                "lower method.image_lr or method.synthetic_lr_lr, or method.synthetic_lr_init if it began like this"
+                f"iteration {self.iteration}: {reason}, after {self.rollbacks - 1} roll-backs; "
+                "lower method.image_lr or method.synthetic_lr_lr, or method.synthetic_lr_init if it began like this; "
+                "run again as it is, it goes on with half the step size"
             )
+
+    def _fall_back(self) -> None:
+        """The last good state, with half the step size: what follows would be the same again otherwise."""
+        self._learned.fall_back()
+        value = self._values[self._lr_name]
+        value.copy_(value / 2 if self._lr_name == "lr" else value - math.log(2))
+        self._learned.mark()
         self.rollbacks += 1
         self.consecutive_skips = 0
-        self._learned.fall_back()
-
-    def _expert(self, iteration: int) -> int:
-        """Every expert once before any is used again, in an order drawn anew each time."""
-        cycle, position = divmod(iteration, self.task.num_experts)
-        return int(keyed_random.permutation(self.key.child("experts", cycle), self.task.num_experts)[position])
 
     @torch.no_grad()
     def _assigned(self, segment: Segment) -> Tensor:

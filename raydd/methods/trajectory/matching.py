@@ -20,6 +20,7 @@ from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import MethodDefaults
 from raydd.methods.initial import masked_mean_logits
 from raydd.methods.trajectory.cost import Matching, matching_cost
+from raydd.methods.trajectory.step_size import MEASURED_SEGMENTS, MOST_HALVINGS
 from raydd.training.dsa import augmentation
 
 
@@ -46,7 +47,9 @@ class MatchingConfig(MethodDefaults):
     """[lr_img]"""
     synthetic_lr_init: float | Literal["auto"] = 0.01
     """[lr_teacher] the learned step size at the start. auto: the experts' own, or, where a segment has fewer steps of
-    theirs than twice the inner steps (a few hundred images), so much less that the inner steps go half as far."""
+    theirs than twice the inner steps (a few hundred images), so much less that the inner steps go half as far. Where a
+    few segments show that this is too large, as on most photographs, the half, quarter, ... that lowers their matching
+    loss best (`raydd/methods/trajectory/step_size.py`)."""
     synthetic_lr_lr: float = 1e-5
     """[lr_lr] the rate at which the step size itself is learned, in the space that synthetic_lr_space names."""
     synthetic_lr_space: Literal["linear", "log"] = "linear"
@@ -63,9 +66,10 @@ class MatchingConfig(MethodDefaults):
     threshold: float | None = None
     """[threshold] a larger matching loss skips the update; null never does."""
     max_consecutive_skips: int = 50
-    """After so many skipped updates in a row the last good state is restored and all rates are halved."""
+    """After so many skipped updates in a row the last good state is restored, with half the step size, and all rates
+    are halved. Where nothing has been learned yet the run stops after ten."""
     max_rollbacks: int = 3
-    """How often that may happen before the run stops."""
+    """How often that may happen before the run stops; run again, it goes on with half the step size."""
     augmentation: str = "dsa"
     """none, dsa, or some of DSA's groups: color_crop_cutout_flip_scale_rotate."""
 
@@ -173,6 +177,7 @@ class MatchingConfig(MethodDefaults):
             curvature=curvature,
             soft=self.has_soft_labels,
             average=self.has_average,
+            tried=MEASURED_SEGMENTS * (1 + MOST_HALVINGS) if self.synthetic_lr_init == "auto" else 0,
         )
         return matching_cost(matching, setting)
 
@@ -213,14 +218,6 @@ def draw_batches(key: Key, num_images: int, batch_size: int, steps: int) -> list
             break
         batches.extend(reversed(keyed_random.permutation(key.child("order", cycle), num_images).split(batch_size)))
     return batches[:steps]
-
-
-def first_step_size(expert_lr: float, expert_steps: int, synthetic_steps: int) -> float:
-    """What `auto` means: the experts' step size, or less where a segment has fewer steps than twice the inner ones.
-
-    Half the way is nearer to the end than the start is, as soon as the cosine of the two directions exceeds 1/4.
-    """
-    return expert_lr * min(1.0, expert_steps / (2 * synthetic_steps))
 
 
 def matching_loss(

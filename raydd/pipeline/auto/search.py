@@ -116,7 +116,7 @@ def _round(
     base = _base(candidates, folder)
     made = CandidateRound(base, name, tuple(candidates), folder / "outcomes", folder / "shared" / "data")
     if made.pieces():
-        executor.make(base, made, progress)
+        executor.make(base, [made], progress)
     return made.open()
 
 

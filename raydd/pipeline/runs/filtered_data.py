@@ -46,7 +46,7 @@ class FilteredData:
     @property
     def is_chosen(self) -> bool:
         """Whether it is decided."""
-        return self._folder.has(self._file)
+        return self.folder.has(self._file)
 
     def choose(self) -> None:
         """Decide it, and see that enough is left of every class."""
@@ -61,16 +61,17 @@ class FilteredData:
             run.key(),
         )
         real_filter.restricted(run.data, mask, self.least, self.stage)
-        self._folder.write(self._file, self_checked.pack({_MASK: mask}))
+        self.folder.write(self._file, self_checked.pack({_MASK: mask}))
 
     def data(self) -> PreparedData:
         """What is left."""
-        tensors, _ = self_checked.unpack(self._folder.read(self._file), (self._folder / self._file).uri)
+        tensors, _ = self_checked.unpack(self.folder.read(self._file), (self.folder / self._file).uri)
         kept = real_filter.restricted(self.run.data, tensors[_MASK], self.least, self.stage)
         return replace(kept, fingerprint=self.named.fingerprint)
 
     @property
-    def _folder(self) -> Folder:
+    def folder(self) -> Folder:
+        """Where it is kept what is left."""
         return self.run.work / "masks"
 
     @property

@@ -9,6 +9,7 @@ from raydd.config import RunConfig
 from raydd.config.lineup import plan_trials
 from raydd.evaluation.students.trials import LabelStore, Trial
 from raydd.pipeline.runs.inputs import RunInputs
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.stage import Stage, has_set
 from raydd.storage import Folder, content_key
 
@@ -21,7 +22,7 @@ class Run(RunInputs):
     @classmethod
     def of(cls, config: RunConfig) -> "Run":
         """The run of a config, in whose process paths count from the working folder."""
-        return cls(config.located().sized(), Folder.at(config.out))
+        return cls(resolved(config.located()), Folder.at(config.out))
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -146,7 +146,12 @@ class Stage:
 
     def publish_trajectories(self) -> None:
         """Make an artefact of them."""
-        self.trajectories.publish(content_key(self.trajectories.card.identity()))
+        self.trajectories.publish(self.trajectories_key)
+
+    @property
+    def trajectories_key(self) -> str:
+        """Content key of what is matched."""
+        return content_key(self.trajectories.card.identity())
 
     @property
     def has_trajectories(self) -> bool:
@@ -243,15 +248,11 @@ class Stage:
         earlier = self.part("revised") if "revised" in self.sets and name == "synthetic" else self.earlier.union(name)
         return union([earlier, self.part(name)])
 
-    def finished_folders(self) -> list[Folder]:
-        """The finished artefacts of the stage that are read again, but for those of which files are missing."""
+    def set_folders(self) -> list[Folder]:
+        """Where its sets are, and class groups until these are put together."""
         folders = [self.folder / name for name in ("init", *self.sets)]
         if not self.is_finished:
             folders += [self.group(number) for number in range(self.num_groups)]
-        if self.uses_pool and self.pool.is_finished:
-            folders.append(self.pool.folder)
-        if self.uses_trajectories and not self.is_finished and self.has_trajectories:
-            folders.append(self.trajectories.folder)
         return folders
 
     @property
@@ -300,8 +301,7 @@ class Stage:
         kinds = self.method.made_first
         own = {ingredient.kind: ingredient.key() for ingredient in self._own}
         if "experts" in kinds:
-            experts = content_key(self.trajectories.card.identity())
-            return own | {"experts": experts, "num_experts": self.experts.count}
+            return own | {"experts": self.trajectories_key, "num_experts": self.experts.count}
         if "teacher" in kinds:
             epoch = self.teacher_epoch
             return own | {"teacher": self.run.teacher.key()} | ({} if epoch is None else {"teacher_epoch": epoch})

@@ -29,11 +29,12 @@ from raydd.ingredients.ranking import KIND as RANKING
 from raydd.ingredients.teacher import KIND as TEACHER
 from raydd.pipeline import execution, observers
 from raydd.pipeline.executor import Executor
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.sweeps import trial
 from raydd.pipeline.sweeps.points import Point, Sweep
 from raydd.pipeline.sweeps.trial import PointWork
-from raydd.pipeline.work.teacher_labels import StoredViewLabels
+from raydd.pipeline.work.stored_labels import StoredViewLabels
 from raydd.storage import Artefact, Folder, new_artefact
 from raydd.storage.event_log import EventLog
 from raydd.storage.lock import locked
@@ -163,7 +164,7 @@ def sweep(config: RunConfig, executor: Executor, workers: Workers, progress: Pro
     looked_on = observers.observed(made.folder, config.cluster, log, others, progress, **who)
     with locked(made.folder, LOCK), looked_on as observed:
         progress = observed.progress
-        made.folder.write(CONFIG, configs.to_yaml(config.sized()).encode())
+        made.folder.write(CONFIG, configs.to_yaml(resolved(config)).encode())
         before = known(made)
         if config.sweep.search == "optuna":
             tried, timing = before, _search(made, before, executor, workers, progress)
@@ -266,12 +267,12 @@ def prepare(sweep: Sweep, jobs: Sequence[PointWork], executor: Executor, progres
         run = sweep.run(job.point.config)
         stores = LabelStore.needed(job.trials(run), run.config.evaluate.label_epochs)
         for ingredient in in_order([StoredViewLabels(run, run, store) for store in stores]):
-            executor.make(run, ingredient, progress)
+            executor.make(run, [ingredient], progress)
     for job in jobs:
         run = sweep.run(job.point.config)
         if any(trial.coreset for trial in job.trials(run)):
             for ingredient in in_order([run.selection]):
-                executor.make(run, ingredient, progress)
+                executor.make(run, [ingredient], progress)
 
 
 def _has_experts_of(base: Run, run: Run) -> bool:

@@ -23,8 +23,9 @@ from raydd.ingredients.base import in_order, make_here
 from raydd.pipeline.runs.run import CONFIG, LOCK
 from raydd.pipeline.sweeps.points import Point, PointRun, Sweep
 from raydd.pipeline.work import auto, students
-from raydd.pipeline.work.distill import DistilledSet
-from raydd.pipeline.work.teacher_labels import StoredViewLabels
+from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.stored_labels import StoredViewLabels
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder
 from raydd.storage.lock import locked
 
@@ -110,7 +111,7 @@ def watch(sweep: Sweep, job: PointWork, looks: int, report: Callable[[int, float
     run, trial = sweep.run(job.point.config), watched(sweep, job)
     process.set_up(run.config.cluster.threads_per_worker)
     trial = replace(trial, measure_every=max(1, trial.recipe.epochs // looks))
-    learned = students.training_set(run, trial)
+    learned = training_set(run, trial)
     compiles = run.compiles(trial.network, trial.recipe, len(learned.images))
     nobody = Provenance(run="", method="", dataset="", recipe_name="", distill_seed=0, config_key="")
 

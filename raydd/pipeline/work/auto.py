@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-import torch
 import torch.distributed as dist
 
 from raydd import networks
@@ -20,7 +19,6 @@ from raydd.core.keyed_random import Key
 from raydd.evaluation.students.trials import Trial, alike
 from raydd.methods.trajectory.cost import matching_step
 from raydd.networks.config import NetworkConfig
-from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
 from raydd.plan import make_plan
@@ -31,14 +29,6 @@ from raydd.training.stacked import MEASURED_STEPS
 
 SOME_LR: Final = 1e-3
 """What steps are measured with where the step size is learned: it does not matter."""
-
-
-def agreed_pack(run: RunInputs) -> int:
-    """How many experts the first worker trains side by side, for all of them."""
-    size = torch.tensor([run.experts.pack()], device=run.device)
-    if dist.is_initialized():
-        dist.broadcast(size, 0)
-    return int(size)
 
 
 def student_packs(run: Run, trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -21,10 +21,13 @@ from raydd.evaluation.probes.probe import Question
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import TrainingSet, circumstances, described, student_training
 from raydd.evaluation.students.trials import Trial
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import students
+from raydd.pipeline.work.run_trials import RunTrials
+from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key, self_checked
 from raydd.training.fit import Told, fit
 
@@ -125,30 +128,19 @@ def _unpacked(folder: Folder, file: str) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class ProbePreparations(Ingredient[None]):
+class ProbePreparations(RunTrials[None]):
     """What several answers of a probe need: each is a trial of its own."""
-
-    run: Run
 
     kind = "preparations"
     title = "preparations of probes"
-
-    @property
-    def spread(self) -> Spread:
-        """A trial for each."""
-        return "trials"
 
     def key(self) -> str:
         """Of all of them."""
         return content_key({"preparations": [record_id(self.run, piece) for piece in self.pieces()]})
 
-    def is_made(self) -> bool:
-        """Whether nothing is missing of what the questions without an answer need."""
-        return not self.pieces()
-
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """The observer."""
-        return (self.run.observer,)
+        """The set and the observer."""
+        return (DistilledSet(self.run, self.run), self.run.observer)
 
     def pieces(self) -> Sequence[Question]:
         """Those that are not made."""
@@ -168,31 +160,21 @@ class ProbePreparations(Ingredient[None]):
 
 
 @dataclass(frozen=True)
-class ProbeAnswers(Ingredient[pa.Table]):
+class ProbeAnswers(RunTrials[pa.Table]):
     """The answers to all questions of a run's probes: each is a trial of its own."""
-
-    run: Run
 
     kind = "probes"
     title = "probes"
-
-    @property
-    def spread(self) -> Spread:
-        """A trial for each."""
-        return "trials"
 
     def key(self) -> str:
         """Of all answers."""
         return content_key({"answers": [record_id(self.run, question) for question in questions(self.run)]})
 
-    def is_made(self) -> bool:
-        """Whether every question has an answer."""
-        return not unanswered(self.run)
-
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """The observer, real images that are chosen where they are asked about, and what answers share."""
+        """The set, the observer, real images that are chosen where they are asked about, and what answers share."""
         chosen = any(question.trial.coreset is not None for question in unanswered(self.run))
-        return (self.run.observer, *[self.run.selection] * chosen, ProbePreparations(self.run, self.run))
+        whole, shared = DistilledSet(self.run, self.run), ProbePreparations(self.run, self.run)
+        return (whole, self.run.observer, *[self.run.selection] * chosen, shared)
 
     def pieces(self) -> Sequence[Question]:
         """The questions without an answer."""
@@ -234,7 +216,7 @@ class _Opened:
 
     def training_set(self, trial: Trial) -> TrainingSet:
         """What a trial's student is trained on."""
-        return students.training_set(self.run, trial)
+        return training_set(self.run, trial)
 
     def student(self, trial: Trial, progress: Progress) -> Network:
         """A trial's student: as it was kept, or trained anew, with the same bits, and kept.

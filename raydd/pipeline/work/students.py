@@ -1,6 +1,5 @@
 """Students: what each is trained on, and the records of packs of them, by whoever trains these."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -8,23 +7,23 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import Tensor
 
 from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
-from raydd.data.images import Images
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
-from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, TrainingSet, train_students
-from raydd.evaluation.students.trials import SETS, LabelStore, Trial
-from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, train_students
+from raydd.evaluation.students.trials import Trial
+from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.ingredients.network_pool import without_momenta
-from raydd.methods.initial import random_real
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work import auto, teacher_labels
-from raydd.pipeline.work.diversity import diversity_of
-from raydd.pipeline.work.teacher_labels import StoredViewLabels
-from raydd.storage import Folder, content_key, self_checked, stored_bytes
+from raydd.pipeline.work import auto
+from raydd.pipeline.work.kept_student import is_kept, lacks_state, leave, publish
+from raydd.pipeline.work.run_trials import RunTrials
+from raydd.pipeline.work.step_sizes import StepSizes, own_recipe
+from raydd.pipeline.work.student_needs import needed_by
+from raydd.pipeline.work.training_sets import num_images, training_set
+from raydd.storage import Folder, content_key, self_checked
 
 
 def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> list[Record]:
@@ -39,7 +38,7 @@ def evaluate(run: Run, trials: Sequence[Trial], progress: Progress) -> list[Reco
 def unfinished_legs(run: Run, trial: Trial) -> list[Trial]:
     """The trainings of a student that have no record of success."""
     found = ((leg, records.find(run.results, run.record_id(leg))) for leg in trial.legs())
-    return [leg for leg, record in found if record is None or record.status != "ok"]
+    return [leg for leg, record in found if record is None or record.status != "ok" or lacks_state(run, leg)]
 
 
 def _train(run: Run, trials: Sequence[Trial], progress: Progress) -> None:
@@ -65,10 +64,13 @@ def _train_leg(
 ) -> tuple[list[NetworkState], list[list[Trial]]]:
     """Train students on one set and write their records; returns the states, and the legs, of those that go on."""
     config, first = run.config, trials[0]
-    learned = training_set(run, first)
-    compiles = run.compiles(first.network, first.recipe, len(learned.images))
+    learned, recipe = training_set(run, first), own_recipe(run, first, progress)
+    compiles = run.compiles(first.network, recipe, len(learned.images))
     states: Sequence[NetworkState | None] = before or [None] * len(trials)
-    pupils = [Pupil(trial, run.record_id(trial), state) for trial, state in zip(trials, states, strict=True)]
+    pupils = [
+        Pupil(replace(trial, recipe=recipe), run.record_id(trial), state)
+        for trial, state in zip(trials, states, strict=True)
+    ]
     made = train_students(pupils, run.data, learned, provenance(run, first), run.device, progress, compiles)
     going_on: list[NetworkState] = []
     their_legs: list[list[Trial]] = []
@@ -77,6 +79,7 @@ def _train_leg(
         if student.state is None:
             _give_up(run, student.record, own[trial.number + 1 :])
         else:
+            leave(run, trial, student.state)
             going_on.append(student.state if config.stages.carry_momentum else without_momenta(student.state))
             their_legs.append(own)
             if keeps:
@@ -104,69 +107,10 @@ def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:
             failed,
             record_id=run.record_id(leg),
             stage=leg.stage,
-            num_images=_num_images(run, leg),
+            num_images=num_images(run, leg),
             error=f"stage {failed.stage}: {failed.error}",
         )
         records.write(run.results, missed)
-
-
-def training_set(run: Run, trial: Trial) -> TrainingSet:
-    """What a trial's student is trained on; of one that goes through the stages, at the last of them."""
-    chosen = _chosen(run, trial)
-    if "teacher" in run.made_first:
-        return teacher_labels.with_teacher(run, trial, chosen)
-    return replace(chosen, metrics=diversity_of(run, trial, chosen))
-
-
-def _chosen(run: Run, trial: Trial) -> TrainingSet:
-    """Images and targets, without a teacher."""
-    if trial.subject in (*SETS, "ema", "init"):
-        name = "synthetic" if trial.subject in SETS else trial.subject
-        stage = run.stages[trial.stage]
-        chosen = stage.part() if trial.mode == "new_only" else stage.union(name)
-        seen = chosen.decoded()
-        parts = run.stages[trial.stage if trial.mode == "new_only" else 0 : trial.stage + 1]
-        return TrainingSet(
-            images=seen.images,
-            targets=seen.targets if trial.labels == "stored" else seen.labels,
-            classes=seen.labels if trial.labels == "stored" else None,
-            learned_lr=chosen.learned_lr[-1],
-            images_per_class=chosen.images_per_class,
-            bytes_total=sum(stored_bytes(part.folder / name) for part in parts),
-            earlier_steps=sum(leg.recipe.steps(_num_images(run, leg)) for leg in trial.legs()[:-1]),
-        )
-    synthetic = run.last_stage.union()
-    images: Images | Tensor = run.data.train.images
-    classes = run.data.train.labels
-    if trial.selects_real:
-        rows = _rows(run, trial)
-        images, classes = images[rows], classes[rows]
-    targets = classes
-    if trial.uses_experts:
-        targets = run.config.method.expert_labels(run.stages[0].task(), images[:], classes)
-    return TrainingSet(
-        images=images,
-        targets=targets,
-        classes=classes if trial.uses_experts else None,
-        learned_lr=synthetic.learned_lr[-1],
-        images_per_class=len(images) // run.data.num_classes,
-        bytes_total=math.prod(images.shape) + targets.numel() * targets.element_size(),
-    )
-
-
-def _rows(run: Run, trial: Trial) -> Tensor:
-    """Rows of the real images that a student is trained on, class-major."""
-    if trial.coreset is not None:
-        return run.selection.open().rows[trial.coreset]
-    config, key = run.config, run.key().child("random", trial.draw)
-    return random_real(run.data, config.images_per_class, key, config.method.repeat_images)
-
-
-def _num_images(run: Run, leg: Trial) -> int:
-    """Images that a student sees in an epoch of a leg."""
-    methods = run.config.methods[: leg.stage + 1]
-    seen = methods[-1:] if leg.mode == "new_only" else methods
-    return run.data.num_classes * sum(method.images_per_class * method.decoded_images for method in seen)
 
 
 def _chains(run: Run) -> Folder:
@@ -185,40 +129,36 @@ def _state(run: Run, leg: Trial) -> NetworkState:
 
 
 @dataclass(frozen=True)
-class StudentRecords(Ingredient[pa.Table]):
+class StudentRecords(RunTrials[pa.Table]):
     """The records of all students that a run is to have: each pack of alike ones is a trial of its own."""
-
-    run: Run
 
     kind = "students"
     title = "students"
-
-    @property
-    def spread(self) -> Spread:
-        """A trial for each pack."""
-        return "trials"
 
     def key(self) -> str:
         """Of all records."""
         return content_key({"records": [self.run.record_id(trial) for trial in self.run.trials()]})
 
     def missing(self) -> list[Trial]:
-        """Students without a record of success."""
+        """Students without a record of success, or without the state by which the best is kept."""
         found = records.read(self.run.results)
         finished = set(found.filter(pc.equal(found["status"], "ok"))["record_id"].to_pylist())
         run = self.run
-        return [trial for trial in run.trials() if not finished.issuperset(map(run.record_id, trial.legs()))]
+        return [
+            trial
+            for trial in run.trials()
+            if not finished.issuperset(map(run.record_id, trial.legs())) or lacks_state(run, trial)
+        ]
 
     def is_made(self) -> bool:
-        """Whether all have one."""
-        return not self.missing()
+        """Whether all have one, and the best of them is kept where it is to be."""
+        return super().is_made() and is_kept(self.run)
 
     def needs(self) -> tuple[Ingredient[Any], ...]:
-        """Labels that are stored, and real images that are chosen, where students are trained on them."""
-        missing = self.missing()
-        stores = LabelStore.needed(missing, self.run.config.evaluate.label_epochs)
-        labels = [StoredViewLabels(self.run, self.run, store) for store in stores]
-        return (*labels, *[self.run.selection] * any(trial.coreset is not None for trial in missing))
+        """What students are trained on, and step sizes that are searched for."""
+        missing = tuple(self.missing())
+        searches = [StepSizes(self.run, self.run, missing)] * any(trial.searched for trial in missing)
+        return (*needed_by(self.run, missing), *searches)
 
     def pieces(self) -> Sequence[list[Trial]]:
         """Packs of those that are missing."""
@@ -236,6 +176,10 @@ class StudentRecords(Ingredient[pa.Table]):
         """Train a pack; returns their mean accuracy."""
         made = evaluate(self.run, piece, progress)
         return {"test_accuracy": fmean(record.test_accuracy or 0.0 for record in made)}
+
+    def finish(self) -> None:
+        """Keep the best, where it is to be."""
+        publish(self.run)
 
     def open(self) -> pa.Table:
         """All records of the run."""

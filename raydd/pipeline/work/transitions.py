@@ -16,7 +16,7 @@ from raydd.ingredients.network_pool import without_momenta
 from raydd.ingredients.setting import build_seeded, setting
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.stage import Stage
-from raydd.pipeline.work.students import training_set
+from raydd.pipeline.work.training_sets import training_set
 from raydd.training.fit import Told, fit, loss_curve
 
 

@@ -4,7 +4,7 @@ Letters: K classes, M images, N real ones, C H W.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -16,14 +16,21 @@ from torch import Tensor
 from raydd.core.interruption import Interruption
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
+from raydd.data.facts import DataFacts
 from raydd.ingredients.base import SIGNALS, Ingredient, Kitchen, Spread
+from raydd.ingredients.cost import IngredientCost
 from raydd.methods.base import MethodState, Start, Task
+from raydd.methods.cost import CostSetting, DistillCost, Portion
 from raydd.methods.defaults import KeepsClasses
 from raydd.methods.initial import class_labels, random_real
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Artefact, content_key, new_artefact, self_checked
+from raydd.training.cost import WorkSample
+from raydd.training.stand_in import random_images
 
 FILE = "means.safetensors"
+HEADER_BYTES = 700
+"""Of the means: their file's header, and the manifest."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,26 @@ class ClassMeans(Ingredient[Tensor]):
         """The means."""
         return load(Artefact.require(self.folder, self.kind).read(FILE))["means"]
 
+    @staticmethod
+    def cost(facts: DataFacts, data_bytes: int) -> IngredientCost:
+        """A value of an image is added once, and a class's images are there as doubles."""
+        stored = 4 * facts.num_classes * facts.values + HEADER_BYTES
+
+        def make(rows: int, device: torch.device) -> Callable[[], object]:
+            images = random_images(facts, rows, device)
+            return lambda: images.double().mean(0).float()
+
+        return IngredientCost(
+            makes="mean images of the classes",
+            units=facts.num_classes,
+            flops=facts.num_train * facts.values,
+            pieces=facts.num_classes,
+            disk_bytes=stored,
+            working_disk_bytes=stored,
+            memory_bytes=data_bytes + 8 * facts.num_train * facts.values // facts.num_classes,
+            sample=WorkSample(make=make, most=facts.num_train, flops=lambda rows: rows * facts.values),
+        )
+
     @property
     def _work(self) -> Any:
         return self.kitchen.work / self.kind / self.key()
@@ -107,6 +134,20 @@ class ClassMeansConfig(KeepsClasses):
     def ingredients(self, kitchen: Kitchen) -> tuple[Ingredient[Any], ...]:
         """The means."""
         return (ClassMeans(kitchen, self.pause),)
+
+    def cost_first(self, setting: CostSetting) -> Mapping[str, IngredientCost]:
+        """The means."""
+        return {"class_means": ClassMeans.cost(setting.facts, setting.data_bytes)}
+
+    def cost(self, setting: CostSetting) -> DistillCost:
+        """Every value goes three operations of the way in an iteration."""
+        values = self.images_per_class * setting.facts.num_classes * setting.facts.values
+        return DistillCost(
+            makes="steps to the means",
+            units=self.iterations,
+            portions=(Portion(flops=3 * values * self.iterations, divided="alone"),),
+            memory_bytes=setting.data_bytes + 4 * 4 * values,
+        )
 
     def num_groups(self, num_classes: int) -> int:
         """One batch."""
