@@ -14,7 +14,7 @@ from tests.support.small import raydd
     ("counts", "options", "message"),
     [
         ((), (), "there are no class folders"),
-        ((8,), (), "there is one class, 'class0'; give a folder with two classes at least"),
+        ((8,), (), "there is one class folder, class0"),
         ((2, 2), (), "class 'class0' has 1 images to learn from, and 5 are needed to hold some out"),
         ((40, 3), (), "class 'class1' has 2 images to learn from"),
         ((10, 10), ("--images-per-class", "7"), "--images-per-class: 7 asked for, but class 'class0' has 6 images"),

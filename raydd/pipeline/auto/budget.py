@@ -6,6 +6,7 @@ a clock that stops it.
 Letters: P processes side by side.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,9 @@ class Speed:
     start_seconds: float
     """Until a process can work."""
     round_seconds: float
-    """Of every round of trials besides: starting the processes, preparing the data."""
+    """Of every round of trials besides: starting the processes."""
+    run_seconds: float
+    """Of every run besides, however little is done in it."""
 
     def seconds(self, name: str, config: RunConfig, facts: DataFacts) -> Mapping[str, float]:
         """What one process takes for each part of a candidate's run."""
@@ -85,8 +88,8 @@ def side_by_side(seconds: Sequence[float], processes: int) -> float:
 def price(tried: Sequence[Candidate], finished: Sequence[Candidate], facts: DataFacts, speed: Speed) -> Price:
     """What trying and finishing take."""
     parts = {one.name: speed.seconds(one.name, one.config, facts) for one in tried}
-    alone = {name: _after_shared(found) for name, found in parts.items()}
-    last = {one.name: _after_shared(speed.seconds(one.name, one.config, facts)) for one in finished}
+    alone = {name: speed.run_seconds + _after_shared(found) for name, found in parts.items()}
+    last = {one.name: speed.run_seconds + _after_shared(speed.seconds(one.name, one.config, facts)) for one in finished}
     ordinary = sorted((last[one.name] for one in finished if not one.is_reference), reverse=True)
     references = [last[one.name] for one in finished if one.is_reference]
     actors = max(1, min([speed.processes, *(one.config.experts.count for one in tried if one.name == "datm")]))
@@ -116,12 +119,17 @@ class PricedPlan:
 
 
 def fit_into(
-    seconds: float, sides: Sequence[int], settings_of: Callable[[int, float], tuple[Wanted, Settings]], speed: Speed
+    seconds: float,
+    spent: float,
+    sides: Sequence[int],
+    settings_of: Callable[[int, float], tuple[Wanted, Settings]],
+    speed: Speed,
 ) -> PricedPlan:
     """The largest images on which there is time for work that is worth it, and as much work as there is time for.
 
     Args:
         seconds: that there are.
+        spent: of these, until now.
         sides: of images, the largest first.
         settings_of: what is wanted and the settings at a side and an effort.
         speed: of this machine.
@@ -129,7 +137,7 @@ def fit_into(
     Raises:
         UserError: there is no time for the least; says how much there should be.
     """
-    most = SHARE * seconds
+    most = SHARE * (seconds - spent)
     for side in sides:
         efforts = [effort for effort in EFFORTS if effort >= _WORTH or side == sides[-1]]
         plans = {0: priced(side, efforts[0], settings_of, speed)}
@@ -141,10 +149,10 @@ def fit_into(
             plans[middle] = priced(side, efforts[middle], settings_of, speed)
             fits, fails = (middle, fails) if plans[middle].price.total <= most else (fits, middle)
         return plans[fits]
-    least = priced(sides[-1], EFFORTS[0], settings_of, speed).price.total / SHARE
+    least = priced(sides[-1], EFFORTS[0], settings_of, speed).price.total / SHARE + spent
     raise UserError(
         f"--hours: {seconds / 3600:.3g} are too few; the least that can be done with these images takes "
-        f"{least / 3600:.2g} here"
+        f"{math.ceil(1e3 * least / 3600) / 1e3:g} here"
     )
 
 

@@ -115,7 +115,7 @@ def decide(request: Request, on_ray: bool, progress: Progress) -> Decision:
     began = time.perf_counter()
     found = look(request.data, progress)
     reading = time.perf_counter() - began
-    share = held_out_fraction(found)
+    share = held_out_fraction(request.data, found)
     require_enough(found, request.images_per_class, share)
     sides = sides_to_try(request.data, found)
     mirror = _in_mirror(request, found, sides[-1], share)
@@ -124,10 +124,11 @@ def decide(request: Request, on_ray: bool, progress: Progress) -> Decision:
         return wanted_of(request, found, share, side), _settings(found, share, mirror, side, effort)
 
     speed = _speed(settings_of(sides[-1], _usual(request, sides)), on_ray, reading, progress)
-    plan = budget.fit_into(3600 * request.hours, sides, settings_of, speed)
+    seconds = 3600 * request.hours
+    plan = budget.fit_into(seconds, time.perf_counter() - began, sides, settings_of, speed)
     if plan.side != sides[-1]:
         speed = _speed(settings_of(plan.side, plan.effort), on_ray, reading, progress)
-        plan = budget.fit_into(3600 * request.hours, (plan.side,), settings_of, speed)
+        plan = budget.fit_into(seconds, time.perf_counter() - began, (plan.side,), settings_of, speed)
     spent = time.perf_counter() - began
     wanted, settings = settings_of(plan.side, plan.effort)
     return Decision(
@@ -209,7 +210,7 @@ def reasons(
     sides: tuple[int, ...],
 ) -> list[str]:
     """Every choice in a line."""
-    config, facts = tried[0].config, found.facts(plan.side, held_out_fraction(found))
+    config, facts = tried[0].config, found.facts(plan.side, held_out_fraction(request.data, found))
     said = [
         f"{found.num_classes} classes, {found.num_train:,} images to learn from ({min(found.train)} to "
         f"{max(found.train)} a class), {found.num_test:,} to test on",

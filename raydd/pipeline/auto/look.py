@@ -96,9 +96,9 @@ def look(data: DataConfig, progress: Progress) -> DataLook:
     )
 
 
-def held_out_fraction(found: DataLook) -> float:
-    """The share of each class's images that methods are compared on: a fifth of few, a tenth of many."""
-    return min(0.2, max(0.1, round(_HELD_OUT / found.num_train, 2)))
+def held_out_fraction(data: DataConfig, found: DataLook) -> float:
+    """The share of each class's images that methods are compared on: the config's; a fifth of few, a tenth of many."""
+    return data.validation_fraction or min(0.2, max(0.1, round(_HELD_OUT / found.num_train, 2)))
 
 
 def require_enough(found: DataLook, images_per_class: int, validation_fraction: float) -> None:

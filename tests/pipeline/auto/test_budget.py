@@ -24,7 +24,14 @@ def speed(flops_per_second: float = 1e10, processes: int = 1, availability: floa
     ready, settings = settings_of(32, 1.0)
     works = [works_of(one.config, settings.facts) for one in _sized(ready, settings)]
     rates = {name: Rates.equal(work, flops_per_second) for name, work in zip(names("hard"), works, strict=True)}
-    return Speed(rates=rates, availability=availability, processes=processes, start_seconds=10.0, round_seconds=2.0)
+    return Speed(
+        rates=rates,
+        availability=availability,
+        processes=processes,
+        start_seconds=10.0,
+        round_seconds=2.0,
+        run_seconds=1.0,
+    )
 
 
 def _sized(ready: Wanted, settings: Settings) -> list:  # type: ignore[type-arg]
@@ -51,15 +58,15 @@ def test_more_effort_costs_more() -> None:
 
 def test_what_is_decided_fits_and_more_would_not() -> None:
     for seconds in (200.0, 2_000.0):
-        plan = fit_into(seconds, (32,), settings_of, speed())
+        plan = fit_into(seconds, 0.0, (32,), settings_of, speed())
         more = EFFORTS[EFFORTS.index(plan.effort) + 1]
         assert plan.price.total <= SHARE * seconds < priced(32, more, settings_of, speed()).price.total
 
 
 def test_a_slow_or_busy_machine_does_less() -> None:
-    fast = fit_into(600.0, (32,), settings_of, speed()).effort
-    assert fit_into(600.0, (32,), settings_of, speed(2e9)).effort < fast
-    assert fit_into(600.0, (32,), settings_of, speed(availability=0.2)).effort < fast
+    fast = fit_into(600.0, 0.0, (32,), settings_of, speed()).effort
+    assert fit_into(600.0, 0.0, (32,), settings_of, speed(2e9)).effort < fast
+    assert fit_into(600.0, 0.0, (32,), settings_of, speed(availability=0.2)).effort < fast
 
 
 def test_the_same_work_takes_less_time_side_by_side() -> None:
@@ -70,12 +77,19 @@ def test_the_same_work_takes_less_time_side_by_side() -> None:
 
 def test_larger_images_are_taken_where_there_is_time_for_them() -> None:
     worth = priced(64, 1.0, settings_of, speed()).price.total / SHARE
-    assert fit_into(1.01 * worth, (64, 32), settings_of, speed()).side == 64
-    assert fit_into(0.99 * worth, (64, 32), settings_of, speed()).side == 32
+    assert fit_into(1.01 * worth, 0.0, (64, 32), settings_of, speed()).side == 64
+    assert fit_into(0.99 * worth, 0.0, (64, 32), settings_of, speed()).side == 32
+
+
+def test_what_is_spent_is_not_there_any_more() -> None:
+    plan = fit_into(600.0, 100.0, (32,), settings_of, speed())
+    assert plan == fit_into(500.0, 0.0, (32,), settings_of, speed())
 
 
 def test_with_time_for_nothing_it_says_how_much_there_should_be() -> None:
     least = priced(32, EFFORTS[0], settings_of, speed()).price.total / SHARE
-    with pytest.raises(UserError, match=rf"--hours: 0\.000278 are too few; .* takes {least / 3600:.2g} here"):
-        fit_into(1.0, (64, 32), settings_of, speed())
-    assert fit_into(1.01 * least, (32,), settings_of, speed()).effort == EFFORTS[0]
+    with pytest.raises(UserError, match=r"--hours: 0\.000278 are too few; .* takes (0\.\d+) here") as refused:
+        fit_into(1.0, 60.0, (64, 32), settings_of, speed())
+    enough = 3600 * float(str(refused.value).split()[-2])
+    assert 0 <= enough - 60 - least < 3.6
+    assert fit_into(enough, 60.0, (64, 32), settings_of, speed()).effort == EFFORTS[0]

@@ -1,5 +1,6 @@
 """What is found in a folder, and what is not enough."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_facts_count_what_is_held_out() -> None:
 
 @pytest.mark.parametrize(("count", "share"), [(100, 0.2), (5_000, 0.2), (7_000, 0.14), (100_000, 0.1)])
 def test_of_many_images_a_smaller_share_is_held_out(count: int, share: float) -> None:
-    assert held_out_fraction(look_of((count // 2, count // 2))) == share
+    data = DataConfig(source="imagefolder")
+    assert held_out_fraction(data, look_of((count // 2, count // 2))) == share
+    assert held_out_fraction(replace(data, validation_fraction=0.3), look_of()) == 0.3
 
 
 @pytest.mark.parametrize(
