@@ -150,7 +150,7 @@ def test_the_last_iteration_is_saved_whatever_the_time(tmp_path: Path) -> None:
 
 
 def test_skipped_updates_are_told_with_the_loss(tmp_path: Path) -> None:
-    config = MTTConfig(images_per_class=1, iterations=3, synthetic_steps=2, max_start_epoch=4, threshold=1e-9)
+    config = MTTConfig(images_per_class=1, iterations=5, synthetic_steps=2, max_start_epoch=4, threshold=1e-9)
     method, notes = config.build(tiny.task(tiny.expert_folder()), Start(), Key.root(0)), Notes()
     at = Folder.at(tmp_path)
     record = StageRecord(Checkpoints(at / "work", "stage"), Rhythm(1e6), at / "metrics", "distil.jsonl")

@@ -133,7 +133,7 @@ def test_the_search_for_a_step_size_is_counted_at_its_longest(tmp_path: Path):
 
 def test_skipping_is_not_counted_on(tmp_path: Path):
     """A step whose loss is above the threshold does less than planned: the comparison above can fail."""
-    config, data = config_of(method={"threshold": 1e-9, "synthetic_steps": 2, "iterations": 1}), random_data()
+    config, data = config_of(method={"threshold": 1e-9, "synthetic_steps": 2, "iterations": 2}), random_data()
     running = distiller(config, task_of(config, data, tmp_path))
     with counted() as counter:
         running.step()

@@ -49,7 +49,7 @@ from raydd.training.dsa import Augmentation, Draw, augmentation
 
 _ASSIGNED_AT_ONCE = 256
 _FIRST_SKIPS = 10
-"""Skipped updates in a row after which a run ends that has learned nothing yet."""
+"""Skipped updates in a row after which a run ends that has learned nothing yet; it ends after its last in any case."""
 _COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
 
 
@@ -297,15 +297,18 @@ class TrajectoryMatching:
             self._roll_back(f"the matching loss is {loss}")
         elif self.consecutive_skips >= self.config.max_consecutive_skips:
             self._roll_back(skips)
-        elif self.consecutive_skips >= _FIRST_SKIPS and self._learned.is_unmoved:
+        elif self._learned.is_unmoved and (
+            self.consecutive_skips >= _FIRST_SKIPS or self.iteration + 1 == self.config.iterations
+        ):
             self._fall_back()
             threshold = self.config.threshold
             above = threshold is not None and loss > threshold
             why = f"lie above method.threshold ({threshold:g})" if above else "have gradients that are not finite"
             raise RunError(
-                f"iteration {self.iteration}: the first {skips}: their matching losses {why}, and no set is made. Let "
-                "method.synthetic_lr_init be auto, which measures the step size, or lower it (run again as it is, it "
-                "goes on with half of it); raise method.images_per_class, experts.training.epochs or the threshold"
+                f"iteration {self.iteration}: nothing is learned: {skips}, whose matching losses {why}, and no set is "
+                "made. Let method.synthetic_lr_init be auto, which measures the step size, or lower it (run again as "
+                "it is, it goes on with half of it); raise method.images_per_class, experts.training.epochs or the "
+                "threshold"
             )
 
     def _roll_back(self, reason: str) -> None:
