@@ -26,8 +26,15 @@ def noted(accuracy: Callable[[Recipe], float | None], lengthens: bool = False) -
 def test_the_step_size_that_is_best_on_held_out_images(best: float) -> None:
     found, trained = noted(lambda recipe: -abs(math.log((recipe.lr or 0) / (0.01 * best))))
     assert found == Recipe(epochs=10, lr=0.01 * best)
-    assert [recipe.lr for recipe in trained] == [0.01 * factor for factor in FACTORS]
-    assert len(trained) == most_trainings(lengthens=False) == 4
+    assert [recipe.lr for recipe in trained[:4]] == [0.01 * factor for factor in FACTORS]
+    assert [recipe.lr for recipe in trained[4:]] == ([pytest.approx(0.3)] if best == FACTORS[-1] else [])
+
+
+@pytest.mark.parametrize(("best", "larger"), [(0.1, [0.3]), (0.3, [0.3, 0.9]), (0.9, [0.3, 0.9]), (99.0, [0.3, 0.9])])
+def test_where_the_largest_is_best_larger_ones_are_tried(best: float, larger: list[float]) -> None:
+    found, trained = noted(lambda recipe: -abs(math.log((recipe.lr or 0) / best)))
+    assert [recipe.lr for recipe in trained[4:]] == pytest.approx(larger)
+    assert found.lr == pytest.approx(min(best, 0.9)) and len(trained) <= most_trainings(lengthens=False) == 6
 
 
 def test_of_equals_the_recipes_own() -> None:
@@ -44,5 +51,5 @@ def test_epochs_are_doubled_while_that_is_better(enough: int, wanted: int, train
     found, trained = noted(lambda recipe: min(recipe.epochs, enough) + 3 * (recipe.lr == 0.03), lengthens=True)
     assert found.lr == 0.03 and found.epochs == wanted
     assert len(trained) == trainings and all(recipe.lr == 0.03 for recipe in trained[4:])
-    assert sum(recipe.epochs for recipe in trained) <= 10 * most_trainings(lengthens=True) == 100
+    assert sum(recipe.epochs for recipe in trained) <= 10 * most_trainings(lengthens=True) == 120
     assert DOUBLINGS == 2

@@ -13,6 +13,8 @@ FACTORS: Final = (1.0, 1 / 3, 3.0, 10.0)
 """Times the first step size: what is tried, of equals the earlier one chosen."""
 REAL_LR: Final = 0.01
 """The first step size for real images, where the recipe has none."""
+EXTENSIONS: Final = 2
+"""Larger ones still, each three times the last, where that was the best."""
 DOUBLINGS: Final = 2
 """Of the epochs on all the real data, at most."""
 
@@ -35,6 +37,11 @@ def searched_recipe(recipe: Recipe, held_out: HeldOut, lengthens: bool) -> Recip
     tried = [replace(recipe, lr=factor * recipe.lr) for factor in FACTORS]
     accuracies = [_or_worst(held_out(each)) for each in tried]
     best, accuracy = max(zip(tried, accuracies, strict=True), key=lambda each: each[1])
+    for _ in range(EXTENSIONS if best == tried[-1] else 0):
+        larger = replace(best, lr=3 * (best.lr or 0.0))
+        if (found := _or_worst(held_out(larger))) <= accuracy:
+            break
+        best, accuracy = larger, found
     for _ in range(DOUBLINGS if lengthens else 0):
         longer = replace(best, epochs=2 * best.epochs)
         if (found := _or_worst(held_out(longer))) <= accuracy:
@@ -45,7 +52,7 @@ def searched_recipe(recipe: Recipe, held_out: HeldOut, lengthens: bool) -> Recip
 
 def most_trainings(lengthens: bool) -> int:
     """Trainings of the recipe's length that a search takes at most; of 2, 4, ... times that it counts as so many."""
-    return len(FACTORS) + lengthens * ((2 << DOUBLINGS) - 2)
+    return len(FACTORS) + EXTENSIONS + lengthens * ((2 << DOUBLINGS) - 2)
 
 
 def _or_worst(accuracy: float | None) -> float:
