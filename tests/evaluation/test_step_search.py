@@ -11,7 +11,9 @@ from raydd.training.recipe import Recipe
 RECIPE = Recipe(epochs=10, lr=0.01)
 
 
-def noted(accuracy: Callable[[Recipe], float | None], lengthens: bool = False) -> tuple[Recipe, list[Recipe]]:
+def noted(
+    accuracy: Callable[[Recipe], float | None], lengthens: bool = False, count: int = 10**9
+) -> tuple[Recipe, list[Recipe]]:
     """What is found, and what was trained for it."""
     trained: list[Recipe] = []
 
@@ -19,7 +21,7 @@ def noted(accuracy: Callable[[Recipe], float | None], lengthens: bool = False) -
         trained.append(recipe)
         return accuracy(recipe)
 
-    return searched_recipe(RECIPE, held_out, lengthens), trained
+    return searched_recipe(RECIPE, held_out, count, lengthens), trained
 
 
 @pytest.mark.parametrize("best", FACTORS)
@@ -39,6 +41,13 @@ def test_where_the_largest_is_best_larger_ones_are_tried(best: float, larger: li
 
 def test_of_equals_the_recipes_own() -> None:
     assert noted(lambda recipe: 0.5)[0] == RECIPE
+
+
+@pytest.mark.parametrize(("lead", "changes"), [(0.049, False), (0.051, True)])
+def test_a_lead_that_may_be_chance_changes_nothing(lead: float, changes: bool) -> None:
+    """On 100 images the standard error of an accuracy of a half is 0.05."""
+    found, trained = noted(lambda recipe: 0.5 + lead * (recipe.lr == 0.03), count=100)
+    assert (found.lr == 0.03) == changes and (found == RECIPE) != changes and len(trained) == 4
 
 
 def test_trainings_that_break_off_are_the_worst() -> None:
