@@ -64,8 +64,9 @@ class EvaluateConfig:
     """Step size on the full data; the synthetic set's by default."""
     lr: Literal["recipe", "search"] = "recipe"
     """Which step size a set's students have. recipe: the recipe's, or what the distilled set has learned, for all of
-    them. search: a third of that, that, 3 and 10 times it, whichever is best on the validation split, for each set by
-    itself; on the full data epochs are doubled then, twice at most, as long as that is better still."""
+    them. search: a third of that, that, 3 and 10 times it, and more where 10 times is best: whichever is best on the
+    validation split, beyond chance, for each set by itself; on the full data epochs are doubled then, twice at most, as
+    long as that is better still."""
     keep: Literal["nothing", "best"] = "nothing"
     """best: of the students of the distilled set the one that is best on the validation split is kept beside the set,
     to be exported (`raydd export RUN --format student`)."""

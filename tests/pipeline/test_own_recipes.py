@@ -47,7 +47,7 @@ def test_every_set_has_a_step_size_of_its_own_that_its_draws_share(run: SmallRun
         found.setdefault(row["subject"], set()).add((row["learned_lr"], row["epochs"]))
     for subject, own in found.items():
         ((lr, epochs),) = own
-        assert any(lr == pytest.approx(0.05 * factor) for factor in FACTORS)
+        assert any(lr == pytest.approx(0.05 * factor) for factor in (*FACTORS, 30, 90))
         assert epochs in ((1, 2, 4) if subject == "full" else (5,))
     searches = sorted((run.out / "work" / "step_sizes").iterdir())
     chosen = sorted((own["lr"], own["epochs"]) for own in (json.loads(file.read_text()) for file in searches))
@@ -139,5 +139,5 @@ def test_the_plan_has_the_search(tmp_path: Path) -> None:
         plans.append(next(step for step in make_plan(config, facts).steps if step.work == "evaluate"))
     students, full = 20 * 5, 100  # images a student sees
     steps = [step.optimizer_steps for step in plans]
-    assert steps[1] - steps[0] == 3 * 4 * 5 + (10 + 3) * 4
+    assert steps[1] - steps[0] == 3 * 6 * 5 + (12 + 3) * 4
     assert students == full and plans[1].flops > 2 * plans[0].flops

@@ -107,7 +107,9 @@ def _search(run: Run, trial: Trial, progress: Progress) -> Recipe:
         )
         return accuracy
 
-    found = searched_recipe(trial.recipe.completed(_first_lr(trial, learned)), held_out, lengthens)
+    first, validation = trial.recipe.completed(_first_lr(trial, learned)), run.data.validation
+    assert validation is not None
+    found = searched_recipe(first, held_out, len(validation), lengthens)
     progress.update(work, done, done, f"{found.lr:.3g} for {found.epochs} epochs")
     return found
 
