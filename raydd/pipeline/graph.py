@@ -11,8 +11,8 @@ from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.ingredients.order import name_of
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.pipeline.work.probes import ProbeAnswers
-from raydd.pipeline.work.stages import DistilledSet
 from raydd.pipeline.work.students import StudentRecords
 
 

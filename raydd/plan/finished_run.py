@@ -112,13 +112,15 @@ class _Finished:
             kind: sum(students.training_on(self.config, self.facts, leg).flops for leg in alike) / len(alike)
             for kind, alike in legs.items()
         }
+        epochs = {kind: alike[0].recipe.epochs for kind, alike in legs.items()}
         taken: defaultdict[LegKind, list[_Taken]] = defaultdict(list)
         names = ("subject", "labels", "mode", "budget", "stage", "network", "augmentation")
         beside = self._on_one_gpu(sum(map(len, legs.values())))
         for row in records.read(self.folder / "results").to_pylist():
             kind = tuple(str(row[name]) for name in names)
             if row["status"] == "ok" and kind in flops:
-                taken[kind].append(_Taken(beside * flops[kind], row["seconds"]))
+                longer = row["epochs"] / epochs[kind]  # where they were searched for
+                taken[kind].append(_Taken(beside * flops[kind] * longer, row["seconds"]))
         return {kind: _Taken.sum(found) for kind, found in taken.items()}
 
     def _stage(self, number: int) -> _Taken:

@@ -23,7 +23,7 @@ from raydd import config as configs
 from raydd.cli import progress as shown
 from raydd.core.progress import Numbers, Progress, Work, step
 from raydd.pipeline import execution
-from raydd.storage import Folder
+from raydd.storage import Folder, self_checked
 from raydd.storage.lock import locked
 from tests.report.test_stages import WAYS, add_students
 from tests.support import runs
@@ -677,6 +677,7 @@ def done_elsewhere(tmp_path: Path) -> SmallRun:
     [
         (["--experts.training.lr", "1e30"], "stopped: the training loss is nan in epoch"),
         (["--method.image-lr", "1e30", "--method.max-rollbacks", "0"], "after 0 roll-backs; lower method.image_lr"),
+        (["--method.threshold", "1e-9"], "nothing is learned: 10 updates in a row were skipped"),
     ],
 )
 def test_what_is_nobodys_mistake_ends_with_exit_code_1(
@@ -685,6 +686,19 @@ def test_what_is_nobodys_mistake_ends_with_exit_code_1(
     assert fresh.does("run", *flags) == 1
     printed = capsys.readouterr().err
     assert message in printed and "Traceback" not in printed
+    assert not (fresh.out / "synthetic").exists()
+
+
+def test_the_same_command_goes_on_after_such_an_end_and_not_to_a_useless_set(fresh: SmallRun, capsys: Captured) -> None:
+    """Ten iterations, of which nine are kept; then the tenth again, at half the step size."""
+    for halvings in (1, 2, 3):
+        assert fresh.does("run", "--method.threshold", "1e-9") == 1
+        assert "nothing is learned" in capsys.readouterr().err
+        assert len((fresh.out / "metrics" / "distill-000.jsonl").read_text().splitlines()) == 9
+        (saved,) = (fresh.out / "work" / "checkpoints").iterdir()
+        state, _ = self_checked.unpack(saved.read_bytes(), str(saved))
+        assert float(state["lr"]) == pytest.approx(0.05 / 2**halvings)
+    assert not (fresh.out / "synthetic").exists()
 
 
 @contextmanager

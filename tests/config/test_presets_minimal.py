@@ -19,7 +19,7 @@ IDENTITY: Final = {"name", "seed", "out", "data.source", "method.name", "method.
 PARTS: Final = {name: TypeAdapter(hint) for name, hint in get_type_hints(RunConfig, include_extras=True).items()}
 """Of a configuration; each has its defaults from nowhere else."""
 FOLDERS: Final = {"published", "methods", "probes", "reduced"}
-ELSEWHERE: Final = {"quickstart.yaml", "cifar10/gpu_check.yaml", "digits/sweep.yaml"}
+ELSEWHERE: Final = {"quickstart.yaml", "own_images.yaml", "cifar10/gpu_check.yaml", "digits/sweep.yaml"}
 """Files by which one begins, or of a kind of their own."""
 COMMAND: Final = re.compile(r"Command: (?:RAYDD_DATA=\.\.\. )?raydd (?:run|compare|sweep) configs/(\S+\.yaml)(?: |$)")
 ACCURACY: Final = re.compile(

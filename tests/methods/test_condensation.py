@@ -461,11 +461,25 @@ def test_state_and_result_are_copies(config: CondensationConfig) -> None:
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_state(config: CondensationConfig) -> None:
     config = replace(config, image_lr=1e300)
     method = build(config)
-    with pytest.raises(RunError, match=r"iteration \d+: the loss is (nan|inf); lower method.image_lr|training loss"):
+    with pytest.raises(RunError, match=f"{LOST}|{FAR}|training loss"):
         for _ in range(4):
             state = method.state_dict()
             method.step()
     assert_equal(method.state_dict(), state)
+
+
+@pytest.mark.parametrize("config", [DM, DC], ids=["dm", "dc"])
+def test_images_that_are_nothing_like_pixels_stop_though_the_loss_is_finite(config: CondensationConfig) -> None:
+    method = build(replace(config, image_lr=1e9))
+    with pytest.raises(RunError, match=FAR):
+        for _ in range(3):
+            state = method.state_dict()
+            method.step()
+    assert_equal(method.state_dict(), state)
+
+
+LOST = r"iteration \d+: the loss is (nan|inf); lower method.image_lr"
+FAR = r"iteration \d+: the images have left the pixels far behind \(a value of .*\); lower method.image_lr"
 
 
 # Workers

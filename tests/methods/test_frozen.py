@@ -17,7 +17,8 @@ from raydd.core.keyed_random import Key
 from raydd.ingredients.trajectories import Snapshot
 from raydd.methods import DATMConfig, FTDConfig, MTTConfig, Start
 from raydd.methods.initial import class_labels, masked_mean_logits
-from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
+from raydd.methods.trajectory.image_labels import ImageLabels
+from raydd.methods.trajectory.matcher import TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig, draw_batches
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder

@@ -17,7 +17,7 @@ from raydd.core.errors import ConfigError
 from raydd.core.interruption import Asked, Interrupted, Signals
 from raydd.core.keyed_random import Key
 from raydd.core.progress import NoProgress, Numbers, Work
-from raydd.methods import Method, Start, Task
+from raydd.methods import Method, MTTConfig, Start, Task
 from raydd.methods.condensation.dm import DMConfig
 from raydd.methods.outer_loop import StageRecord, run_stage
 from raydd.storage import Folder
@@ -147,6 +147,25 @@ def test_the_last_iteration_is_saved_whatever_the_time(tmp_path: Path) -> None:
     assert saved(tmp_path) == ITERATIONS
     assert all(0 <= earlier < later for earlier, later in zip(progress.ages[:-2], progress.ages[1:-1], strict=True))
     assert len(progress.ages) == ITERATIONS and progress.ages[-1] < progress.ages[-2]
+
+
+def test_skipped_updates_are_told_with_the_loss(tmp_path: Path) -> None:
+    config = MTTConfig(images_per_class=1, iterations=5, synthetic_steps=2, max_start_epoch=4, threshold=1e-9)
+    method, notes = config.build(tiny.task(tiny.expert_folder()), Start(), Key.root(0)), Notes()
+    at = Folder.at(tmp_path)
+    record = StageRecord(Checkpoints(at / "work", "stage"), Rhythm(1e6), at / "metrics", "distil.jsonl")
+    run_stage(method, 3, record, notes, Signals(), task=Work("distil"), shared=True)
+    assert [note.partition(", ")[2] for note in notes.said] == [f"{n} of {n} updates skipped" for n in (1, 2, 3)]
+
+
+class Notes(NoProgress):
+    """Keeps the words that it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        self.said.append(note)
 
 
 @pytest.mark.parametrize("until", [1, 3, ITERATIONS])

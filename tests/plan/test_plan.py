@@ -24,7 +24,9 @@ from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.methods import Start, Task
 from raydd.methods.initial import masked_mean_logits
 from raydd.methods.trajectory.cost import matching_step
-from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
+from raydd.methods.trajectory.image_labels import ImageLabels
+from raydd.methods.trajectory.matcher import TrajectoryMatching
+from raydd.methods.trajectory.step_size import MOST_HALVINGS
 from raydd.networks import build
 from raydd.networks.flat import FlatNetwork
 from raydd.plan import DataFacts, make_plan, trajectory_bytes
@@ -116,9 +118,22 @@ def test_flops_of_an_outer_iteration(tmp_path: Path, batch_size: int | None, met
     assert step(config, facts_of(data), "distill").flops == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
+def test_the_search_for_a_step_size_is_counted_at_its_longest(tmp_path: Path):
+    fixed, auto = (
+        config_of(method={"name": "mtt", "synthetic_steps": 5, "iterations": 1, "synthetic_lr_init": value})
+        for value in (0.01, "auto")
+    )
+    data = random_data()
+    task = task_of(auto, data, tmp_path)
+    with counted() as counter:
+        distiller(auto, task)
+    planned = step(auto, facts_of(data), "distill").flops - step(fixed, facts_of(data), "distill").flops
+    assert 0.98 * planned / (1 + MOST_HALVINGS) <= counter.get_total_flops() <= 1.02 * planned
+
+
 def test_skipping_is_not_counted_on(tmp_path: Path):
     """A step whose loss is above the threshold does less than planned: the comparison above can fail."""
-    config, data = config_of(method={"threshold": 1e-9, "synthetic_steps": 2, "iterations": 1}), random_data()
+    config, data = config_of(method={"threshold": 1e-9, "synthetic_steps": 2, "iterations": 2}), random_data()
     running = distiller(config, task_of(config, data, tmp_path))
     with counted() as counter:
         running.step()

@@ -18,6 +18,7 @@ FACTS = {
     "tiny-imagenet": DataFacts(100_000, 10_000, (3, 64, 64), 200),
     "imagenette": DataFacts(9_469, 3_925, (3, 224, 224), 10),
     "imagenet-100": DataFacts(126_689, 5_000, (3, 224, 224), 100),
+    "own-images": DataFacts(1_440, 400, (3, 32, 32), 5, 160),
     "imagenet": DataFacts(1_281_167, 50_000, (3, 224, 224), 1_000),
 }
 

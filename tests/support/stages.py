@@ -4,7 +4,7 @@ from raydd.core.progress import NoProgress
 from raydd.ingredients.job import make_together
 from raydd.ingredients.order import everything
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.distilled_set import DistilledSet
 
 
 def distilled_together(run: Run) -> None:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ from raydd.methods.initial import class_labels
 from raydd.networks import Network
 from raydd.sets.synthetic import SyntheticSet
 from raydd.training.dsa import DSA, Augmentation, Chain, augmentation
+
+FARTHEST: Final = 1000.0
+"""The largest value of an image while it is learned; those of real ones are about 3, and of pixels 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +164,8 @@ class Condensation:
         """Update the images in every round of one network; returns the `loss`, its mean over rounds and classes.
 
         Raises:
-            RunError: the loss or its gradient is not finite.
+            RunError: the loss or its gradient is not finite, or the images are nothing like pixels any more, although
+                networks that normalise what they see may not mind.
         """
         images, velocity, losses = self._form.bounded(self._images), self._velocity, []
         network = drawn_network(self.task, self.key, self.iteration, self.start)
@@ -171,6 +175,11 @@ class Condensation:
             self._objective.prepare(network, Round(number, key, union, self._all_labels, self._real))
             images, velocity, loss = self._descend(network, images, velocity, key)
             losses.append(loss)
+        if not (largest := float(self._form.bounded(images).abs().max())) <= FARTHEST:
+            raise RunError(
+                f"iteration {self.iteration}: the images have left the pixels far behind (a value of {largest:.3g}); "
+                "lower method.image_lr"
+            )
         self._images, self._velocity = images, velocity
         self.iteration += 1
         return {"loss": sum(losses) / len(losses) / self.task.data.num_classes}

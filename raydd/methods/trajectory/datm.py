@@ -19,7 +19,8 @@ from raydd.methods.initial import (
     random_real,
     single_expert_logits,
 )
-from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
+from raydd.methods.trajectory.image_labels import ImageLabels
+from raydd.methods.trajectory.matcher import TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig
 
 

@@ -5,7 +5,7 @@ Letters: M synthetic images, F of earlier stages, B batch, K classes, C H W, P f
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,10 +26,11 @@ from raydd.adjoint.inner_loop import (
     unroll,
 )
 from raydd.core.distributed import shard
-from raydd.core.errors import ConfigError, RunError
+from raydd.core.errors import RunError
 from raydd.core.keyed_random import Key
 from raydd.methods.base import MethodState, Start, Task
 from raydd.methods.initial import earlier_images
+from raydd.methods.trajectory.image_labels import ImageLabels
 from raydd.methods.trajectory.learned import Learned
 from raydd.methods.trajectory.matching import (
     MatchingConfig,
@@ -37,9 +38,10 @@ from raydd.methods.trajectory.matching import (
     inner_gradient,
     matching_loss,
     moving_average,
+    starting_step_size,
 )
 from raydd.methods.trajectory.segments import Segment, Segments, Window
-from raydd.methods.trajectory.step_size import MEASURED_SEGMENTS, MOST_HALVINGS, first_step_size, measured_step_size
+from raydd.methods.trajectory.step_size import MEASURED_SEGMENTS, found_step_size
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
 from raydd.sets.synthetic import SyntheticSet
@@ -47,27 +49,8 @@ from raydd.training.dsa import Augmentation, Draw, augmentation
 
 _ASSIGNED_AT_ONCE = 256
 _FIRST_SKIPS = 10
-"""Skipped updates in a row after which a run ends that has learned nothing yet."""
+"""Skipped updates in a row after which a run ends that has learned nothing yet; it ends after its last in any case."""
 _COUNTERS = ("iteration", "consecutive_skips", "rollbacks", "good_iteration")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageLabels:
-    """What the images are labelled with, and how that is learned."""
-
-    classes_M: Tensor
-    soft_MK: Tensor | None = None
-    """Their label logits; None matches with hard labels, unless labels are assigned."""
-    lr: float | None = None
-    """The rate at which the label logits are learned; None leaves them as they are."""
-    momentum: float = 0.0
-    assigned: bool = False
-    """Whether the labels of an iteration are what the end of its expert segment says of the images."""
-
-    @property
-    def are_soft(self) -> bool:
-        """Whether images are matched with label logits."""
-        return self.assigned or self.soft_MK is not None
 
 
 class TrajectoryMatching:
@@ -121,7 +104,7 @@ class TrajectoryMatching:
         self._labels = labels.classes_M
         self._augmentation: Augmentation = augmentation(config.augmentation)
         self._assigns_labels, self._ema_decay = labels.assigned, ema_decay
-        step_size = torch.tensor(_first_step_size(config, task), dtype=task.dtype)
+        step_size = torch.tensor(starting_step_size(config, task), dtype=task.dtype)
         self._lr_name = "lr" if config.synthetic_lr_space == "linear" else "log_lr"
         step_size = step_size if self._lr_name == "lr" else step_size.log()
         self._learned = Learned()
@@ -216,7 +199,7 @@ class TrajectoryMatching:
         Raises:
             ConfigError: every other one does, too.
         """
-        guess, threshold = float(self._lr), self.config.threshold
+        guess = float(self._lr)
         segments = [self._segments.read(number) for number in range(MEASURED_SEGMENTS)]
 
         def losses(step_size: float) -> list[float]:
@@ -226,18 +209,10 @@ class TrajectoryMatching:
                 for number, segment in enumerate(segments)
             ]
 
-        found = measured_step_size(guess, losses, 1.0 if threshold is None else threshold)
-        if threshold is not None and found.loss > threshold:
-            raise ConfigError(
-                "method.synthetic_lr_init",
-                f"auto finds no step size with which updates would be made: from {guess:.3g} down to "
-                f"{guess * 0.5**MOST_HALVINGS:.3g} the lowest matching loss is {found.loss:.3g}, above "
-                f"method.threshold ({threshold:g}): raise method.images_per_class or experts.training.epochs, lower "
-                "method.max_start_epoch, or raise the threshold",
-            )
-        if found.value != guess:
-            value = torch.tensor(found.value, dtype=self.task.dtype)
-            self._values[self._lr_name].copy_(value if self._lr_name == "lr" else value.log())
+        value = found_step_size(guess, losses, self.config.threshold)
+        if value != guess:
+            found = torch.tensor(value, dtype=self.task.dtype)
+            self._values[self._lr_name].copy_(found if self._lr_name == "lr" else found.log())
 
     def _labels_for(self, segment: Segment) -> Tensor | None:
         """The label logits [M, K] with which a segment is matched; None for classes."""
@@ -322,15 +297,18 @@ class TrajectoryMatching:
             self._roll_back(f"the matching loss is {loss}")
         elif self.consecutive_skips >= self.config.max_consecutive_skips:
             self._roll_back(skips)
-        elif self.consecutive_skips >= _FIRST_SKIPS and self._learned.is_unmoved:
+        elif self._learned.is_unmoved and (
+            self.consecutive_skips >= _FIRST_SKIPS or self.iteration + 1 == self.config.iterations
+        ):
             self._fall_back()
             threshold = self.config.threshold
             above = threshold is not None and loss > threshold
             why = f"lie above method.threshold ({threshold:g})" if above else "have gradients that are not finite"
             raise RunError(
-                f"iteration {self.iteration}: the first {skips}: their matching losses {why}, and no set is made. Let "
-                "method.synthetic_lr_init be auto, which measures the step size, or lower it (run again as it is, it "
-                "goes on with half of it); raise method.images_per_class, experts.training.epochs or the threshold"
+                f"iteration {self.iteration}: nothing is learned: {skips}, whose matching losses {why}, and no set is "
+                "made. Let method.synthetic_lr_init be auto, which measures the step size, or lower it (run again as "
+                "it is, it goes on with half of it); raise method.images_per_class, experts.training.epochs or the "
+                "threshold"
             )
 
     def _roll_back(self, reason: str) -> None:
@@ -367,18 +345,6 @@ class TrajectoryMatching:
 
     def _own(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.task.device, self.task.dtype, copy=True)
-
-
-def _first_step_size(config: MatchingConfig, task: Task) -> float:
-    """Of the inner loop."""
-    if config.synthetic_lr_init != "auto":
-        return config.synthetic_lr_init
-    recipe = task.require_trajectories().card.recipe
-    if "lr" not in recipe or "batch_size" not in recipe:
-        problem = "auto goes by the experts' step size, of which nothing is known here: give a number"
-        raise ConfigError("method.synthetic_lr_init", problem)
-    steps = config.expert_epochs * math.ceil(len(task.data.train) / recipe["batch_size"])
-    return first_step_size(recipe["lr"], steps, config.synthetic_steps)
 
 
 def _exported(tensor: Tensor) -> Tensor:

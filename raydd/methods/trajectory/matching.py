@@ -6,6 +6,7 @@ theta_0 = theta*_s. Of its parts PAD (Li et al. 2024) compares the deep ones alo
 Letters: M synthetic images, B batch, K classes, P flat parameters, T inner steps.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -20,7 +21,7 @@ from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import MethodDefaults
 from raydd.methods.initial import masked_mean_logits
 from raydd.methods.trajectory.cost import Matching, matching_cost
-from raydd.methods.trajectory.step_size import MEASURED_SEGMENTS, MOST_HALVINGS
+from raydd.methods.trajectory.step_size import MEASURED_SEGMENTS, MOST_HALVINGS, first_step_size
 from raydd.training.dsa import augmentation
 
 
@@ -218,6 +219,22 @@ def draw_batches(key: Key, num_images: int, batch_size: int, steps: int) -> list
             break
         batches.extend(reversed(keyed_random.permutation(key.child("order", cycle), num_images).split(batch_size)))
     return batches[:steps]
+
+
+def starting_step_size(config: MatchingConfig, task: Task) -> float:
+    """The step size of the inner loop at first, which `auto` takes from the experts.
+
+    Raises:
+        ConfigError: nothing is known of theirs.
+    """
+    if config.synthetic_lr_init != "auto":
+        return config.synthetic_lr_init
+    recipe = task.require_trajectories().card.recipe
+    if "lr" not in recipe or "batch_size" not in recipe:
+        problem = "auto goes by the experts' step size, of which nothing is known here: give a number"
+        raise ConfigError("method.synthetic_lr_init", problem)
+    steps = config.expert_epochs * math.ceil(len(task.data.train) / recipe["batch_size"])
+    return first_step_size(recipe["lr"], steps, config.synthetic_steps)
 
 
 def matching_loss(

@@ -10,7 +10,8 @@ from typing import Literal
 from raydd.core.keyed_random import Key
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.initial import class_labels, random_real
-from raydd.methods.trajectory.matcher import ImageLabels, TrajectoryMatching
+from raydd.methods.trajectory.image_labels import ImageLabels
+from raydd.methods.trajectory.matcher import TrajectoryMatching
 from raydd.methods.trajectory.matching import MatchingConfig
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
+from raydd.core.errors import ConfigError
+
 MEASURED_SEGMENTS: Final = 4
 """That are unrolled with every step size: the first ones that will be matched."""
 MOST_HALVINGS: Final = 8
@@ -60,6 +62,24 @@ def measured_step_size(guess: float, losses: Callable[[float], Sequence[float]],
         elif best.loss <= bound:
             break
     return best
+
+
+def found_step_size(guess: float, losses: Callable[[float], Sequence[float]], threshold: float | None) -> float:
+    """As `measured_step_size` finds it; without a threshold on the losses, one that is nearer than not to train.
+
+    Raises:
+        ConfigError: with none of them an update would be made.
+    """
+    found = measured_step_size(guess, losses, 1.0 if threshold is None else threshold)
+    if threshold is not None and found.loss > threshold:
+        raise ConfigError(
+            "method.synthetic_lr_init",
+            f"auto finds no step size with which updates would be made: from {guess:.3g} down to "
+            f"{guess * 0.5**MOST_HALVINGS:.3g} the lowest matching loss is {found.loss:.3g}, above "
+            f"method.threshold ({threshold:g}): raise method.images_per_class or experts.training.epochs, lower "
+            "method.max_start_epoch, or raise the threshold",
+        )
+    return found.value
 
 
 def _mean(losses: Sequence[float]) -> float:

@@ -23,7 +23,7 @@ from raydd.ingredients.base import in_order, make_here
 from raydd.pipeline.runs.run import CONFIG, LOCK
 from raydd.pipeline.sweeps.points import Point, PointRun, Sweep
 from raydd.pipeline.work import auto, students
-from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.pipeline.work.stored_labels import StoredViewLabels
 from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder

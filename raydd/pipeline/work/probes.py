@@ -25,8 +25,8 @@ from raydd.ingredients.base import SIGNALS, Ingredient
 from raydd.networks import Network
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.work import students
+from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.pipeline.work.run_trials import RunTrials
-from raydd.pipeline.work.stages import DistilledSet
 from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key, self_checked
 from raydd.training.fit import Told, fit

@@ -15,7 +15,7 @@ from raydd.ingredients import view_labels
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.view_labels import StoredLabels
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Artefact, Folder
 from raydd.training.views import ImageViews

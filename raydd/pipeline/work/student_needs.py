@@ -6,7 +6,7 @@ from typing import Any
 from raydd.evaluation.students.trials import LabelStore, Trial
 from raydd.ingredients.base import Ingredient
 from raydd.pipeline.runs.run import Run
-from raydd.pipeline.work.stages import DistilledSet
+from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.pipeline.work.stored_labels import StoredViewLabels
 
 
