@@ -19,7 +19,7 @@ from raydd.pipeline.auto.settings import EFFORTS, Settings
 from raydd.plan.jobs import Link, jobs_of
 from raydd.plan.rates import Rates
 
-SHARE = 0.75
+SHARE = 0.7
 """Of the time that there is, what is planned to be used: measured speeds are right to a third or so."""
 _WORTH = 1.0
 """The effort below which larger images are not worth their time."""

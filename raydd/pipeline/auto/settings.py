@@ -15,10 +15,15 @@ from raydd.data import DataFacts
 from raydd.training.recipe import Recipe
 from raydd.training.views import ViewsConfig
 
-EFFORTS: Final = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 3 / 2, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+EFFORTS: Final = (
+    *(1 / 64, 1 / 32, 1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4),
+    *(1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0),
+)
 """What may be decided for: steps that are coarse, so that a machine that was measured twice decides the same."""
 FINISHING: Final = 8
 """How many times the iterations of a trial a method gets that is finished."""
+_WIDTHS: Final = ((128, 32.0), (64, 8.0), (32, 1 / 4), (24, 1 / 8), (16, 0.0))
+"""Of networks, and the effort from which on they are so wide."""
 MATCHED_BATCH: Final = 32
 """Images of a step, when trajectories are matched and of students of what comes of it."""
 _REAL_IMAGES: Final = 24_000
@@ -45,7 +50,7 @@ class Settings:
     @property
     def width(self) -> int:
         """Of networks: narrow ones learn in time what little effort allows."""
-        return 16 if self.effort < 1 / 4 else 32 if self.effort < 8 else 64 if self.effort < 32 else 128
+        return next(width for width, least in _WIDTHS if self.effort >= least)
 
     @property
     def random_draws(self) -> int:

@@ -115,7 +115,9 @@ def test_small_classes_fill_mosaics_by_repetition(smallest: int, repeats: bool) 
 @pytest.mark.parametrize(
     ("effort", "width", "students", "last_students", "draws"),
     [
-        (1 / 8, 16, 1, 3, 1),
+        (3 / 32, 16, 1, 3, 1),
+        (1 / 8, 24, 1, 3, 1),
+        (3 / 16, 24, 1, 3, 1),
         (1 / 4, 32, 1, 3, 1),
         (1 / 2, 32, 2, 3, 1),
         (2, 32, 2, 3, 3),
