@@ -10,12 +10,13 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, NoReturn
 
 WIDTH: Final = 100
+_IN_FILES: Final = "in a file alone"
 ALL: Final = "all"
 _IMPORTANT: Final = (
     *("out", "seed", "data.source", "data.root", "data.image_size", "network.width", "network.depth"),
@@ -42,8 +43,8 @@ class Field:
 
     @property
     def flag(self) -> str:
-        """As it is typed."""
-        return "--" + self.path.replace("_", "-")
+        """As it is typed, or what a file calls it where there is no flag."""
+        return f"{self.path}:" if self.kind == _IN_FILES else "--" + self.path.replace("_", "-")
 
     def lines(self) -> list[str]:
         """Flag, what it takes and its value; then what it means."""
@@ -118,10 +119,12 @@ def fields_of(config: Any, prefix: str = "") -> Iterator[Field]:
 
 
 def taken(kind: Any) -> str:
-    """What a flag of a type takes, in a word."""
+    """What a flag of a type takes, in a word; parts with fields of their own are written in files."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return taken(inner[0])
+        return "JSON" if _has_fields(inner[0]) else taken(inner[0])
+    if _has_fields(kind):
+        return _IN_FILES
     if origin is Literal:
         return "|".join(map(str, inner))
     if origin in (typing.Union, types.UnionType):
@@ -129,6 +132,12 @@ def taken(kind: Any) -> str:
     if origin in (tuple, list):
         return f"{taken(inner[0])} ..."
     return {int: "INT", float: "FLOAT", str: "TEXT", bool: "true|false"}.get(kind, "VALUE")
+
+
+def _has_fields(kind: Any) -> bool:
+    inner = typing.get_args(kind)
+    is_mapping = inspect.isclass(origin := typing.get_origin(kind)) and issubclass(origin, Mapping)
+    return is_dataclass(kind) or is_mapping or any(map(_has_fields, inner))
 
 
 def shown(value: Any) -> str:

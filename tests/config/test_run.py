@@ -90,7 +90,7 @@ def test_null_and_lists() -> None:
     assert config.evaluate.recipe.lr is None and config.data.image_size == 16
 
 
-METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc, imported"
+METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, dc, dsa, dm, idc, coreset, imported"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_without_flags_the_file_holds(tmp_path: Path) -> None:
 
 
 def test_every_field_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert raydd("run", small_run(tmp_path).file, "--help") == 0
+    assert raydd("run", small_run(tmp_path).file, "--help", "all") == 0
     printed = capsys.readouterr().out
     missing = [path for path, _ in leaves(RunConfig()) if f"--{path.replace('_', '-')} " not in printed]
     views = {

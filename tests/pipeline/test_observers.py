@@ -71,8 +71,8 @@ def test_events_tell_the_course_of_a_run_and_of_the_next(tmp_path: Path) -> None
     assert sum(event["total"] for event in ended) == sum(UPDATES.values())
     assert all(event["seconds"] >= 0 and event["numbers"] for event in ended)
     made = [event["task"] for event in first if event["event"] == "making_ended"]
-    titles = ("experts", "curves of experts", "distill", "students", "report")
-    assert made == [f"step {number} of 5: {title}" for number, title in enumerate(titles, start=1)]
+    titles = ("experts", "curves of experts", "distill", "union", "students", "report")
+    assert made == [f"step {number} of 6: {title}" for number, title in enumerate(titles, start=1)]
     assert made == [event["task"] for event in first if event["event"] == "making_began"]
     assert 0 < sum(event["seconds"] for event in first if event["event"] == "step_ended") <= first[-1]["seconds"]
     assert [event["time"] for event in first] == sorted(event["time"] for event in first)
@@ -83,7 +83,7 @@ def test_events_tell_the_course_of_a_run_and_of_the_next(tmp_path: Path) -> None
     assert second[0]["continued"]
     assert [e["step"] for e in second if e["event"] == "step_skipped"] == ["experts", "distill", "evaluate"]
     assert not any(event["event"].startswith("work") for event in second)
-    assert [event["task"] for event in second if event["event"] == "making_ended"] == ["step 5 of 5: report"]
+    assert [event["task"] for event in second if event["event"] == "making_ended"] == ["step 6 of 6: report"]
     assert raydd("verify", small.out) == 0
 
 

@@ -12,6 +12,7 @@ import raydd
 from raydd import config as configs
 from raydd.evaluation.students.kept import KeptStudent
 from raydd.evaluation.students.step_search import FACTORS
+from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import Run
 from raydd.plan import DataFacts, make_plan
 from raydd.storage import Folder
@@ -135,7 +136,7 @@ def test_the_plan_has_the_search(tmp_path: Path) -> None:
     facts = DataFacts(100, 50, (1, 8, 8), 10, 20)
     plans = []
     for value in ("recipe", "search"):
-        config = configs.load(str(small_run(tmp_path, {**CHANGES, "evaluate.lr": value}).file)).sized()
+        config = resolved(configs.load(str(small_run(tmp_path, {**CHANGES, "evaluate.lr": value}).file)))
         plans.append(next(step for step in make_plan(config, facts).steps if step.work == "evaluate"))
     students, full = 20 * 5, 100  # images a student sees
     steps = [step.optimizer_steps for step in plans]

@@ -152,7 +152,7 @@ def test_the_space_comes_from_the_file_or_from_a_flag(tmp_path: Path, capsys: py
     assert raydd("show", run.file, "--sweep.parameters", '{"seed": [5, 6], "evaluate.labels": [["hard"]]}') == 0
     shown = configs.parse(capsys.readouterr().out.partition("    plan")[0].encode(), "shown").sweep
     assert shown == SweepConfig(parameters={"seed": [5, 6], "evaluate.labels": [["hard"]]})
-    assert raydd("show", run.file, "--help") == 0
+    assert raydd("show", run.file, "--help", "sweep") == 0
     assert "--sweep.parameters JSON" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """The example package of `plugin/`: in processes that have it, and in this one."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ PLUGIN: Final = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(FOLDER)])}
 
 def told(verb: str, *arguments: object, code: int = 0, log: Path) -> str:
     """What a command says in a process that has the plugin."""
-    with started(["python", "-m", "raydd", verb, *map(str, arguments)], log, **PLUGIN) as command:
+    with started([sys.executable, "-m", "raydd", verb, *map(str, arguments)], log, **PLUGIN) as command:
         assert command.wait() == code, command.output()
         return command.output()
 
