@@ -269,9 +269,11 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from 
 def test_peak_memory(
     processes: ProcessPoolExecutor, tmp_path: Path, work: Work, tiny: tuple[int, ...], size: tuple[int, ...]
 ) -> None:
-    config, facts, measured = processes.submit(measured_peak, work, tiny, size, str(tmp_path)).result()
+    """Of two processes the higher peak counts: what imports have freed, a process may use again."""
+    found = [processes.submit(measured_peak, work, tiny, size, str(tmp_path / name)).result() for name in "ab"]
+    config, facts, _ = found[0]
     planned = step(config, facts, "distill")
-    assert 0.6 < measured / planned.peak_memory_bytes < 1.5
+    assert 0.6 < max(measured for _, _, measured in found) / planned.peak_memory_bytes < 1.5
 
 
 @LINUX
