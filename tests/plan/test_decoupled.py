@@ -273,7 +273,7 @@ def test_peak_memory(
     found = [processes.submit(measured_peak, work, tiny, size, str(tmp_path / name)).result() for name in "ab"]
     config, facts, _ = found[0]
     planned = step(config, facts, "distill")
-    assert 0.6 < max(measured for _, _, measured in found) / planned.peak_memory_bytes < 1.5
+    assert 0.5 < max(measured for _, _, measured in found) / planned.peak_memory_bytes < 1.5
 
 
 @LINUX
