@@ -60,6 +60,7 @@ def test_a_run_on_them_is_made_evaluated_and_reported(alone: Path) -> None:
     assert (alone / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_ray_goes_on_to_the_same_bytes(alone: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "run", tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(CONFIG | {"out": str(out)}))
