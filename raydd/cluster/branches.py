@@ -89,16 +89,21 @@ class Branches:
         placed: "_Placed",
         over: threading.Event,
     ) -> None:
-        """Look now and then what can be begun."""
-        share = runtime.share_resources(run.config.cluster, 1)
-        while candidates and not over.wait(_LOOK_SECONDS):
-            if not (placed.is_at_work.is_set() and _are_free(share)):
-                continue
-            able = (one for one in candidates if all(needed.is_made() for needed in one.needs()))
-            if (ingredient := next(able, None)) is not None:
-                candidates.remove(ingredient)
-                branch = self._under_way[name_of(ingredient)] = _Branch(run, ingredient, progress)
-                branch.start()
+        """Look now and then what can be begun; what cannot be looked at is met, and told, at its turn."""
+        try:
+            share = runtime.share_resources(run.config.cluster, 1)
+            while candidates and not over.wait(_LOOK_SECONDS):
+                if placed.is_at_work.is_set() and _are_free(share):
+                    self._begin_one(run, candidates, progress)
+        except Exception as error:
+            _log.warning("nothing more is begun beside other work: %s", error)
+
+    def _begin_one(self, run: RunInputs, candidates: list[Ingredient[Any]], progress: Progress) -> None:
+        able = (one for one in candidates if all(needed.is_made() for needed in one.needs()))
+        if (ingredient := next(able, None)) is not None:
+            candidates.remove(ingredient)
+            branch = self._under_way[name_of(ingredient)] = _Branch(run, ingredient, progress)
+            branch.start()
 
     def _leave(self, beginner: threading.Thread) -> None:
         if beginner.ident is not None:

@@ -11,12 +11,13 @@ from typing import Literal
 
 import torch
 
-from raydd.core.errors import ConfigError, RunError
+from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.ingredients.coreset import KIND, Coreset, Selection
-from raydd.methods.base import Method, MethodState, Start, Task
+from raydd.methods.base import Method, Start, Task
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import KeepsClasses
+from raydd.methods.held import HeldSet
 from raydd.methods.initial import class_labels, require_images
 from raydd.sets.size import held_bytes, stored_bytes
 from raydd.sets.synthetic import SyntheticSet
@@ -72,51 +73,12 @@ class CoresetConfig(KeepsClasses):
         require_images(task.data, self.images_per_class, self.repeat_images)
         chosen: Selection = task.given[KIND]
         train, labels = task.data.train, class_labels(task.data.num_classes, self.images_per_class)
-        return ChosenSet(
-            SyntheticSet(
-                images=train.images[chosen.rows[self.selection]].clone(),
-                labels=labels,
-                stage=torch.full_like(labels, start.stage, dtype=torch.int32),
-                learned_lr=(None,),
-                class_names=task.data.class_names,
-                preprocessing=task.data.preprocessing,
-            )
+        made = SyntheticSet(
+            images=train.images[chosen.rows[self.selection]].clone(),
+            labels=labels,
+            stage=torch.full_like(labels, start.stage, dtype=torch.int32),
+            learned_lr=(None,),
+            class_names=task.data.class_names,
+            preprocessing=task.data.preprocessing,
         )
-
-
-class ChosenSet:
-    """Chosen images, held."""
-
-    units = 1
-
-    def __init__(self, chosen: SyntheticSet) -> None:
-        """Hold a set."""
-        self._set = chosen
-        self.iteration = 0
-
-    def step(self) -> dict[str, float]:
-        """There is nothing to do.
-
-        Raises:
-            RunError: always.
-        """
-        raise RunError("coreset: nothing is optimised")
-
-    def result(self) -> SyntheticSet:
-        """The set."""
-        return self._set
-
-    def averaged(self) -> SyntheticSet | None:
-        """None."""
-        return None
-
-    def revised(self) -> SyntheticSet | None:
-        """None."""
-        return None
-
-    def state_dict(self) -> MethodState:
-        """Nothing changes."""
-        return {}
-
-    def load_state_dict(self, state: MethodState) -> None:
-        """Nothing changes."""
+        return HeldSet(made, self.name)

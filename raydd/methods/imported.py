@@ -15,12 +15,13 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from raydd.core.errors import ConfigError, RunError
+from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
-from raydd.methods.base import Method, MethodState, Start, Task
+from raydd.methods.base import Method, Start, Task
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import KeepsClasses
+from raydd.methods.held import HeldSet
 from raydd.sets.formation import Formation
 from raydd.sets.size import held_bytes, stored_bytes
 from raydd.sets.synthetic import SyntheticSet
@@ -118,7 +119,10 @@ class ImportedConfig(KeepsClasses):
     def build(self, task: Task, start: Start, key: Key) -> Method:
         """The set, as what a distiller has in the end."""
         found = self.open(task.data, start.stage)
-        return Imported(replace(found, card={"source": found.card.get("source", dict(found.card))}), start.stage)
+        numbers, source = torch.full_like(found.stage, start.stage), found.card.get("source", dict(found.card))
+        return HeldSet(
+            replace(found, stage=numbers, learned_lr=found.learned_lr[-1:], card={"source": source}), self.name
+        )
 
     def _require_same(self, found: SyntheticSet) -> None:
         own = {
@@ -153,45 +157,6 @@ class ImportedConfig(KeepsClasses):
             stage=found.stage[rows],
             learned_lr=found.learned_lr[stage : stage + 1],
         )
-
-
-class Imported:
-    """The set of one stage, held."""
-
-    units = 1
-
-    def __init__(self, synthetic: SyntheticSet, stage: int) -> None:
-        """Hold a set as that of a stage."""
-        numbers = torch.full_like(synthetic.stage, stage)
-        self._set = replace(synthetic, stage=numbers, learned_lr=synthetic.learned_lr[-1:])
-        self.iteration = 0
-
-    def step(self) -> dict[str, float]:
-        """There is nothing to do.
-
-        Raises:
-            RunError: always.
-        """
-        raise RunError("imported: nothing is optimised")
-
-    def result(self) -> SyntheticSet:
-        """The set."""
-        return self._set
-
-    def averaged(self) -> SyntheticSet | None:
-        """None."""
-        return None
-
-    def revised(self) -> SyntheticSet | None:
-        """None."""
-        return None
-
-    def state_dict(self) -> MethodState:
-        """Nothing changes."""
-        return {}
-
-    def load_state_dict(self, state: MethodState) -> None:
-        """Nothing changes."""
 
 
 def fingerprint(synthetic: SyntheticSet) -> str:

@@ -301,14 +301,13 @@ class TrajectoryMatching:
             self.consecutive_skips >= _FIRST_SKIPS or self.iteration + 1 == self.config.iterations
         ):
             self._fall_back()
-            threshold = self.config.threshold
-            above = threshold is not None and loss > threshold
-            why = f"lie above method.threshold ({threshold:g})" if above else "have gradients that are not finite"
+            bound = self.config.threshold
+            above = bound is not None and loss > bound
+            why = f"lie above method.threshold ({bound:g})" if above else "have gradients that are not finite"
             raise RunError(
                 f"iteration {self.iteration}: nothing is learned: {skips}, whose matching losses {why}, and no set is "
-                "made. Let method.synthetic_lr_init be auto, which measures the step size, or lower it (run again as "
-                "it is, it goes on with half of it); raise method.images_per_class, experts.training.epochs or the "
-                "threshold"
+                "made; let method.synthetic_lr_init be auto or lower it (run again as it is, it goes on with half of "
+                "it), raise method.images_per_class, experts.training.epochs or the threshold"
             )
 
     def _roll_back(self, reason: str) -> None:
