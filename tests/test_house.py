@@ -50,7 +50,7 @@ def test_a_public_name_of_a_class_or_a_type_has_one_meaning() -> None:
 
 
 def test_the_root_holds_the_way_in_and_packages() -> None:
-    assert sorted(file.name for file in (ROOT / "raydd").glob("*.py")) == ["__init__.py", "__main__.py", "api.py"]
+    assert sorted(file.name for file in (ROOT / "raydd").glob("*.py")) == ["__init__.py", "__main__.py"]
     folders = [file for file in (ROOT / "raydd").rglob("*") if file.is_dir() and any(file.glob("*.py"))]
     assert all((folder / "__init__.py").exists() for folder in folders)
 

@@ -25,7 +25,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "source", metavar="DIR_OR_CONFIG", help="a folder with a folder of images per class, or a config"
     )
     command.add_argument(
-        "--images-per-class", type=int, metavar="N", required=True, help="images of each class to make"
+        "--images-per-class", "--ipc", type=int, metavar="N", required=True, help="images of each class to make"
     )
     command.add_argument("--hours", type=float, metavar="H", default=0.5, help="that all of it may take; default: 0.5")
     command.add_argument(

@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 
-from raydd import config as configs
 from raydd.cli import fields, probes, tables
 from raydd.cli.fields import MakeExecutor
 from raydd.cli.output import console, errors
@@ -22,7 +22,12 @@ from raydd.pipeline.compare import RunOutcome, SeededConfig, cells, look, make
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     command.add_argument("configs", metavar="CONFIG", nargs="+", help="YAML files")
-    command.add_argument("--seeds", metavar="SEED", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    seeds = ("--seeds", "--seed")
+    command.add_argument(*seeds, metavar="SEED", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    text = "images of each class, in place of what the configs say"
+    command.add_argument("--images-per-class", "--ipc", metavar="N", type=int, help=text)
+    text = "write into DIR/NAME, by the names of the configs, in place of what they say"
+    command.add_argument("--out", metavar="DIR", help=text)
     command.add_argument("--hours", type=float, metavar="H", help="begin no further run after so many hours")
     command.add_argument("--json", metavar="FILE", help="write the table to a file, too")
     command.add_argument("--only-print", action="store_true", help="run nothing: the table of what is there")
@@ -46,7 +51,9 @@ def compare(known: argparse.Namespace, executor: MakeExecutor, console: Console,
     """
     if known.hours is not None and not known.hours >= 0:
         raise UserError(f"--hours: must not be negative, is {known.hours:g}")
-    runs = cells(_named(known.configs), list(dict.fromkeys(known.seeds)))
+    if twice := [file for file in known.configs if known.configs.count(file) > 1]:
+        raise UserError(f"{twice[0]}: is named twice; other seeds are asked for with --seeds")
+    runs = cells(_chosen(known), list(dict.fromkeys(known.seeds)))
     outcomes = {place: look(config) for place, config in runs.items()}
     try:
         if not known.only_print:
@@ -58,14 +65,19 @@ def compare(known: argparse.Namespace, executor: MakeExecutor, console: Console,
     return int(any(outcome.state == "failed" for outcome in outcomes.values()))
 
 
-def _named(files: list[str]) -> dict[str, RunConfig]:
-    """The configs by their names, or by their files where one name is that of several."""
-    twice = [file for file in files if files.count(file) > 1]
-    if twice:
-        raise UserError(f"{twice[0]}: is named twice; other seeds are asked for with --seeds")
-    loaded = [(file, configs.load(file)) for file in files]
-    names = [config.name for _, config in loaded]
-    return {file if names.count(config.name) > 1 else config.name: config for file, config in loaded}
+def _chosen(known: argparse.Namespace) -> dict[str, RunConfig]:
+    """The configs by their names, with what the options lay over them."""
+    flags = [] if known.images_per_class is None else ["--ipc", str(known.images_per_class)]
+    chosen = named({file: fields.load_file(file, known.command, flags) for file in known.configs})
+    if known.out is None:
+        return chosen
+    return {name: replace(config, out=f"{known.out}/{config.name}") for name, config in chosen.items()}
+
+
+def named(loaded: Mapping[str, RunConfig]) -> dict[str, RunConfig]:
+    """Configs, which come by their files, by their names; or by their files where one name is that of several."""
+    names = [config.name for config in loaded.values()]
+    return {file if names.count(config.name) > 1 else config.name: config for file, config in loaded.items()}
 
 
 def _make(

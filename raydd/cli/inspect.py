@@ -1,12 +1,12 @@
-"""`raydd inspect SOURCE`: what is in a dataset, and what is wrong with it."""
+"""`raydd inspect DIR`, or a dataset's name: what is in it, and what is wrong with it."""
 
 import argparse
 import io
 import json
-from collections import Counter
+import shlex
 from collections.abc import Sequence
-from statistics import median
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,27 +14,33 @@ import tyro
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from raydd.cli import tables
+from raydd import config as configs
+from raydd.cli import findings
+from raydd.cli.findings import AboutFiles
 from raydd.cli.help import FieldsHelp
 from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
+from raydd.core.errors import ConfigError, UserError
 from raydd.data import DataConfig, problems
+from raydd.data.folder_layout import TakenFolder, flags_of, take
+from raydd.data.giveaway import giveaways
 from raydd.data.inspection import Inspection
 from raydd.data.inspection import inspect as look_through
-from raydd.sets.synthetic import preview
+from raydd.data.listing import folder_name
+from raydd.data.passed_over import division, passed_over
+from raydd.data.sources.table import check_source
+from raydd.pipeline.auto.record import RECORD
+from raydd.pipeline.runs.run import CONFIG
+from raydd.sets.preview import preview
 from raydd.storage import Folder
-
-_MOST_CLASSES: Final = 20
-_MOST_SIZES: Final = 10
-_MOST_PROBLEMS: Final = 20
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; all others are those of `DataConfig`."""
-    command.add_argument("source", metavar="SOURCE", help="a dataset's name: what data.source is in a config")
-    command.add_argument("--to", metavar="DIR", help="where findings are written; by default inspect-SOURCE")
+    text = "a folder of images, which is taken for what it is, or a dataset's name: what data.source is in a config"
+    command.add_argument("source", metavar="DIR|SOURCE", help=text)
+    command.add_argument("--to", metavar="DIR", help="where findings are written; by default inspect-NAME")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     command.add_argument("-h", "--help", action=FieldsHelp, of=lambda known: DataConfig())
 
@@ -47,92 +53,76 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
 def inspect(known: argparse.Namespace, rest: Sequence[str], console: Console) -> int:
     """Decode all images, print what was found and write it to a folder; returns the exit code.
 
-    Problems are findings: they do not make the command fail.
+    Problems are findings: they do not make the command fail. What raydd has made is named, and nothing written.
 
     Args:
         known: the command's arguments.
         rest: fields of `DataConfig`, as flags.
         console: for the tables and the progress.
     """
+    if (made := made_here(known.source)) is not None:
+        for line in made:
+            console.print(line, soft_wrap=True, markup=False)
+        return 0
+    taken = _taken(known.source)
+    fields = ["--source", known.source] if taken is None else flags_of(taken.data, "--")
     config = tyro.cli(
         DataConfig,
-        prog="raydd inspect SOURCE [--to DIR] [--quiet]",
+        prog="raydd inspect DIR|SOURCE [--to DIR] [--quiet]",
         description="Decode every image of a dataset once, and tell what was found.",
-        args=["--source", known.source, *rest],
+        args=[*fields, *rest],
     )
-    folder = Folder.at(known.to or "inspect-" + "".join(c if c.isalnum() or c in "-_." else "-" for c in config.source))
+    name = known.source if taken is None else folder_name(Folder.at(taken.data.root or ""))
+    folder = Folder.at(known.to or "inspect-" + "".join(c if c.isalnum() or c in "-_." else "-" for c in name))
     folder.check_writable()
     with shown_progress(console, known.quiet) as progress:
         found = look_through(config, progress)
-    _print(found, console)
-    _write(found, folder)
+    about = AboutFiles(
+        said=(*(() if taken is None else taken.said), division(config)),
+        passed_over=passed_over(config),
+        giveaways=tuple(giveaways(found.by_class)),
+    )
+    findings.print_all(found, about, console)
+    _write(found, about, folder)
     console.print(f"grid.png, summary.json, duplicates.csv, problems.csv: {escape(folder.uri)}", soft_wrap=True)
+    if taken is not None:
+        flags = shlex.join(flags_of(taken.data, "--data."))
+        console.print(f"a run reads it with {flags}", soft_wrap=True, markup=False)
     return 0
 
 
-def _print(found: Inspection, console: Console) -> None:
-    tables.print_whole(_classes(found), console)
-    tables.print_whole(_sizes(found.stored), console)
-    for line in _findings(found):
-        console.print(line, soft_wrap=True)
-    if found.problems:
-        tables.print_whole(_problems(found), console)
+def _taken(source: str) -> TakenFolder | None:
+    """The folder that is meant; None where it is the name of a dataset."""
+    try:
+        check_source(source)
+    except ConfigError as error:
+        if "/" not in source and source not in (".", "..") and not Path(source).exists():
+            raise UserError(f"{error}; nor is there a folder {source} here") from error
+        return take(source)
+    return None
 
 
-def _classes(found: Inspection) -> Table:
-    """Images of each class; of many classes the extremes."""
-    table = Table(title=escape(found.dataset), show_footer=True)
-    few = len(found.class_names) <= _MOST_CLASSES
-    table.add_column(f"{len(found.class_names)} classes", "all", overflow="fold")
-    for split, counts in found.counts.items():
-        table.add_column(split, f"{sum(counts):,}", justify="right", overflow="fold")
-    columns = [list(map(str, counts)) if few else _extremes(counts, found) for counts in found.counts.values()]
-    for cells in zip(found.class_names if few else ("fewest", "median", "most"), *columns, strict=True):
-        table.add_row(*map(escape, cells))
-    return table
+def made_here(where: str) -> tuple[str, ...] | None:
+    """What a folder is that raydd has made, and what reads it, in sentences; None of others."""
+    if "://" not in where and not Path(where).is_dir():
+        return None
+    folder = Folder.at(where)
+    if folder.has(RECORD):
+        return (f"{folder.uri} is what raydd auto has made; the same command goes on with it, best.yaml is its config",)
+    if not folder.has(CONFIG):
+        return None
+    config = configs.parse(folder.read(CONFIG), (folder / CONFIG).uri)
+    data, method = config.data, config.method
+    return (
+        f"{folder.uri} is the folder of a run, not of images: {config.name}, {method.name} with "
+        f"{config.images_per_class} images per class of {data.source}",
+        f"in it: {', '.join(folder.folders())}",
+        f"its students: raydd report {where}; whether all files are as they were written: raydd verify {where}",
+        f"its data: raydd inspect {data.source}{f' --root {data.root}' if data.root else ''}",
+    )
 
 
-def _extremes(counts: list[int], found: Inspection) -> list[str]:
-    """The smallest and the largest class with their sizes, and the median of all sizes between them."""
-    smallest, largest = (f"{end(counts):,} ({found.class_names[counts.index(end(counts))]})" for end in (min, max))
-    return [smallest, f"{median(counts):,g}", largest]
-
-
-def _sizes(stored: Counter[str]) -> Table:
-    table = Table(title="as stored")
-    table.add_column("width x height, mode")
-    for name in ("images", "%"):
-        table.add_column(name, justify="right")
-    common = stored.most_common(_MOST_SIZES)
-    if rest := stored.total() - sum(count for _, count in common):
-        common.append((f"{len(stored) - len(common):,} others", rest))
-    for size, count in common:
-        table.add_row(size, f"{count:,}", f"{100 * count / stored.total():.1f}")
-    return table
-
-
-def _findings(found: Inspection) -> list[str]:
-    copies = ", ".join(f"{found.repeated(split):,} in {split}" for split in found.counts)
-    return [
-        f"copies of another image: {copies}",
-        f"test images that are training images, too: {found.leaked():,}",
-        f"images in several classes: {len(found.contradicting()):,}",
-        problems.in_words(found.problems) or "all images can be decoded as they are stored",
-    ]
-
-
-def _problems(found: Inspection) -> Table:
-    table = Table(title="problems")
-    for name in ("split", "image", "problem", "kept"):
-        table.add_column(name, overflow="fold")
-    for one in found.problems[:_MOST_PROBLEMS]:
-        table.add_row(one.split, escape(one.where), escape(one.what), "yes" if one.kept else "no")
-    if more := len(found.problems) - _MOST_PROBLEMS:
-        table.caption = f"and {more:,} more, in problems.csv" if more > 0 else None
-    return table
-
-
-def _write(found: Inspection, folder: Folder) -> None:
+def _write(found: Inspection, about: AboutFiles, folder: Folder) -> None:
     copies = [
         (str(number), split, found.class_names[label], where)
         for number, group in enumerate(found.duplicates)
@@ -142,10 +132,10 @@ def _write(found: Inspection, folder: Folder) -> None:
     problems.write(found.problems, folder)
     if found.tiles:
         folder.write("grid.png", _grid(found))
-    folder.write("summary.json", json.dumps(_summary(found), indent=2).encode())
+    folder.write("summary.json", json.dumps(_summary(found, about), indent=2).encode())
 
 
-def _summary(found: Inspection) -> dict[str, Any]:
+def _summary(found: Inspection, about: AboutFiles) -> dict[str, Any]:
     splits = {
         split: {
             "decoded": sum(counts),
@@ -159,6 +149,15 @@ def _summary(found: Inspection) -> dict[str, Any]:
         "dataset": found.dataset,
         "splits": splits,
         "stored": dict(found.stored.most_common()),
+        "stored_by_class": {
+            name: dict(own.most_common()) for name, own in zip(found.class_names, found.by_class, strict=True)
+        },
+        "told_by": {
+            one.what: {"accuracy": round(one.accuracy, 4), "chance": one.chance}
+            for one in about.giveaways
+            if one.label is None
+        },
+        "passed_over": dict(about.passed_over),
         "test_images_in_train": found.leaked(),
         "images_in_several_classes": len(found.contradicting()),
         "problems": len(found.problems),

@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol, cast
 
 from rich.markup import escape
 
+from raydd.cli import opening, output
 from raydd.cli.output import errors
 from raydd.core.errors import RunError, UserError
 from raydd.core.interruption import Interrupted, heeded
@@ -43,6 +44,8 @@ class Command:
     text: str
     takes_fields: bool = False
     """Whether fields of a config follow as flags; the module says what they are, and has its own help."""
+    makes: bool = False
+    """Whether it works on a run, which may take its time."""
 
     def load(self) -> CommandModule:
         """Import its module."""
@@ -50,17 +53,19 @@ class Command:
 
 
 COMMANDS = {
-    "run": Command("steps", "make everything the config names; reuse what exists, resume what is unfinished", True),
-    "experts": Command("steps", "train the expert trajectories", True),
-    "teacher": Command("steps", "train the teacher, or take it over", True),
-    "rank": Command("steps", "rank the real images by the teacher", True),
-    "distill": Command("steps", "make the distilled set, and the experts or the teacher that it needs", True),
-    "evaluate": Command("steps", "train the students, and make what they need", True),
-    "probe": Command("steps", "ask what evaluate.probes names, and make what that needs", True),
+    "run": Command(
+        "steps", "make everything the config names; reuse what exists, resume what is unfinished", True, True
+    ),
+    "experts": Command("steps", "train the expert trajectories", True, True),
+    "teacher": Command("steps", "train the teacher, or take it over", True, True),
+    "rank": Command("steps", "rank the real images by the teacher", True, True),
+    "distill": Command("steps", "make the distilled set, and the experts or the teacher that it needs", True, True),
+    "evaluate": Command("steps", "train the students, and make what they need", True, True),
+    "probe": Command("steps", "ask what evaluate.probes names, and make what that needs", True, True),
     "report": Command("report", "write the report of CONFIG's run, or compare RUN...", True),
     "auto": Command("auto", "a set of your own images, by the method that is best for them"),
     "sweep": Command("sweep", "try other values of fields; the best by validation accuracy", True),
-    "show": Command("show", "print the resolved config and the plan", True),
+    "show": Command("show", "hours, memory and disk that runs or a sweep will take; the whole config", True),
     "submit": Command("submit", "have a Ray cluster do `run`, and follow it", True),
     "compare": Command("compare", "make several configs with several seeds; one table of all"),
     "import": Command("imports", "take over sets, experts and teachers of other code"),
@@ -116,6 +121,8 @@ def _main(arguments: list[str]) -> int:
     elif name not in {"", *COMMANDS}:
         raise UserError(f"there is no command {name}{_alike(name)}; raydd --help lists them all")
     commands = COMMANDS if any(map(_is_config, arguments)) else {**COMMANDS, "report": _COMPARISON}
+    if name in commands and commands[name].makes and (said := opening.line(arguments)):
+        output.console.print(escape(said), soft_wrap=True)
     module = commands[name].load() if name in commands else None
     known, rest = _parser(commands, name, module).parse_known_args(arguments)
     assert module is not None  # the parser ends where there is no such command
@@ -139,7 +146,8 @@ def _parser(known: Mapping[str, Command], asked: str, module: CommandModule | No
     parser.add_argument("-V", "--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in known.items():
-        added = commands.add_parser(name, help=command.text, add_help=not command.takes_fields)
+        own = not command.takes_fields  # short forms of options might be fields
+        added = commands.add_parser(name, help=command.text, add_help=own, allow_abbrev=own)
         if name == asked and module is not None:
             module.arguments(added)
     return parser

@@ -1,38 +1,42 @@
-"""`raydd show CONFIG`: the resolved config and the plan; with `--gpus N` the schedule on more and more GPUs."""
+"""`raydd show CONFIG...`: what a run will take on this machine, or several runs, or a sweep; the whole config, too.
+
+With `--gpus N` the schedule on more and more GPUs: see `raydd.cli.schedule`.
+"""
 
 import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from raydd import config as configs
-from raydd.cli import fields, tables
+from raydd.cli import compare, fields, schedule, tables
 from raydd.cli.output import console
 from raydd.cli.tables import duration, scaled
 from raydd.config import RunConfig
+from raydd.config.completion import unsaid
 from raydd.core.errors import UserError
 from raydd.ingredients.base import Ingredient
 from raydd.ingredients.order import name_of
-from raydd.pipeline import execution
+from raydd.pipeline import execution, outlook
+from raydd.pipeline.compare import cells
+from raydd.pipeline.outlook import RunOutlook, SweepOutlook
 from raydd.pipeline.runs.resolved import resolved
-from raydd.pipeline.runs.run import CONFIG
+from raydd.pipeline.runs.run import Run
 from raydd.plan import Plan
-from raydd.plan.finished_run import rates_of
-from raydd.plan.jobs import Link, works_of
-from raydd.plan.measurement import measure
-from raydd.plan.rates import Rates
-from raydd.plan.schedule import Schedule
-from raydd.storage import Folder
+from raydd.plan.machine import processes_here
+
+_BESIDES = "besides: the start of Ray and of processes, preparing data, reading and writing"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    fields.arguments(parser)
-    text = "what one process computes a second, such as 20G or 1.39e13; by default it is measured where it is needed"
+    fields.arguments(parser, several=True)
+    parser.add_argument("--config", dest="whole", action="store_true", help="print the whole config, and no plan")
+    text = "of several configs: each is run with these seeds, as `raydd compare` does; by default each with its own"
+    parser.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help=text)
+    text = "what one process computes a second, such as 20G or 1.39e13; by default this machine is measured"
     parser.add_argument("--rate", type=fields.amount, metavar="FLOPS", help=text)
     parser.add_argument("--graph", action="store_true", help="what is there, what will be made, and how it is spread")
     parser.add_argument("--gpus", type=int, metavar="N", help="the schedule on 1, 2, 4, ... and N GPUs")
@@ -43,19 +47,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:
-    """Print both; returns the exit code."""
-    chosen = fields.load(known, rest)
+    """Print what is asked for; returns the exit code."""
+    files = list(known.config)
+    chosen = {file: fields.load_file(file, known.command, rest) for file in dict.fromkeys(files)}
     check(known)
-    plan = execution.plan_of(chosen)
-    if known.graph:
-        tables.print_whole(_graph(*execution.graph_of(chosen), plan), console)
-        return 0
-    console.print(configs.to_yaml(resolved(chosen)), end="", soft_wrap=True, markup=False)
-    console.print(tables.plan(plan if known.rate is None else plan.at(known.rate)))
-    if plan.facts.published:
-        console.print(f"{chosen.data.source} is not here: planned with its published size")
-    if known.gpus is not None:
-        show(resolved(chosen), plan, known, console)
+    if len(files) > 1 or known.seeds:
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise UserError(f"{twice[0]}: is named twice; other seeds are asked for with --seeds")
+        _several(chosen, known)
+    else:
+        _one(chosen[files[0]], known)
+        for line in unsaid(configs.said(files[0])) if not known.whole else ():
+            console.print(line, soft_wrap=True, markup=False)
     return 0
 
 
@@ -77,18 +80,121 @@ def check(known: argparse.Namespace) -> None:
     for name, value in (("from", known.source), ("bandwidth", known.bandwidth)):
         if value is not None and known.gpus is None:
             raise UserError(f"--{name}: is for the schedule: say with --gpus on how many GPUs")
+    of_one = {"config": known.whole, "rate": known.rate, "graph": known.graph, "gpus": known.gpus}
+    if len(known.config) > 1 or known.seeds:
+        for name, value in of_one.items():
+            if value:
+                raise UserError(f"--{name}: is for one config, and there are {len(known.config)}; name one")
 
 
-def show(chosen: RunConfig, plan: Plan, known: argparse.Namespace, console: Console) -> None:
-    """Print the schedule of a run on 1, 2, 4, ... `--gpus` GPUs."""
-    works = works_of(chosen, plan.facts)
-    rates = _rates(chosen, plan, works, known)
-    link = Link() if known.bandwidth is None else Link(bytes_per_second=known.bandwidth)
-    schedule = Schedule.of(chosen, plan.facts, rates, known.gpus, link)
-    for table in (_rate_table(works, rates), _scaling(schedule), _path(schedule)):
-        console.print(table)
-    for line in _words(schedule):
-        console.print(escape(line), soft_wrap=True)
+def _one(chosen: RunConfig, known: argparse.Namespace) -> None:
+    """The plan of a run, and of its sweep; or another view of the run."""
+    plan = execution.ready_plan(chosen, known.no_ray)
+    if known.whole:
+        console.print(configs.to_yaml(resolved(chosen)), end="", soft_wrap=True, markup=False)
+        return
+    if known.graph:
+        tables.print_whole(_graph(*execution.graph_of(chosen), plan), console)
+        return
+    if known.gpus is not None or known.rate is not None:
+        _untimed(chosen, plan, known)
+    elif outlook.is_too_large(plan):
+        console.print(tables.plan(plan, {}, "plan"))
+        console.print(
+            "not timed: this machine has by far too little memory for it; say with --rate how fast another is"
+        )
+    else:
+        _timed(chosen, plan, known.no_ray)
+    for line in _remarks(chosen, plan):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _timed(chosen: RunConfig, plan: Plan, no_ray: bool) -> None:
+    """The plan in hours of this machine; that of the sweep, too."""
+    processes = processes_here(not no_ray, chosen.cluster.threads_per_worker)
+    found = outlook.of_run(chosen.name, chosen, plan, processes)
+    for line in fields.told_of_methods(chosen):
+        console.print(line, soft_wrap=True, markup=False)
+    swept = None if chosen.sweep is None else outlook.of_sweep(chosen, processes)
+    console.print(tables.plan(plan, found.seconds, f"plan, on this machine{_side_by_side(processes)}"))
+    console.print(f"{escape(chosen.name)}: {duration(found.total)} on this machine; {_BESIDES}", soft_wrap=True)
+    if swept is not None:
+        _sweep(swept, processes)
+
+
+def _untimed(chosen: RunConfig, plan: Plan, known: argparse.Namespace) -> None:
+    """The plan at a rate that is given, or the schedule on several GPUs."""
+    if known.gpus is not None:
+        console.print(tables.plan(plan, {}, "plan"))
+        schedule.show(resolved(chosen), plan, known, console)
+    else:
+        seconds = {step.work: step.seconds or 0.0 for step in plan.at(known.rate).steps}
+        console.print(tables.plan(plan, seconds, f"plan, in one process at {scaled(known.rate)}FLOP/s"))
+
+
+def _remarks(chosen: RunConfig, plan: Plan) -> Iterator[str]:
+    """What the plan does not know, or takes for granted."""
+    if plan.facts.published:
+        yield f"{chosen.data.source} is not here: planned with its published size; what goes by the data is not checked"
+    elif not Run.of(chosen).folder.exists():
+        return
+    elif there := [one.named for one in execution.graph_of(chosen)[0] if one.is_made() and one.kind != "report"]:
+        yield f"there already, and taken as it is: {', '.join(there)}"
+
+
+def _several(chosen: dict[str, RunConfig], known: argparse.Namespace) -> None:
+    """A line for each run, and what all take one after the other."""
+    named = compare.named(chosen)
+    with_seeds = cells(named, list(dict.fromkeys(known.seeds or [0])))
+    runs = {f"{name}, seed {seed}": config for (name, seed), config in with_seeds.items()} if known.seeds else named
+    lines = []
+    for name, config in runs.items():
+        processes = processes_here(not known.no_ray, config.cluster.threads_per_worker)
+        plan = execution.ready_plan(config, known.no_ray)
+        lines.append(outlook.of_run(name, config, plan, processes))
+    table = _lines_table("runs, one after the other, on this machine", lines)
+    table.columns[0].footer = f"{len(lines)} runs"
+    table.columns[4].footer = duration(sum(line.total for line in lines))
+    tables.print_whole(table, console)
+    console.print(_BESIDES)
+
+
+def _sweep(found: SweepOutlook, processes: int) -> None:
+    """A line for each point, and what all take side by side."""
+    table = _lines_table(f"its sweep, on this machine{_side_by_side(processes)}", found.points)
+    table.columns[0].footer = f"{len(found.points)} points"
+    table.columns[4].footer = duration(found.shared + found.trials)
+    tables.print_whole(table, console)
+    guess = "; points are chosen as it goes, and planned as the config itself" if found.is_guess else ""
+    console.print(
+        f"raydd sweep: {duration(found.shared + found.trials)}, {duration(found.shared)} of them for what points share"
+        f"{guess}; {_BESIDES}",
+        soft_wrap=True,
+    )
+
+
+def _lines_table(title: str, lines: Sequence[RunOutlook]) -> Table:
+    table = Table(title=title, show_footer=True)
+    table.add_column("", overflow="fold")
+    for name in ("made first", "distill", "students", "time", "students trained", "FLOP", "disk"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        last = line.part("distill", "evaluate")
+        trained = next((step.units for step in line.plan.steps if step.work == "evaluate"), 0)
+        total = line.plan.total
+        table.add_row(
+            escape(line.name),
+            *(duration(spent) if spent else "" for spent in (line.total - last, line.part("distill"))),
+            *map(duration, (line.part("evaluate"), line.total)),
+            str(trained),
+            scaled(total.flops),
+            scaled(total.disk_bytes, "B"),
+        )
+    return table
+
+
+def _side_by_side(processes: int) -> str:
+    return f", {processes} processes side by side" if processes > 1 else ""
 
 
 _WORK = {"ranking": "rank", "labels": "relabel", "students": "evaluate", "union": "distill"}
@@ -116,65 +222,3 @@ def _graph(ingredients: Sequence[Ingredient[Any]], to_make: Sequence[Ingredient[
             "" if one.kind in uncounted else cost,
         )
     return table
-
-
-def _rates(chosen: RunConfig, plan: Plan, works: list[str], known: argparse.Namespace) -> Rates:
-    """Of a finished run where one is named, else as given; what neither says is measured here."""
-    rates = Rates(flops_per_second={}, sources={})
-    if known.source is not None:
-        rates = _of_run(Folder.at(known.source))
-    if missing := rates.missing(works):
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        others = Rates.equal(missing, known.rate) if known.rate else measure(chosen, plan.facts, missing, device)
-        rates = rates.joined(others)
-    return rates
-
-
-def _of_run(folder: Folder) -> Rates:
-    if not folder.has(CONFIG):
-        raise UserError(f"--from: {folder.uri} has no {CONFIG}; name the folder of a finished run")
-    done = configs.parse(folder.read(CONFIG), (folder / CONFIG).uri)
-    return rates_of(folder, resolved(done), execution.plan_of(done).facts)
-
-
-def _rate_table(works: list[str], rates: Rates) -> Table:
-    table = Table(title="one GPU, or process")
-    table.add_column("work")
-    table.add_column("FLOP/s", justify="right")
-    table.add_column("from", overflow="fold")
-    for work in works:
-        table.add_row(work, scaled(1 / rates.seconds(work, 1.0)), escape(rates.source(work)))
-    return table
-
-
-def _scaling(schedule: Schedule) -> Table:
-    table = Table(title="schedule", caption="without the start of Ray, preparing data, reading and writing")
-    for name in ("GPUs", "time", "speed-up", "efficiency"):
-        table.add_column(name, justify="right")
-    table.add_column("most of the time")
-    for count, timeline in schedule.timelines.items():
-        path = timeline.path()
-        part = max(path, key=path.__getitem__, default="")
-        share = f"{part} ({path[part] / timeline.makespan:.0%})" if part else ""
-        speed_up, efficiency = f"{schedule.speed_up(count):.2f}", f"{schedule.efficiency(count):.0%}"
-        table.add_row(str(count), duration(timeline.makespan), speed_up, efficiency, share)
-    return table
-
-
-def _path(schedule: Schedule) -> Table:
-    table = Table(title=f"critical path on {schedule.gpus} GPUs")
-    table.add_column("part")
-    for name in ("time", "share"):
-        table.add_column(name, justify="right")
-    for part, seconds in schedule.whole.path().items():
-        table.add_row(part, duration(seconds), f"{seconds / schedule.whole.makespan:.1%}")
-    return table
-
-
-def _words(schedule: Schedule) -> Iterator[str]:
-    """Where more GPUs are of no use, and why."""
-    stop = schedule.stops_at
-    if stop is None:
-        yield f"scales up to {schedule.gpus} GPUs; there {schedule.limit(schedule.gpus)}"
-    else:
-        yield f"stops scaling at {stop} GPUs; on {2 * stop} {schedule.limit(2 * stop)}"

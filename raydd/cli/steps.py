@@ -1,6 +1,7 @@
 """`raydd run` and its single steps: `experts`, `teacher`, `rank`, `distill`, `evaluate`, `probe`."""
 
 import argparse
+import shlex
 
 from rich.markup import escape
 
@@ -23,14 +24,27 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
     if last_step == "report":
         print_report(done)
     elif last_step == "evaluate":
-        tables.print_whole(tables.results(done), console)
+        _print_results(done)
     elif last_step == "probe":
         probes.print_all(done, console)
     return 0
 
 
 def print_report(done: Run) -> None:
-    """The tables of a run, and where its page is."""
-    tables.print_whole(tables.results(done), console)
+    """The tables of a run, what they say, where its page is, and what can be done with the set."""
+    _print_results(done)
     probes.print_all(done, console)
-    console.print(f"report: {escape((done.folder / REPORT).uri)}", soft_wrap=True)
+    _say(f"report: {(done.folder / REPORT).uri}")
+    folder = done.folder.uri
+    exported = f"raydd export {shlex.quote(folder)} --format imagefolder --to DIR"
+    _say(f'use it: raydd.load("{folder}") in Python, or {exported}')
+
+
+def _print_results(done: Run) -> None:
+    tables.print_whole(tables.results(done), console)
+    if said := tables.sentence(done):
+        _say(said)
+
+
+def _say(line: str) -> None:
+    console.print(escape(line), soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from raydd.cli import fields, tables
 from raydd.cli.fields import MakeExecutor, arguments
-from raydd.cli.output import console
+from raydd.cli.output import console, errors
 from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig
 from raydd.config.sweep import described
@@ -25,6 +25,8 @@ _TOLD = ("evaluate.networks", "evaluate.labels", "evaluate.baselines")
 def run(known: argparse.Namespace, rest: list[str]) -> int:
     """Try the points of the config that is named; returns the exit code."""
     chosen = fields.load(known, rest)
+    for line in fields.told_of_methods(chosen):
+        errors.print(line, soft_wrap=True, markup=False)
     return sweep(chosen, lambda: fields.executor(known.no_ray), known.no_ray, known.quiet, console)
 
 

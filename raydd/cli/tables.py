@@ -11,7 +11,9 @@ from rich.table import Table
 
 from raydd.data.placement import Residence
 from raydd.evaluation import records
+from raydd.evaluation.tables import words
 from raydd.evaluation.tables.summary import final_stages, summarise
+from raydd.evaluation.tables.verdict import verdict
 from raydd.pipeline.compare import SeededConfig
 from raydd.pipeline.runs.run import Run
 from raydd.plan import Plan
@@ -35,8 +37,8 @@ def results(run: Run) -> Table:
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
-            row.subject,
-            row.labels,
+            words.SUBJECTS[row.subject],
+            words.labels(row.labels),
             *(str(getattr(row, name)) for name in told_apart),
             row.network,
             _number(row.mean, 100, ".2f"),
@@ -50,6 +52,11 @@ def results(run: Run) -> Table:
     if len(rows) < len(every):
         table.caption = "after the last stage; the report has the curve over all stages"
     return table
+
+
+def sentence(run: Run) -> str | None:
+    """What the table says, in a sentence."""
+    return verdict(final_stages(summarise(records.read(run.results))))
 
 
 def comparison(compared: pa.Table, states: Mapping[SeededConfig, str]) -> Table:
@@ -107,26 +114,33 @@ def write_json(file: str, values: Any) -> None:
     folder.write(name, json.dumps(values, indent=2).encode())
 
 
-def plan(made: Plan) -> Table:
-    """What each kind of work takes, and the artefacts that it makes; the time of one process where a rate was given."""
-    total, timed = made.total, made.total.seconds is not None
+def plan(made: Plan, seconds: Mapping[str, float], title: str) -> Table:
+    """What each kind of work takes, and the artefacts that it makes.
+
+    Args:
+        made: the plan.
+        seconds: of each kind, as far as known.
+        title: says where and how that is.
+    """
+    total = made.total
+    spent = {**seconds, total.work: sum(seconds.values())} if seconds else {}
     unknown = f"\nnot counted: {escape(total.left_out)}" if total.left_out else ""
-    table = Table(title="plan", caption=residence(made.residence) + unknown)
+    table = Table(title=title, caption=residence(made.residence) + unknown)
     table.add_column("work", no_wrap=True)
     table.add_column("makes", overflow="fold")
-    for name in ("units", "steps", "FLOP", "disk", "work/", "memory", *["time"] * timed):
+    for name in ("time", "units", "steps", "FLOP", "disk", "work/", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for step in (*made.steps, total):
         table.add_row(
             step.work,
             step.makes,
+            duration(spent[step.work]) if step.work in spent else "",
             str(step.units),
             f"{step.optimizer_steps:,}" if step.optimizer_steps else "",
             scaled(step.flops),
             scaled(step.disk_bytes, "B"),
             scaled(step.working_disk_bytes, "B"),
             scaled(step.peak_memory_bytes, "B"),
-            *[duration(step.seconds or 0.0)] * timed,
         )
     return table
 

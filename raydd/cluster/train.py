@@ -1,4 +1,4 @@
-"""Ray Train: one TorchTrainer a job, whose workers share a teacher's batches, a synthetic batch, or class groups."""
+"""Jobs, whose workers share a teacher's or a synthetic batch, or class groups: by Ray Train where they are several."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,7 +9,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 
-from raydd.cluster import ray_state, runtime
+from raydd.cluster import ray_state, runtime, tasks
 from raydd.cluster.progress import relayed
 from raydd.cluster.students_beside import students_beside
 from raydd.cluster.train_waiting import Regrouping
@@ -32,13 +32,16 @@ UNLIMITED = -1
 
 
 def make(run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:
-    """Have `cluster.num_workers` workers make ingredients one after the other; see `_train`.
+    """Have `cluster.num_workers` workers make ingredients one after the other; see `_train` and `tasks.make_job`.
 
     While stages are distilled, students that go through them are trained beside it.
     """
     runs = [ingredient.run for ingredient in wanted if isinstance(ingredient, StageSet)]
     with students_beside(runs[0], progress) if runs else nullcontext():
-        _train(run, wanted, progress)
+        if runtime.num_workers(run.config.cluster) == 1:
+            tasks.make_job(run, wanted, progress)
+        else:
+            _train(run, wanted, progress)
 
 
 def _train(run: RunInputs, wanted: Sequence[Ingredient[Any]], progress: Progress) -> None:

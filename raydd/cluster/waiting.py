@@ -1,7 +1,8 @@
 """Waiting for resources: those that a cluster may add, and those that it had and lost."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -80,6 +81,18 @@ def result(task: ray.ObjectRef, lookout: Lookout) -> Any:
     while not ray.wait([task], timeout=SECONDS)[0]:
         lookout.is_met()
     return ray.get(task)
+
+
+@contextmanager
+def waited_for() -> Iterator[list[ray.ObjectRef]]:
+    """A list for tasks that begin inside the block: an error that leaves it cancels them, as nobody waits any more."""
+    tasks: list[ray.ObjectRef] = []
+    try:
+        yield tasks
+    except BaseException:
+        for task in tasks:
+            ray.cancel(task, force=True)
+        raise
 
 
 def one_share(config: ClusterConfig, share: Mapping[str, float], progress: Progress) -> Lookout:

@@ -7,6 +7,7 @@ from raydd.config.run import (
     from_mapping,
     load,
     parse,
+    said,
     to_mapping,
     to_yaml,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "from_mapping",
     "load",
     "parse",
+    "said",
     "to_mapping",
     "to_yaml",
 ]

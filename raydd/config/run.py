@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from raydd.config.cluster import ClusterConfig
+from raydd.config.completion import completed
 from raydd.config.evaluate import EvaluateConfig
 from raydd.config.stages import StagesConfig, stage_methods, trajectory_epochs
 from raydd.config.sweep import SweepConfig
@@ -174,13 +175,13 @@ _ADAPTER: TypeAdapter[RunConfig] = TypeAdapter(RunConfig)
 
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
-    """A checked configuration.
+    """A checked configuration; what is left out is filled in as `raydd.config.completion` says.
 
     Raises:
         ConfigError: naming the first field that is unknown, has the wrong type, or does not fit.
     """
     try:
-        return _ADAPTER.validate_python(dict(values))
+        return _ADAPTER.validate_python(completed(values))
     except ValidationError as error:
         raise _explain(error) from None
 
@@ -197,20 +198,33 @@ def load(path: str) -> RunConfig:
     Raises:
         UserError: there is no such file, it is not YAML, or its content does not fit.
     """
+    return from_mapping(said(path))
+
+
+def said(path: str) -> dict[str, Any]:
+    """What a YAML file says, unchecked.
+
+    Raises:
+        UserError: there is no such file, or it is not YAML.
+    """
     if "://" in path:
         folder, name = Folder.of_file(path)
-        return parse(folder.read(name), path)
+        return _mapping(folder.read(name), path)
     if not Path(path).is_file():
         raise UserError(f"{path}: there is no such configuration file")
-    return parse(Path(path).read_bytes(), path)
+    return _mapping(Path(path).read_bytes(), path)
 
 
 def parse(text: bytes, where: str) -> RunConfig:
     """Read YAML; `where` names it in messages."""
+    return from_mapping(_mapping(text, where))
+
+
+def _mapping(text: bytes, where: str) -> dict[str, Any]:
     values = yaml_files.read(text, where)
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected `key: value` lines such as `method: ...`")
-    return from_mapping(values)
+    return values
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -43,6 +43,17 @@ def step(number: int, count: int, about: str) -> Work:
     return Work(STEP, f"{number} of {count}", about)
 
 
+TESTED: Final = "tested"
+"""The kind of a piece of work that is no more than the news that one network of several alike is trained and tested."""
+ACCURACY: Final = "test_accuracy"
+"""The number that comes with it; not a number where the network failed."""
+
+
+def result(number: int, count: int, what: str) -> Work:
+    """Such news: `tested 3 of 5: random 1, hard labels`; `number` from 0."""
+    return Work(TESTED, f"{number + 1} of {count}", what)
+
+
 WAITING: Final = Work("waiting", "for resources")
 """The piece of work that is none: until a cluster holds what was asked for."""
 

@@ -1,11 +1,12 @@
 """Which images, and how they are read."""
 
 import math
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 from raydd.core.errors import ConfigError
 from raydd.core.switch import Switch
+from raydd.data.place import Nested
 from raydd.data.sources.table import check_source, places
 
 _FOLDER_SIZE: Final = 32  # of photographs, which no two folders have of one size
@@ -27,6 +28,9 @@ class DataConfig:
     """Of Parquet and Hugging Face sources: what holds the images; by default image or img."""
     label_column: str | None = None
     """Of Parquet and Hugging Face sources: what holds the labels; by default label, or another that is known."""
+    nested: Nested = "skip"
+    """Of imagefolder, folders inside class folders: they are passed over; or each innermost one is a class, named by
+    its path; or what is in them are images of the class."""
     preprocess: Literal["none", "standardise", "zca"] = "standardise"
     """Pixels as they are, standardised per channel, or ZCA-whitened."""
     statistics: Literal["computed", "literature"] = "computed"
@@ -62,8 +66,17 @@ class DataConfig:
             raise ConfigError("data.classes", f"must be at least two, and none twice, are {list(self.classes)}")
         if self.imbalance_factor is not None and not 1 <= self.imbalance_factor < math.inf:
             raise ConfigError("data.imbalance_factor", f"must be at least 1, is {self.imbalance_factor}")
+        if self.nested != "skip" and self.source != "imagefolder":
+            raise ConfigError("data.nested", f"is for imagefolder; {self.source} has no class folders: take skip")
         if self.source.partition(":")[0] == "imagenet" and self.image_size is None:
             raise ConfigError("data.image_size", "must be given, as the images differ in size; the papers take 224")
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others: plain values, of fields that came later only those that differ."""
+        said = asdict(self)
+        if self.nested == "skip":
+            del said["nested"]
+        return said
 
     @property
     def size(self) -> int | None:

@@ -41,13 +41,18 @@ class Inspection:
     """K names."""
     counts: Mapping[str, list[int]]
     """Of each split the images of each of the K classes that can be decoded."""
-    stored: Counter[str]
-    """How many images there are of each size and mode, as in "32x32 RGB", width first."""
+    by_class: tuple[Counter[str], ...]
+    """Of each of the K classes, how many images there are of each size and mode, as in "32x32 RGB", width first."""
     duplicates: tuple[Copies, ...]
     """Images that are there more than once, in the order in which they are found first."""
     problems: tuple[ImageProblem, ...]
     tiles: tuple[tuple[int, Image.Image], ...]
     """Some training images of the first classes, and their labels: upright, shrunk where they are large."""
+
+    @property
+    def stored(self) -> Counter[str]:
+        """How many images there are of each size and mode, of all classes."""
+        return sum(self.by_class, Counter())
 
     def lost(self, split: str) -> int:
         """The number of a split's images that cannot be decoded."""
@@ -90,7 +95,7 @@ def inspect(config: DataConfig, progress: Progress) -> Inspection:
     parts = dict(zip(("train", "test"), listed(config), strict=True))
     listing = parts["train"].listing
     counts = {split: [0] * len(listing.class_names) for split in parts}
-    stored: Counter[str] = Counter()
+    by_class = tuple(Counter[str]() for _ in listing.class_names)
     same: defaultdict[bytes, list[_Number]] = defaultdict(list)
     problems, tiles, done, total = [], [], 0, sum(map(len, parts.values()))
     for split, part in parts.items():
@@ -101,14 +106,14 @@ def inspect(config: DataConfig, progress: Progress) -> Inspection:
                 problems.append(ImageProblem(split, item.where, seen.problem, seen.value is not None))
             if seen.value is not None:
                 counts[split][labels[number]] += 1
-                stored[seen.value.stored] += 1
+                by_class[labels[number]][seen.value.stored] += 1
                 same[seen.value.digest].append((split, number))
                 tiles += [(labels[number], tile) for tile in [seen.value.tile] if tile is not None]
             done += 1
             if done % _STEP == 0 or done == total:
                 progress.update(Work("inspect"), done, total, f"{len(problems)} problems")
     duplicates = _named([group for group in same.values() if len(group) > 1], parts)
-    return Inspection(listing.dataset, listing.class_names, counts, stored, duplicates, tuple(problems), tuple(tiles))
+    return Inspection(listing.dataset, listing.class_names, counts, by_class, duplicates, tuple(problems), tuple(tiles))
 
 
 def _shown(labels_N: Tensor, split: str) -> list[bool]:

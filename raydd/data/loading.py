@@ -218,7 +218,7 @@ def _image_set(decoded: Undecoded, images: Tensor) -> ImageSet:
 def checked_listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     """The root, and both splits with their labels checked."""
     root = Folder.at(config.root or default_root())
-    place = Place(root=root, image_column=config.image_column, label_column=config.label_column)
+    place = Place(root=root, image_column=config.image_column, label_column=config.label_column, nested=config.nested)
     train, test = listings(config.source, place)
     train.check()
     check_same_classes(train, test)

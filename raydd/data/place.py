@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from raydd.storage import Folder
+
+Nested: TypeAlias = Literal["skip", "classes", "images"]
+"""What folders inside class folders are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,8 @@ class Place:
     """`data.image_column`."""
     label_column: str | None = None
     """`data.label_column`."""
+    nested: Nested = "skip"
+    """`data.nested`."""
 
     def label_columns(self, known: tuple[str, ...]) -> tuple[str, ...]:
         """The columns that may hold the labels, the best first: the user's, or else those that are known."""

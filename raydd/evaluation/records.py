@@ -6,7 +6,10 @@ trained twice: whoever is about to train one looks it up by `find` first.
 Letters: K classes.
 """
 
+import base64
 import hashlib
+import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -149,8 +152,15 @@ class Record:
             raise ValueError("a failed record has an error and no accuracies")
 
 
+Confusion = Sequence[Sequence[int]]
+"""How many test images of each class were taken for each: K rows, one a true class, of K counts."""
+
 _DIGEST, _BLANK = b"raydd.sha256", b"0" * 64
 """Where a part file says its own sha256, and what stands there while that is computed."""
+_CONFUSION = b"raydd.confusion"
+"""Where a part file keeps a student's confusion, beside its columns."""
+CONFUSION_CLASSES = 100
+"""The most classes of which a confusion is kept."""
 
 
 def record_id(identity: Mapping[str, Any]) -> str:
@@ -158,20 +168,27 @@ def record_id(identity: Mapping[str, Any]) -> str:
     return content_key(identity)
 
 
-def write(folder: Folder, record: Record, parameters: Mapping[str, float | str] | None = None) -> None:
+def write(
+    folder: Folder,
+    record: Record,
+    parameters: Mapping[str, float | str] | None = None,
+    confusion: Confusion | None = None,
+) -> None:
     """Write a record as its own part file, replacing an earlier one of the same id.
 
     Args:
         folder: where the parts lie, `<out>/results`.
         record: the record.
         parameters: what a sweep set for this student, by dotted path; kept as columns `param.<dotted.path>`.
+        confusion: of the student, for `read_confusion`; not kept of more than a hundred classes.
     """
     table = pa.Table.from_pylist([asdict(record) | {"metrics": list(record.metrics.items())}], SCHEMA)
     for path, value in (parameters or {}).items():
         column = pa.array([value], pa.string() if isinstance(value, str) else pa.float64())
         table = table.append_column(f"param.{path}", column)
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_DIGEST: _BLANK}), sink)
+    kept = {_CONFUSION: _packed(confusion)} if confusion is not None and len(confusion) <= CONFUSION_CLASSES else {}
+    pq.write_table(table.replace_schema_metadata({_DIGEST: _BLANK, **kept}), sink)
     blank = sink.getvalue().to_pybytes()
     folder.write(_part(record.record_id), blank.replace(_BLANK, _digest(blank)))
 
@@ -189,6 +206,20 @@ def find(folder: Folder, record_id: str) -> Record | None:
     classes = values["class_accuracy"]
     values |= {"metrics": dict(values["metrics"] or ()), "class_accuracy": None if classes is None else tuple(classes)}
     return Record(**values)
+
+
+def read_confusion(folder: Folder, record_id: str) -> Confusion | None:
+    """What a student took the test images for; None where nobody kept it, as with versions before there was any.
+
+    Raises:
+        ArtefactError: its part file is damaged.
+    """
+    name = _part(record_id)
+    if not folder.has(name):
+        return None
+    _read_part(folder, name)
+    metadata = pq.read_schema(pa.BufferReader(folder.read(name))).metadata or {}
+    return _unpacked(metadata[_CONFUSION]) if _CONFUSION in metadata else None
 
 
 def read(*folders: Folder) -> pa.Table:
@@ -228,6 +259,15 @@ def _read(folders: Sequence[Folder]) -> pa.Table:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
+
+
+def _packed(confusion: Confusion) -> bytes:
+    return base64.b64encode(zlib.compress(json.dumps(confusion, separators=(",", ":")).encode()))
+
+
+def _unpacked(packed: bytes) -> Confusion:
+    found: list[list[int]] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return found
 
 
 def _part(record_id: str) -> str:

@@ -16,7 +16,10 @@ from safetensors.torch import save_file
 from raydd.core.version import __version__
 from raydd.data.preprocessing import Preprocessing
 from raydd.evaluation.tables.summary import SummaryRow
+from raydd.exchange.licence import UNKNOWN
+from raydd.exchange.measured import sentence
 from raydd.exchange.source import ExportSource
+from raydd.exchange.words import in_words
 from raydd.training.recipe import Recipe
 
 CARD: Final = "card.json"
@@ -70,6 +73,8 @@ def write_readme(
         shape=list(source.synthetic.images.shape[1:]),
         recipe=recipe,
         temperature=1.0 if recipe is None else recipe.temperature,
+        accuracy=sentence(source),
+        words={} if recipe is None else in_words(recipe, source.learned_lr, len(source.synthetic)),
         recipe_yaml=yaml.safe_dump(named, sort_keys=False),
         results=results_tables(source.results),
         version=__version__,
@@ -97,6 +102,8 @@ def write_card(source: ExportSource, form: str, folder: Path) -> None:
         "quantisation": None if form == "pt" else asdict(source.quantisation),
         "preprocessing": synthetic.preprocessing.describe(),
         "learned_lr": list(stored.learned_lr),
+        "accuracy": None if source.written is None else asdict(source.written),
+        "license": source.license or UNKNOWN,
         "set": dict(stored.card),
         "results": [asdict(row) for row in source.results],
         "files": _files(folder),

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from raydd.exchange.card import WHITENING, write_readme
+from raydd.exchange.licence import UNKNOWN
 from raydd.exchange.pictures import picture_files, png
 from raydd.exchange.source import ExportSource
 from raydd.storage import Folder
@@ -74,7 +75,7 @@ def _front_matter(source: ExportSource) -> dict[str, Any]:
     if source.synthetic.soft_labels is not None:
         features.append({"name": "soft_label", "sequence": "float32", "length": source.synthetic.num_classes})
     return {
-        "license": "unknown",
+        "license": source.license or UNKNOWN,
         "task_categories": ["image-classification"],
         "size_categories": [_size_category(len(source.synthetic))],
         "tags": ["dataset-distillation", "raydd", source.method],

@@ -12,8 +12,10 @@ from torch import Tensor
 from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
 from raydd.evaluation.tables.summary import SummaryRow, final_stages, summarise
+from raydd.exchange.advice import instead
 from raydd.sets.synthetic import KIND, SyntheticSet
 from raydd.storage import Artefact, Folder
+from raydd.storage.folder import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,24 @@ class Quantisation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WrittenAccuracy:
+    """Of networks that were trained on what an export holds."""
+
+    mean: float | None
+    """Mean test accuracy, a fraction; None where it is not known."""
+    std: float | None = None
+    """Sample standard deviation; None for fewer than two networks."""
+    students: int = 0
+    network: str = ""
+    labels: str = ""
+    """`stored` for soft labels of the set, `hard` for classes: those in the files."""
+    quantised: bool = False
+    """Whether the images were rounded to 8 bit for it."""
+    reason: str = ""
+    """Why it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSource:
     """A set and its results."""
 
@@ -41,6 +61,10 @@ class ExportSource:
     """The content key of its artefact."""
     results: list[SummaryRow]
     """Of the run's students after the last stage; empty where the set was not found in a run's folder."""
+    written: WrittenAccuracy | None = None
+    """Of networks that are trained on what is exported; None before it is known in which form that is."""
+    license: str | None = None
+    """Under which the images may be used, as the Hub calls it; None where nobody has said."""
 
     @classmethod
     def load(cls, folder: Folder) -> "ExportSource":
@@ -97,9 +121,15 @@ class ExportSource:
 
 
 def set_folder(folder: Folder) -> Folder:
-    """Where the distilled set is: in `synthetic` of a run's folder, else in the folder itself."""
-    inside = folder / "synthetic"
-    return inside if inside.has("manifest.json") else folder
+    """Where the distilled set is: in `synthetic` of a run's folder, else in the folder itself.
+
+    Raises:
+        ArtefactError: there is none; says what the folder is, and what to do.
+    """
+    for place in (folder / "synthetic", folder):
+        if place.has(MANIFEST):
+            return place
+    raise ArtefactError(f"{folder.uri}: there is no synthetic set here; {instead(folder)}")
 
 
 def in_class_order(synthetic: SyntheticSet) -> SyntheticSet:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Final, Self
 
 from torch import Tensor
 
@@ -12,6 +12,17 @@ from raydd.ingredients.base import Ingredient, Kitchen
 from raydd.ingredients.cost import IngredientCost
 from raydd.methods.base import Task
 from raydd.methods.cost import CostSetting, DistillCost
+
+USUAL_RECIPE: Final[Mapping[str, Any]] = {
+    "epochs": 1000,
+    "lr": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "batch_size": 256,
+    "schedule": "step",
+    "augmentation": "dsa",
+}
+"""Of students of images with classes alone, as the code of DSA and DM trains them."""
 
 
 class NamedMethod:
@@ -27,6 +38,12 @@ class MethodDefaults(NamedMethod):
     repeat_images: bool = False
     """Whether a class with fewer real images than are to be started from, or compared with, has them taken again, from
     the first on; for long tails. An error by default."""
+
+    usual: ClassVar[Mapping[str, Any]] = {}
+    """What the literature takes of `evaluate` for the method's set, where a file names neither recipe nor protocol; a
+    protocol is for sets that a teacher labels."""
+    learns_step_size: ClassVar[bool] = False
+    """Whether students' step size comes with every set of the method."""
 
     @property
     def made_first(self) -> tuple[str, ...]:
@@ -111,6 +128,8 @@ class MethodDefaults(NamedMethod):
 @dataclass(frozen=True, kw_only=True)
 class KeepsClasses(MethodDefaults):
     """What configurations share whose images keep their classes: no soft labels, no average, no trajectories."""
+
+    usual: ClassVar[Mapping[str, Any]] = {"recipe_name": "dsa", "recipe": USUAL_RECIPE}
 
     @property
     def has_soft_labels(self) -> bool:

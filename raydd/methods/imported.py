@@ -9,8 +9,9 @@ Letters: M synthetic images, K classes, C H W.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ _PROBED = 16
 class ImportedConfig(KeepsClasses):
     """A finished set; `raydd import` writes all of this."""
 
+    usual: ClassVar[Mapping[str, Any]] = {}
     name: Literal["imported"] = "imported"
     path: str
     """The folder of the set: what `raydd import` wrote, or the `synthetic` folder of a run."""

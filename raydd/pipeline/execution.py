@@ -5,15 +5,16 @@ Nothing is written before everything that can be known to be wrong has been look
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from raydd import config as configs
-from raydd import data, networks
+from raydd import networks
 from raydd.config import RunConfig
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.core.progress import NoProgress, ObservedProgress, Progress, Work
-from raydd.data import prepared, problems
+from raydd.data import prepared, problems, size_of
+from raydd.data.outline import outline
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
@@ -23,9 +24,11 @@ from raydd.methods.initial import require_images
 from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
 from raydd.pipeline.graph import NumberedSteps, WrittenReport, target
+from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.conflicts import require_same
 from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
+from raydd.pipeline.runs.size import counted
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.storage import Folder, verify_below
 from raydd.storage.event_log import EventLog
@@ -69,10 +72,53 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     return run
 
 
+def ready_plan(config: RunConfig, no_ray: bool) -> Plan:
+    """`plan_of` a run that `execute` would not refuse, as far as that is known without Ray; nothing is written.
+
+    Pixels are read where finished artefacts of the run may be in the way, and where nobody can do without them. Data
+    that are not here, and of published size, are planned with that, and nothing else is checked.
+
+    Args:
+        config: the run.
+        no_ray: whether one process would do the work.
+
+    Raises:
+        UserError: as `execute`.
+    """
+    run = Run.of(config)
+    size, streamed = size_of(run.config.data), streams(run.config.data)
+    if size is not None and size.published:
+        return make_plan(run.config, size)
+    if _is_new(run) and (size is not None or streamed):
+        run = OutlinedRun(run.config, run.folder)
+    _check(run)
+    if no_ray and unmade(_results(run)):
+        here = LocalExecutor()
+        here.check(run, NoProgress())
+        here.observers(run)
+    return make_plan(run.config, size or (expected(run.config.data) if streamed else counted(run.data)))
+
+
+class OutlinedRun(Run):
+    """A run that knows its data by their labels alone."""
+
+    @cached_property
+    def data(self) -> PreparedData:
+        """Without pixels."""
+        return outline(self.config.data, self.key())
+
+
+def _is_new(run: Run) -> bool:
+    """Whether nothing is there that another config may have made."""
+    config = run.config
+    stores = (config.experts.store, config.teacher.store, config.teacher.weights, config.ranking.store)
+    return not run.folder.exists() and config.stages.store is None and not any(stores)
+
+
 def write_report(config: RunConfig) -> Run:
     """Write report and preview of what is in the run's folder."""
     run = Run.of(config)
-    WrittenReport(run).make(0, NoProgress())
+    WrittenReport(run, run).make(0, NoProgress())
     return run
 
 
@@ -85,7 +131,7 @@ def plan_of(config: RunConfig) -> Plan:
         UserError: the data cannot be read, or are smaller than a network can pool.
     """
     config = resolved(config)
-    return make_plan(config, data.size_of(config.data) or _counted(config))
+    return make_plan(config, size_of(config.data) or _counted(config))
 
 
 def graph_of(config: RunConfig) -> tuple[list[Ingredient[Any]], list[Ingredient[Any]]]:
@@ -112,12 +158,7 @@ def verify(folder: Folder) -> list[str]:
 
 def _counted(config: RunConfig) -> DataFacts:
     """The size of a dataset that no publication tells."""
-    return expected(config.data) if streams(config.data) else _size_of(Run.of(config).data)
-
-
-def _size_of(data: PreparedData) -> DataFacts:
-    held_out = 0 if data.validation is None else len(data.validation)
-    return DataFacts(len(data.train), len(data.test), data.shape, data.num_classes, held_out)
+    return expected(config.data) if streams(config.data) else counted(Run.of(config).data)
 
 
 def _steps(config: RunConfig, last_step: str) -> list[str]:

@@ -11,6 +11,7 @@ from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.ingredients.order import name_of
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.runs.size import planned_flops
 from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.pipeline.work.probes import ProbeAnswers
 from raydd.pipeline.work.students import StudentRecords
@@ -19,6 +20,8 @@ from raydd.pipeline.work.students import StudentRecords
 @dataclass(frozen=True)
 class WrittenReport(Ingredient[None]):
     """The page of a run and its preview: made anew whenever they are asked for."""
+
+    run: Run
 
     kind = "report"
     title = "report"
@@ -45,7 +48,7 @@ class WrittenReport(Ingredient[None]):
         """Write it. The figures' library is loaded here: it would keep every worker waiting."""
         from raydd import report
 
-        report.write(self.kitchen.folder)
+        report.write(self.run.folder, planned_flops(self.run))
 
     def open(self) -> None:
         """It is for people."""
@@ -67,7 +70,7 @@ def target(run: Run, name: str) -> Ingredient[Any]:
         case "probe":
             return ProbeAnswers(run, run)
         case _:
-            return WrittenReport(run)
+            return WrittenReport(run, run)
 
 
 class NumberedSteps:

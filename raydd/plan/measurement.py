@@ -4,13 +4,15 @@ Every kind of work is a step or a prediction, of at most as many images as the r
 and the larger the faster. So it takes seconds, and is right to a third or so; what compiling saves it does not know.
 """
 
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import torch
 
+from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.core import process
 from raydd.data import DataFacts
@@ -20,6 +22,7 @@ from raydd.plan.distill import stage_cost
 from raydd.plan.made_first import stated
 from raydd.plan.rates import LegKind, Rates, leg_kind
 from raydd.plan.students import num_trained_on, trials_of
+from raydd.storage import content_key
 from raydd.training.cost import PREDICT_BATCH, WorkSample, gradient_step, predicting
 from raydd.training.loop import Training, predict
 from raydd.training.recipe import Recipe
@@ -29,6 +32,8 @@ MOMENT: Final = 0.15
 """Seconds that are enough to time."""
 FEWEST: Final = 2
 """Images with which to begin; batch norms cannot do with one."""
+_OF_NO_STEP: Final = ("epochs", "lr", "momentum", "weight_decay", "schedule", "warmup_epochs", "temperature")
+"""What of a recipe changes nothing about the time of a step."""
 
 MeasuredWork = Callable[[], object]
 
@@ -39,6 +44,7 @@ def measure(
     works: Sequence[str],
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
+    known: MutableMapping[str, float] | None = None,
 ) -> Rates:
     """The FLOP/s of one process, or GPU, at these kinds of work.
 
@@ -48,9 +54,10 @@ def measure(
         works: as in `jobs.works_of`.
         device: where to do it.
         clock: in seconds; that of the process leaves out what others take of its processors.
+        known: FLOP/s of work that was measured before, by its key; what is measured now is added.
     """
     process.set_up(config.cluster.threads_per_worker)
-    bench = _Bench(config, facts, device, clock)
+    bench = _Bench(config, facts, device, clock, {} if known is None else known)
     kinds = bench.students() if "evaluate" in works else {}
     rates = {work: bench.rate(work) for work in works if work != "evaluate"}
     if kinds:
@@ -61,8 +68,15 @@ def measure(
 class _Bench:
     """Random images of the dataset's size."""
 
-    def __init__(self, config: RunConfig, facts: DataFacts, device: torch.device, clock: Callable[[], float]) -> None:
-        self.config, self.facts, self.device, self.clock = config, facts, device, clock
+    def __init__(
+        self,
+        config: RunConfig,
+        facts: DataFacts,
+        device: torch.device,
+        clock: Callable[[], float],
+        known: MutableMapping[str, float],
+    ) -> None:
+        self.config, self.facts, self.device, self.clock, self.known = config, facts, device, clock, known
 
     def rate(self, work: str) -> float:
         """Of one kind of work, but for that of students."""
@@ -80,7 +94,7 @@ class _Bench:
             case "distill":
                 return self._distilling()
             case _ if (own := stated(config, self.facts).get(work)) is not None and own.sample is not None:
-                return self._sampled(own.sample)
+                return self._sampled(work, own.sample)
             case _:
                 return self._predicting(config.teacher_network)
 
@@ -107,10 +121,11 @@ class _Bench:
             training = Training([module], images, labels, shown, [STAND_IN_KEY])
             return lambda: training.run_epoch(0)
 
-        return self._rate(
-            make,
-            min(recipe.batch_size, num_images),
-            lambda rows: recipe.passes * gradient_step(network, self.facts, rows).flops,
+        most = min(recipe.batch_size, num_images)
+        step = {name: value for name, value in recipe.identity().items() if name not in _OF_NO_STEP}
+        return self._once(
+            {"training": asdict(network), "recipe": step, "most": most},
+            lambda: self._rate(make, most, lambda rows: recipe.passes * gradient_step(network, self.facts, rows).flops),
         )
 
     def _predicting(self, network: NetworkConfig) -> float:
@@ -121,19 +136,35 @@ class _Bench:
             )
             return lambda: predict(module, images)
 
-        return self._rate(make, PREDICT_BATCH, predicting(network, self.facts).flops_of)
+        flops = predicting(network, self.facts).flops_of
+        return self._once({"predicting": asdict(network)}, lambda: self._rate(make, PREDICT_BATCH, flops))
 
     def _distilling(self) -> float:
         """By what the method's iterations mostly are, as it states; by default a prediction, or a training."""
         sample = stage_cost(self.config, self.facts, 0).sample
         if sample is not None:
-            return self._sampled(sample)
+            return self._sampled("distill", sample)
         if "teacher" in self.config.method.made_first:
             return self._predicting(self.config.teacher_network)
         return self._training(self.config.network, Recipe(batch_size=256, lr=1e-3), self.facts.num_train)
 
-    def _sampled(self, sample: WorkSample) -> float:
-        return self._rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops)
+    def _sampled(self, work: str, sample: WorkSample) -> float:
+        """Of what a method states: whatever of the config its sample may go by is in the key."""
+        plain = configs.to_mapping(self.config)
+        parts = {name: plain[name] for name in ("method", "network", "teacher", "experts", "stages")}
+        plain["method"].pop("iterations", None)
+        return self._once(
+            {"sample": work, "most": sample.most, "num_train": self.facts.num_train, **parts},
+            lambda: self._rate(lambda rows: sample.make(rows, self.device), sample.most, sample.flops),
+        )
+
+    def _once(self, identity: dict[str, Any], measured: Callable[[], float]) -> float:
+        """What is known of this work on such images, or what is measured now."""
+        images = {"shape": list(self.facts.shape), "num_classes": self.facts.num_classes}
+        key = content_key(json.loads(json.dumps({**identity, **images}, default=str)))
+        if key not in self.known:
+            self.known[key] = measured()
+        return self.known[key]
 
     def _rate(self, make: Callable[[int], MeasuredWork], most: int, flops: Callable[[int], float]) -> float:
         """FLOP/s of work on ever more images, until it takes a moment or these are all.

@@ -6,6 +6,7 @@ Letters: M synthetic images, P parameters.
 from raydd.config import RunConfig
 from raydd.data import DataFacts
 from raydd.data.size import whitening_bytes
+from raydd.evaluation.records import CONFUSION_CLASSES
 from raydd.sets.size import held_bytes, stored_bytes
 
 EPOCH_HEADER_BYTES = 432
@@ -13,7 +14,14 @@ EPOCH_HEADER_BYTES = 432
 TRAJECTORY_HEADER_BYTES = 3_000
 """Of one trajectory: its card, in the schema at the head and again at the foot, and the JSON file beside it."""
 RECORD_BYTES = 11_000
-"""Of one student's Parquet part."""
+"""Of one student's Parquet part, without its confusion."""
+CONFUSION_BYTES = 100
+"""Of a student's confusion, for each class; 60 of ten classes, 115 of a hundred."""
+
+
+def record_bytes(num_classes: int) -> int:
+    """One student's record: its Parquet part."""
+    return RECORD_BYTES + CONFUSION_BYTES * num_classes * (num_classes <= CONFUSION_CLASSES)
 
 
 def trajectory_bytes(num_parameters: int, num_epochs: int) -> int:

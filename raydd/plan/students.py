@@ -14,7 +14,7 @@ from raydd.data.size import data_bytes
 from raydd.evaluation.students.step_search import DOUBLINGS, most_trainings
 from raydd.evaluation.students.trials import Trial
 from raydd.networks.config import NetworkConfig
-from raydd.plan.sizes import RECORD_BYTES, num_synthetic, set_bytes
+from raydd.plan.sizes import num_synthetic, record_bytes, set_bytes
 from raydd.plan.step import Step, together
 from raydd.training.cost import SAVE_FACTOR, Cost, num_features, predicting, state_size, training, training_bytes
 from raydd.training.views import ViewsConfig
@@ -49,7 +49,7 @@ def evaluate(config: RunConfig, facts: DataFacts) -> Step:
         flops=sum(cost.flops for cost in trainings)
         + sum(training_on(config, facts, trial).flops for trial in searches)
         + _looking(config, facts, legs),
-        disk_bytes=len(legs) * RECORD_BYTES,
+        disk_bytes=len(legs) * record_bytes(facts.num_classes),
         working_disk_bytes=sum(between),
         peak_tensor_bytes=max(cost.tensor_bytes for cost in trainings),
         peak_memory_bytes=data_bytes(config.data, facts)

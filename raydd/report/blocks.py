@@ -12,9 +12,11 @@ from raydd.evaluation.records import LabelRegime
 from raydd.evaluation.tables.architectures import architectures
 from raydd.evaluation.tables.pooling import Facts, PooledLine, after_all_stages, told_apart
 from raydd.evaluation.tables.scores import scores
+from raydd.evaluation.tables.words import labels as labels_in_words
 from raydd.report import figures
 from raydd.report.drawing import RUNS, Panel
 from raydd.report.names import Names, own_fields, worded
+from raydd.report.tables import said_of_stages_alone
 from raydd.report.trends import trends
 
 _REGIMES = get_args(LabelRegime)
@@ -123,7 +125,7 @@ def blocks(
         focus = [network for network in networks if network in sources.values()] or networks[:1]
         panels, bars = [], []
         for network in focus:
-            name = f" ({', '.join([dataset, f'{labels} labels', *[network] * (len(networks) > 1)])})"
+            name = f" ({', '.join([dataset, f'{labels_in_words(labels)} labels', *[network] * (len(networks) > 1)])})"
             here = [line for line in own if line.row.network == network and line.row.subject != "full"]
             panels += trends(here, [line for line in full if line.row.network == network], names, name)
             bars += _bars(after_all_stages(here), names, class_names.get(dataset), name)
@@ -151,7 +153,9 @@ def _place_of_block(key: tuple[str, str]) -> tuple[str, int]:
 
 def _shared(lines: Sequence[PooledLine]) -> list[str]:
     """The conditions that are the same for all lines."""
-    return [name for name in _CONDITIONS if len({getattr(line.row, name) for line in lines}) == 1]
+    unsaid = said_of_stages_alone([line.row for line in lines])
+    same = [name for name in _CONDITIONS if len({getattr(line.row, name) for line in lines}) == 1]
+    return [name for name in same if name not in unsaid]
 
 
 def _grouped(values: Sequence[Any], facts: Sequence[Facts], names: Names, by: Callable[[Any], float]) -> Groups:

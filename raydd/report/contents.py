@@ -16,6 +16,7 @@ from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from raydd.storage.event_log import EVENTS
 
 JsonLine = dict[str, Any]
 """One line of a metrics file."""
@@ -45,8 +46,12 @@ class Recovery:
 class RunContents:
     """A run folder's contents; what is not there (yet) is None or empty."""
 
+    folder: Folder
+    """Where it lies."""
     table: pa.Table
     """The students' records; at least one."""
+    events: bytes
+    """The log of what happened, JSON lines."""
     probes: pa.Table
     """What probes found."""
     pictures: dict[str, list[bytes]]
@@ -85,6 +90,8 @@ def read(folder: Folder) -> RunContents:
     stages = folder / "stages"
     starts = [_synthetic(stages / stage / "init") for stage in stages.folders()]
     return RunContents(
+        folder=folder,
+        events=metrics.read(EVENTS) if metrics.has(EVENTS) else b"",
         table=table,
         probes=records.read_probes(folder / "results"),
         pictures=_pictures(folder / "probes"),

@@ -4,6 +4,7 @@ Letters: T iterations.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -12,11 +13,17 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from raydd.report.contents import JsonLine, Recovery
 from raydd.report.drawing import COLOUR, Floats, Panel, column, panel, thinned
+from raydd.report.losses import LossName
 
 
-def distillation(lines: Sequence[JsonLine]) -> list[Panel]:
-    """Draw one stage's outer loop; a quantity that the method does not have gets no panel."""
-    drawers = (("loss", _loss), ("learned_lr", _learned_lr), ("start_epoch", _start_epochs))
+def distillation(lines: Sequence[JsonLine], named: LossName) -> list[Panel]:
+    """Draw one stage's outer loop; a quantity that the method does not have gets no panel.
+
+    Args:
+        lines: a line per iteration.
+        named: what the loss is called.
+    """
+    drawers = (("loss", partial(_loss, named)), ("learned_lr", _learned_lr), ("start_epoch", _start_epochs))
     return [drawer(lines) for name, drawer in drawers if np.isfinite(column(lines, name)).any()]
 
 
@@ -36,17 +43,26 @@ def experts(lines: Sequence[JsonLine]) -> Panel:
         if np.isfinite(column(lines, name)).any()
     }
 
+    once = {name for name in curves.values() if len(_mean_by_epoch(lines, name)[0]) == 1}
+
     def draw(axes: Axes) -> None:
         for colour, name in curves.items():
+            ink = COLOUR[colour]
             for _, own in groupby(lines, key=lambda line: line["expert"]):
-                axes.plot(*_mean_by_epoch(list(own), name), color=COLOUR[colour], linewidth=0.7, alpha=0.35)
-            axes.plot(*_mean_by_epoch(lines, name), color=COLOUR[colour], linewidth=1.8)
+                at, values = _mean_by_epoch(list(own), name)
+                if name in once:
+                    axes.scatter(at, values, s=22, color=ink, alpha=0.75, linewidths=0)
+                else:
+                    axes.plot(at, values, color=ink, linewidth=0.7, alpha=0.35)
+            if name not in once:
+                axes.plot(*_mean_by_epoch(lines, name), color=ink, linewidth=1.8)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     count = len({line["expert"] for line in lines})
-    legend = {colour: name.replace("_", " ") for colour, name in curves.items()}
-    caption = f"{count} experts; the bold line is their mean." if count > 1 else ""
+    words = {"train_accuracy": "training images, while learning", "test_accuracy": "test images"}
+    legend = {colour: words[name] + ", dots" * (name in once) for colour, name in curves.items()}
+    caption = f"{count} experts; bold: their mean." if count > 1 and set(curves.values()) - once else ""
     return panel("Expert accuracy", "Epoch", draw, legend=legend, caption=caption)
 
 
@@ -59,7 +75,7 @@ def running_mean(values_T: Floats, window: int) -> Floats:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _loss(lines: Sequence[JsonLine]) -> Panel:
+def _loss(named: LossName, lines: Sequence[JsonLine]) -> Panel:
     iteration, loss, skipped = (column(lines, name) for name in ("iteration", "loss", "skipped"))
     window = _window(lines)
 
@@ -71,12 +87,13 @@ def _loss(lines: Sequence[JsonLine]) -> Panel:
         axes.plot(at, bottom, "|", color=COLOUR["skipped"], markersize=7, transform=axes.get_xaxis_transform())
 
     count = int(np.nansum(skipped))
-    legend = {"synthetic": f"loss, and its mean over {window} iterations"}
+    legend = {"synthetic": f"each iteration; bold: mean of {window}"}
     legend |= {"skipped": "skipped iteration"} if count else {}
     rollbacks = column(lines, "rollbacks")
-    caption = f"{len(lines):,} iterations, {count:,} of them skipped"
+    caption = f"{named.meaning} {len(lines):,} iterations".lstrip()
+    caption += f", {count:,} of them skipped" if count else ""
     caption += f", {np.nanmax(rollbacks):.0f} roll-backs." if np.nansum(rollbacks) else "."
-    return panel("Loss", "Iteration", draw, legend=legend, caption=caption)
+    return panel(named.title, "Iteration", draw, legend=legend, caption=caption)
 
 
 def _recovery_loss(found: Recovery) -> Panel:
@@ -90,7 +107,7 @@ def _recovery_loss(found: Recovery) -> Panel:
 
     legend = {"synthetic": "loss", "init": "its cross entropy"}
     caption = f"Averaged over {found.in_words}; the bold lines are means over {window} iterations."
-    return panel("Loss", "Iteration", draw, legend=legend, caption=caption)
+    return panel("Recovery loss", "Iteration", draw, legend=legend, caption=caption)
 
 
 def _moments_share(found: Recovery) -> Panel:

@@ -23,7 +23,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike the images of one training set are, in the eyes of the teacher."""
+    """How alike the images of one training set are, in the eyes of a network."""
 
     subject: str
     draws: int
@@ -39,12 +39,13 @@ class Similarity:
 def similarities(table: pa.Table) -> list[Similarity]:
     """What records say of how alike images are, one observation per draw; nothing where nobody measured it.
 
-    All students of one set say the same, whatever their labels and networks.
+    All students of one set say the same, whatever their labels and networks. A set of one image per class is as alike
+    as can be, of which nothing is said.
     """
     draws: dict[str, dict[int, dict[str, float]]] = {}
-    for row in table.select(["subject", "distill_seed", "metrics"]).to_pylist():
+    for row in table.select(["subject", "distill_seed", "images_per_class", "metrics"]).to_pylist():
         measured = dict(row["metrics"] or ())
-        if _CENTROID in measured:
+        if _CENTROID in measured and row["images_per_class"] > 1:
             draws.setdefault(row["subject"], {})[row["distill_seed"]] = measured
     order = [subject for subject in get_args(Subject) if subject in draws]
     return [_similarity(subject, list(draws[subject].values())) for subject in order]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from raydd.report.drawing import COLOUR, Panel, panel
 
@@ -32,6 +32,7 @@ def students(lanes: Sequence[Lane]) -> Panel:
         for y, lane in enumerate(lanes):
             _draw_lane(axes, y, lane)
         axes.set(ylim=(len(lanes) - 0.78, -0.7), yticks=np.arange(len(lanes) - 1) + 0.26, yticklabels=[])
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.margins(x=0.06)
 

@@ -14,13 +14,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from raydd.report.wording import class_title, in_words
+from raydd.sets.preview import as_picture
 from raydd.sets.synthetic import SyntheticSet
 
 _MOST_PICTURES = 200
 _MOST_OF_A_CLASS = 10
-_MOST_PIXELS = 96
 _MOST_COLUMNS = 10
-_MOST_OF_A_CELL = 9
+_MOST_OF_A_CELL = 4
+_MOST_OF_A_LABEL = 5
+SHOWN_PIXELS = 96
+"""The side of an image on the page, before it is enlarged."""
+_GAP, _PAGE = 4, 1040
+"""Between images, and the width that a page has for them."""
+_MOST_SIDE, _ALL_PIXELS = 256, 1_500_000
+"""Of one image, and of all: they are nearly all that the page weighs."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,9 @@ class Picture:
     source: str
     """A data URI."""
     title: str
+    """Its class, and which image of how many."""
+    label: str
+    """What its soft label says; empty where it is hard."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,15 @@ class Gallery:
     columns: int
     note: str
     """Which images are shown, where not all are."""
+    is_coarse: bool
+    """Whether images have fewer pixels than the page gives them."""
+
+    @property
+    def width(self) -> int:
+        """Of a class, in pixels: its images side by side, as far as the page is wide."""
+        strip = self.columns * (SHOWN_PIXELS + _GAP) - _GAP
+        both = 2 * strip + (_GAP + 2 if self.columns == 1 else 20)
+        return min(both if self.classes[0].before else max(strip, 128), _PAGE)
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,8 @@ class StageGallery:
     across: int
     """Images side by side in a cell."""
     note: str
+    is_coarse: bool
+    """As of a gallery."""
 
 
 def gallery(before: Sequence[SyntheticSet], after: SyntheticSet) -> Gallery:
@@ -83,12 +105,14 @@ def gallery(before: Sequence[SyntheticSet], after: SyntheticSet) -> Gallery:
     """
     classes = min(after.num_classes, _MOST_PICTURES)
     each = max(1, min(_MOST_OF_A_CLASS, _MOST_PICTURES // classes, after.images_per_class))
-    old, new = [_by_class(one, classes, each) for one in before], _by_class(after, classes, each)
+    side = _side(classes * each * (2 if before else 1))
+    old = [_by_class(one, classes, each, side, "before") for one in before]
+    new = _by_class(after, classes, each, side, "after" if before else "")
     rows = []
     for k, name in enumerate(after.class_names[:classes]):
         starts = [picture for one in old for picture in one[k]][:each]
-        rows.append(ClassRow(name, starts, new[k], _class_label(after, k)))
-    return Gallery(rows, each, _shown(after, classes, each, after.images_per_class))
+        rows.append(ClassRow(class_title(name), starts, new[k], _class_label(after, k)))
+    return Gallery(rows, each, _shown(after, classes, each, after.images_per_class), _is_coarse(after))
 
 
 def stage_gallery(synthetic: SyntheticSet) -> StageGallery | None:
@@ -101,12 +125,21 @@ def stage_gallery(synthetic: SyntheticSet) -> StageGallery | None:
     largest = max(part.images_per_class for part in parts)
     each = max(1, min(_MOST_OF_A_CELL, _MOST_PICTURES // (classes * len(parts)), largest))
     so_far = accumulate(part.images_per_class for part in parts)
+    side = _side(classes * each * len(parts))
     rows = [
-        StageRow(f"stage {number}", _growth(part.images_per_class, total), _by_class(part, classes, each))
+        StageRow(
+            name := f"stage {number}",
+            _growth(part.images_per_class, total),
+            _by_class(part, classes, each, side, name),
+        )
         for number, part, total in zip(numbers, parts, so_far, strict=True)
     ]
     return StageGallery(
-        synthetic.class_names[:classes], rows, math.ceil(math.sqrt(each)), _shown(synthetic, classes, each, largest)
+        tuple(map(class_title, synthetic.class_names[:classes])),
+        rows,
+        math.ceil(math.sqrt(each)),
+        _shown(synthetic, classes, each, largest),
+        _is_coarse(synthetic),
     )
 
 
@@ -138,43 +171,50 @@ def _shown(synthetic: SyntheticSet, classes: int, each: int, images_per_class: i
     return f"Shown: {', '.join(shown)}." if shown else ""
 
 
-def most_likely(logits_K: Tensor, class_names: Sequence[str], count: int = 3) -> str:
-    """Put a soft label into words, such as "cat 61 %, dog 20 %, frog 8 %"."""
-    return _in_words(logits_K.softmax(0), class_names, count)
-
-
-def _in_words(probabilities_K: Tensor, class_names: Sequence[str], count: int) -> str:
-    top = probabilities_K.topk(min(count, len(class_names)))
-    named = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return ", ".join(f"{class_names[k]} {probability:.0%}" for k, probability in named).replace(
-        "%", "\N{NO-BREAK SPACE}%"
-    )
-
-
 def _class_label(synthetic: SyntheticSet, k: int) -> str:
     if synthetic.soft_labels is None:
         return ""
     own = synthetic.soft_labels[synthetic.labels == k]
-    return _in_words(own.softmax(1).mean(0), synthetic.class_names, 3) if len(own) else ""
+    return in_words(own.softmax(1).mean(0), synthetic.class_names) if len(own) else ""
 
 
-def _by_class(synthetic: SyntheticSet, classes: int, each: int) -> list[list[Picture]]:
+def _by_class(synthetic: SyntheticSet, classes: int, each: int, side: int, when: str) -> list[list[Picture]]:
     pixels = synthetic.pixels()
     chosen = [torch.nonzero(synthetic.labels == k).flatten()[:each].tolist() for k in range(classes)]
-    return [[Picture(_data_uri(pixels[i]), _title(synthetic, i)) for i in own] for own in chosen]
+    return [
+        [
+            Picture(_data_uri(pixels[i], side), _title(synthetic, k, when, number, len(own)), _label(synthetic, i))
+            for number, i in enumerate(own, start=1)
+        ]
+        for k, own in enumerate(chosen)
+    ]
 
 
-def _title(synthetic: SyntheticSet, i: int) -> str:
+def _title(synthetic: SyntheticSet, k: int, when: str, number: int, count: int) -> str:
+    which = f"image {number}" if count > 1 else ""
+    return ", ".join(filter(None, (class_title(synthetic.class_names[k]), when, which)))
+
+
+def _label(synthetic: SyntheticSet, i: int) -> str:
+    """What the soft label of an image says."""
     if synthetic.soft_labels is None:
-        return synthetic.class_names[int(synthetic.labels[i])]
-    return most_likely(synthetic.soft_labels[i], synthetic.class_names)
+        return ""
+    return in_words(synthetic.soft_labels[i].softmax(0), synthetic.class_names, _MOST_OF_A_LABEL)
 
 
-def _data_uri(pixels_CHW: Tensor) -> str:
-    """A PNG, shrunk where the page would not show all its pixels."""
-    array = pixels_CHW.permute(1, 2, 0).numpy()
-    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    image.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.BOX)
+def _side(pictures: int) -> int:
+    """The most pixels that a side of each of so many pictures may have."""
+    return max(SHOWN_PIXELS, min(_MOST_SIDE, int(math.sqrt(_ALL_PIXELS / pictures))))
+
+
+def _is_coarse(synthetic: SyntheticSet) -> bool:
+    return max(synthetic.images.shape[2:]) < SHOWN_PIXELS
+
+
+def _data_uri(pixels_CHW: Tensor, side: int) -> str:
+    """A PNG, shrunk where it is larger than a page can hold."""
+    image = as_picture(pixels_CHW)
+    image.thumbnail((side, side), Image.Resampling.BOX)
     png = io.BytesIO()
-    image.save(png, format="PNG")
+    image.save(png, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -7,12 +7,13 @@ from os.path import commonprefix
 
 from raydd.evaluation.tables.collection import REAL
 from raydd.evaluation.tables.pooling import Facts, PooledLine, told_apart
+from raydd.evaluation.tables.words import SUBJECTS
 from raydd.report.drawing import RUNS
-from raydd.report.tables import NAMES, WORDS
+from raydd.report.tables import IN_WORDS
+from raydd.report.tables import worded as field_in_words
 
 _OF_SETS = ("mode", "budget", "stage")
 """What nobody asks of real images."""
-_WORDS = WORDS | {"epochs": "{} epochs"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Names:
         return self.places[self.families[row["run"]]]
 
     def _called(self, row: Facts, own: str, fields: Iterable[str]) -> str:
-        subject = str(NAMES.get(row["subject"], row["subject"]))
+        subject = str(SUBJECTS.get(row["subject"], row["subject"]))
         names = [*[own] * bool(own), *[subject] * (not own or row["subject"] not in ("synthetic", "imported"))]
         return ", ".join([*names, *worded(row, fields)])
 
@@ -72,7 +73,7 @@ def worded(row: Facts, fields: Iterable[str]) -> list[str]:
     """Some fields of a row in words, and what a sweep set."""
     said = [name for name in fields if row["subject"] not in REAL or name not in _OF_SETS]
     values = ((name, row[name]) for name in said if row[name] not in (None, "", row["subject"]))
-    words = [_WORDS[name].format(value).replace("_", " ") for name, value in values if name in _WORDS]
+    words = [field_in_words(name, value) for name, value in values if name in IN_WORDS]
     return words + [f"{path.rpartition('.')[2]} {value}" for path, value in row["parameters"]]
 
 

@@ -12,9 +12,10 @@ from raydd.evaluation.probes.corruptions import CORRUPTIONS
 from raydd.evaluation.probes.rank_correlation import CONFIDENCE, Estimate
 from raydd.evaluation.probes.search import EARLY, Searched
 from raydd.evaluation.tables.probe_tables import ProbeRow
+from raydd.evaluation.tables.words import SUBJECTS
+from raydd.evaluation.tables.words import labels as labels_in_words
 from raydd.report import figures
 from raydd.report.drawing import COLOUR, Panel, panel
-from raydd.report.tables import NAMES
 
 _DASHED = (0, (4, 2.5))
 _SET = "set"
@@ -31,7 +32,7 @@ def learning(found: Sequence[Curve]) -> list[Panel]:
     if len(sets) < 2:
         return [_learning(title, ordered)] if found else []
     return [
-        _learning(f"{title}, {NAMES[own]}", [curve for curve in ordered if curve.subject in (own, "full")])
+        _learning(f"{title}, {SUBJECTS[own]}", [curve for curve in ordered if curve.subject in (own, "full")])
         for own in sets
     ]
 
@@ -48,7 +49,7 @@ def withstood(rows: Sequence[ProbeRow]) -> list[Panel]:
     panels = []
     for labels in regimes:
         own = {row.subject: row.values for row in known if row.subject == "full" or row.labels == labels}
-        suffix = f", {labels} labels" if len(regimes) > 1 else ""
+        suffix = f", {labels_in_words(labels)} labels" if len(regimes) > 1 else ""
         names = dict.fromkeys(name for values in own.values() for name in values)
         attacks = {name: f"ε = {name.removeprefix(_ROBUST)}/255" for name in names if name.startswith(_ROBUST)}
         mean = {"corrupted_accuracy": "corrupted, mean"} if "corrupted_accuracy" in names else {}
@@ -98,7 +99,7 @@ def _memories(found: Sequence[Curve]) -> dict[str, str]:
     for colour in dict.fromkeys(map(_colour, found)):
         is_dashed = {curve.memory.endswith(_AS_MANY_BYTES) for curve in found if _colour(curve) == colour}
         words = {True: " of as many bytes (dashed)", False: ""}[is_dashed == {True}]
-        legend[colour] = f"{NAMES[colour]}{' (dashed: of as many bytes)' if len(is_dashed) > 1 else words}"
+        legend[colour] = f"{SUBJECTS[colour]}{' (dashed: of as many bytes)' if len(is_dashed) > 1 else words}"
     return legend
 
 
@@ -106,7 +107,7 @@ def _bars(
     title: str, words: Mapping[str, str], values: Mapping[str, Mapping[str, tuple[float, float | None]]]
 ) -> Panel:
     means = {subject: [own[name][0] if name in own else np.nan for name in words] for subject, own in values.items()}
-    return figures.classes(list(words.values()), means, {subject: NAMES[subject] for subject in means}, title)
+    return figures.classes(list(words.values()), means, {subject: SUBJECTS[subject] for subject in means}, title)
 
 
 def _ranking(title: str, proxy: str, found: Sequence[Searched]) -> Panel:
@@ -136,11 +137,11 @@ def _ranking_title(key: tuple[str, str, str], keys: Sequence[tuple[str, str, str
     """Names the proxy, and the set and its labels where the proxy is there twice."""
     proxy, subject, labels = key
     others = [other for other in keys if other[0] == proxy]
-    words = [f"Ranking: {'early stopping' if proxy == EARLY else NAMES[proxy]}"]
+    words = [f"Ranking: {'early stopping' if proxy == EARLY else SUBJECTS[proxy]}"]
     if len({other[1] for other in others}) > 1:
-        words.append(f"steps of the {NAMES[subject]}")
+        words.append(f"steps of the {SUBJECTS[subject]}")
     if len({other[2] for other in others}) > 1:
-        words.append(f"{labels} labels")
+        words.append(f"{labels_in_words(labels)} labels")
     return ", ".join(words)
 
 

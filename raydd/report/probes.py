@@ -15,11 +15,12 @@ from raydd.evaluation.probes import continual, search
 from raydd.evaluation.records import Probe
 from raydd.evaluation.tables import probe_tables
 from raydd.evaluation.tables.probe_tables import TITLES, ProbeRow
+from raydd.evaluation.tables.words import SUBJECTS
 from raydd.report import probe_figures
 from raydd.report.drawing import Panel
 from raydd.report.gallery import Picture
 from raydd.report.probe_figures import interval, signed
-from raydd.report.tables import NAMES, WORDS
+from raydd.report.tables import worded
 from raydd.report.templates import duration, number, size
 
 _EXPLAINED: Final[Mapping[Probe, str]] = {
@@ -198,13 +199,13 @@ def _section(
 
 
 def _line(row: ProbeRow, rows: Sequence[ProbeRow], leading: Sequence[str]) -> ProbeLine:
-    colour, name = _KINDS.get(row.kind, (row.subject, NAMES[row.subject]))
+    colour, name = _KINDS.get(row.kind, (row.subject, SUBJECTS[row.subject]))
     same = [other for other in rows if (other.subject == "full") == (row.subject == "full")]
     varying = [fact for fact in ("labels", "images_per_class") if len({getattr(own, fact) for own in same}) > 1]
     return ProbeLine(
         colour=colour,
         name=name,
-        note=", ".join(WORDS[fact].format(getattr(row, fact)) for fact in varying),
+        note=", ".join(worded(fact, getattr(row, fact)) for fact in varying),
         count=row.count,
         failed=row.failed,
         cells=[_cell(row, name) for name in leading],
@@ -244,7 +245,7 @@ def _called(name: str) -> str:
 
 
 def _ranking(one: search.Searched) -> ArchitectureRanking:
-    colour, name = _KINDS.get(one.proxy, (one.proxy, NAMES.get(one.proxy, one.proxy)))
+    colour, name = _KINDS.get(one.proxy, (one.proxy, SUBJECTS.get(one.proxy, one.proxy)))
     return ArchitectureRanking(
         colour=colour,
         name=f"{name}{f', draw {one.draw}' * (one.proxy == 'random')}",
@@ -256,13 +257,15 @@ def _ranking(one: search.Searched) -> ArchitectureRanking:
 
 def _pictures(answers: Sequence[Mapping[str, object]], pictures: Mapping[str, Sequence[bytes]]) -> list[Picture]:
     """Of each answer that has some, titled by its set, the distilled ones first."""
-    order = list(NAMES)
+    order = list(SUBJECTS)
     known = [row for row in answers if row["record_id"] in pictures]
     known.sort(key=lambda row: (order.index(str(row["subject"])), row["distill_seed"]))
     draws = Counter(row["subject"] for row in known)
     return [
         Picture(
-            _embedded(png), NAMES[str(row["subject"])] + f", draw {row['distill_seed']}" * (draws[row["subject"]] > 1)
+            _embedded(png),
+            SUBJECTS[str(row["subject"])] + f", draw {row['distill_seed']}" * (draws[row["subject"]] > 1),
+            "",
         )
         for row in known
         for png in pictures[str(row["record_id"])]

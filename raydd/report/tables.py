@@ -2,22 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from raydd.evaluation.tables.summary import Difference, SummaryRow, difference, pool_draws, summarise
-
-NAMES = {
-    "synthetic": "synthetic set",
-    "ema": "synthetic set, EMA",
-    "init": "starting state",
-    "random": "random real images",
-    "k_center": "k-center selection",
-    "herding": "herding selection",
-    "imported": "imported set",
-    "full": "full dataset",
-}
-"""What the page calls each subject."""
+from raydd.evaluation.tables.words import HEADLINE_LABELS
+from raydd.evaluation.tables.words import labels as labels_in_words
 
 WORDS = {
     "dataset": "{}",
@@ -34,10 +25,14 @@ WORDS = {
 }
 """How the fields that tell groups of one subject apart are put into words."""
 
+IN_WORDS = WORDS | {"epochs": "{} epochs"}
+"""Those, and what pages of several runs say besides."""
+_HEADING = {"dataset", "method", "images_per_class"}
+"""What the page says above the table where it is the same for all."""
+_OF_STAGES = {"stage": 0, "mode": "single_shot", "budget": "reference"}
+"""What is said of sets in stages alone, and what it is of all others."""
+
 _AGAINST = ("ema", "random", "init", "full")
-_LABELS = ("hard", "replayed", "online", "stored")
-"""Label regimes, the one that a headline prefers last: labels that belong to the set before labels made for it, and of
-those the regime under which everything else is trained too."""
 _OF_TEACHER = ("replayed", "online")
 
 
@@ -88,11 +83,22 @@ def results(table: pa.Table, network: str | None) -> Results:
     failed = [row for row in table.to_pylist() if row["status"] != "ok"]
     return Results(
         entries=entries,
-        shared=_conditions(rows[0], set(WORDS) - varying),
+        shared=_conditions(rows[0], set(WORDS) - varying - _HEADING - set(said_of_stages_alone(rows))),
         tiles=_tiles(entries, network),
         failures=[{name: row[name] for name in ("record_id", "subject", "network", "error")} for row in failed],
         has_teacher=any(row.labels in _OF_TEACHER for row in rows),
     )
+
+
+def worded(name: str, value: Any) -> str:
+    """A field of `IN_WORDS` in words."""
+    return IN_WORDS[name].format(labels_in_words(value) if name == "labels" else value).replace("_", " ")
+
+
+def said_of_stages_alone(rows: Sequence[SummaryRow]) -> tuple[str, ...]:
+    """Fields that are not worth a word, as no row is of a set in stages; none where one is."""
+    plain = all(getattr(row, name) == value for row in rows for name, value in _OF_STAGES.items())
+    return tuple(_OF_STAGES) if plain else ()
 
 
 def _tiles(entries: Sequence[Entry], network: str | None) -> list[Tile]:
@@ -109,7 +115,7 @@ def _tiles(entries: Sequence[Entry], network: str | None) -> list[Tile]:
 
 def _standing(row: SummaryRow, network: str | None) -> tuple[bool | int, ...]:
     """Rank candidates for the headline: the run's network, all stages, the recipe's own budget, the set's labels."""
-    labels = _LABELS.index(row.labels) if row.labels in _LABELS else -1
+    labels = HEADLINE_LABELS.index(row.labels) if row.labels in HEADLINE_LABELS else -1
     return row.network == network, row.mode != "new_only", row.stage, row.budget == "reference", labels, row.n
 
 
@@ -139,5 +145,5 @@ def _value(row: SummaryRow, name: str) -> str | int | None:
 
 def _conditions(row: SummaryRow, names: set[str]) -> str:
     values = {name: _value(row, name) for name in WORDS if name in names}
-    words = [WORDS[name].format(value) for name, value in values.items() if value not in (None, "", row.subject)]
-    return ", ".join(words).replace("_", " ")
+    words = [worded(name, value) for name, value in values.items() if value not in (None, "", row.subject)]
+    return ", ".join(words)

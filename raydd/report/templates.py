@@ -6,6 +6,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raydd.evaluation.tables.words import labels
+from raydd.report.cost import flops_in_words
+
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -19,6 +22,7 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "number": number, "duration": duration, "size": size}
+    environment.filters |= {"flops": flops_in_words, "regime": labels}
     return environment.get_template(template).render(values)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.data.preprocessing import Preprocessing, restore
 from raydd.sets.formation import Formation, grey
+from raydd.sets.preview import as_picture, encoded, preview
 from raydd.storage import Artefact, ArtefactWriter, Folder, new_artefact
 from raydd.storage.readable import legible
 
@@ -56,6 +57,11 @@ class SyntheticSet:
     def __len__(self) -> int:
         """The number of images, M."""
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """What it is, in a line, without its values."""
+        shape, labels = "x".join(map(str, self.images.shape[1:])), "hard" if self.soft_labels is None else "soft"
+        return f"SyntheticSet({len(self)} images, {shape}, {self.num_classes} classes, {labels} labels)"
 
     @property
     def num_classes(self) -> int:
@@ -102,7 +108,7 @@ class SyntheticSet:
             files = self._write_images(writer)
             tensors = {name: t.contiguous() for name, t in self.preprocessing.tensors().items()}
             writer.write(_WHITENING, save_tensors(tensors))
-            writer.write(_PREVIEW, preview(self.pixels(), self.labels))
+            writer.write(_PREVIEW, preview(self.pixels(), self.labels))  # without names: records say its bytes
             writer.write(_CARD, json.dumps(self._card(files), indent=2, sort_keys=True).encode())
 
     @classmethod
@@ -173,7 +179,7 @@ class SyntheticSet:
 
     def _table(self, rows: slice) -> pa.Table:
         images = self.images[rows].contiguous()
-        pngs = [{"bytes": _png(image), "path": None} for image in self._pixels(rows)]
+        pngs = [{"bytes": encoded(as_picture(image)), "path": None} for image in self._pixels(rows)]
         soft_type = pa.list_(pa.float32(), self.num_classes)
         if self.soft_labels is None:
             soft = pa.nulls(len(images), soft_type)
@@ -235,36 +241,6 @@ def _require_one_formation(parts: Sequence[SyntheticSet]) -> None:
     for other in others:
         if other != first:
             raise ConfigError("formation", f"sets decoded in different ways cannot be joined: {first} and {other}")
-
-
-def preview(pixels_MCHW: Tensor, labels_M: Tensor, columns: int = 10, rows: int = 100) -> bytes:
-    """A PNG of the images: one row a class, at most `rows` of them and at most `columns` images of each, on white.
-
-    Args:
-        pixels_MCHW: uint8 [M, C, H, W].
-        labels_M: int64 [M].
-        columns: the most images shown of one class.
-        rows: the most classes shown, the first ones.
-    """
-    shown = [pixels_MCHW[labels_M == label][:columns] for label in labels_M.unique()[:rows]]
-    _, channels, height, width = pixels_MCHW.shape
-    gap, across = 1, max(len(row) for row in shown)
-    grid = torch.full(
-        (channels, len(shown) * (height + gap) + gap, across * (width + gap) + gap), 255, dtype=torch.uint8
-    )
-    for i, row in enumerate(shown):
-        for j, image in enumerate(row):
-            top, left = gap + i * (height + gap), gap + j * (width + gap)
-            grid[:, top : top + height, left : left + width] = image
-    scale = max(1, 64 // height)
-    return _png(grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
-
-
-def _png(image_CHW: Tensor) -> bytes:
-    array = image_CHW.permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _tensors(images_MCHW: Tensor, left_out: bool) -> pa.Array:

@@ -4,6 +4,7 @@ Every line has `time` (UTC) and `event`. `run_began` and `run_ended` (`_failed`,
 of a command; where the second is missing, the process was killed. A piece of work is heard of when its first unit is
 done: its `seconds` count from there, and `done` of `work_began` says where it went on from. `making_began` and
 `making_ended` enclose the making of one ingredient of the run, `step 4 of 7: students`; what was there before counts.
+`tested` says what a student reached.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from raydd.core.errors import RunError, UserError
-from raydd.core.progress import STEP, WAITING, Numbers, Work
+from raydd.core.progress import STEP, TESTED, WAITING, Numbers, Work
 from raydd.storage.local import explained
 
 EVENTS: Final = "events.jsonl"
@@ -68,6 +69,9 @@ class EventLog:
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Tell when a piece of work is first heard of, when it is done, and when it has been thrown back."""
+        if task.kind == TESTED:
+            self.tell(TESTED, task=str(task), numbers=_as_json(numbers or {}))
+            return
         what = "waiting" if task == WAITING else "making" if task.kind == STEP else "work"
         if task not in self._began:
             self._began[task] = time.monotonic()

@@ -2,17 +2,18 @@
 
 A step is walked, at its real batch size, through the code that will run it, on torch's meta device: tensors there have
 shapes and no memory, so that FLOPs and whatever is alive at any moment can simply be added up (`Meter`, with which the
-families of methods walk their own steps). FLOPs are those of torch.utils.flop_counter: convolutions and matrix
-products, a multiply-add as two.
+families of methods walk their own steps). A step that is done in no time is walked on the CPU (`walked`). FLOPs are
+those of torch.utils.flop_counter: convolutions and matrix products, a multiply-add as two.
 
 Letters: K classes, C H W, P parameters, F features.
 """
 
+import inspect
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from raydd import networks
 from raydd.data import DataFacts
+from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy
@@ -37,6 +39,9 @@ SAVE_FACTOR = 4
 """State, its copy, and the two serialised forms that safetensors holds at once (measured 4.0)."""
 TENSOR_HEADER_BYTES = 85
 """Of one tensor in a safetensors file."""
+
+DONE_AT_ONCE: Final = 3e8
+"""Products of weights and pixels that a CPU goes through in some hundredths of a second."""
 
 Rest = ParamSpec("Rest")
 Found = TypeVar("Found")
@@ -143,12 +148,22 @@ def state_size(network: NetworkConfig, facts: DataFacts) -> int:
     return sum(tensor.nbytes for tensor in state.values())
 
 
+def walked(network: NetworkConfig, facts: DataFacts, rows: int) -> tuple[Network, Tensor]:
+    """A network and so many images, of which nothing counts but their shapes.
+
+    They lie on the meta device, or on the CPU where the work on them is done at once: to normalise on the meta device,
+    torch imports its compiler, which takes a process some seconds.
+    """
+    products = network_size(network, facts)[0] * rows * facts.shape[1] * facts.shape[2]
+    with torch.random.fork_rng(devices=()), torch.device("cpu" if products <= DONE_AT_ONCE else "meta"):
+        return networks.build(network, facts.shape, facts.num_classes), torch.zeros(rows, *facts.shape)
+
+
 @cached_by_shape
 def gradient_step(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
     """Loss and gradients as `loop.Training` takes them, for so many images."""
-    with torch.device("meta"):
-        module = networks.build(network, facts.shape, facts.num_classes)
-        images, labels = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
+    module, images = walked(network, facts, rows)
+    labels = torch.zeros(rows, dtype=torch.int64, device=images.device)
     with (meter := Meter()):
         hard_cross_entropy(module(images), labels).backward()
     return meter.cost(rows)
@@ -161,8 +176,7 @@ def predicting(network: NetworkConfig, facts: DataFacts) -> Cost:
 
 @cached_by_shape
 def _predicting(network: NetworkConfig, facts: DataFacts, rows: int) -> Cost:
-    with torch.device("meta"):
-        module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(rows, *facts.shape)
+    module, images = walked(network, facts, rows)
     with (meter := Meter()), torch.no_grad():
         module(images)
     return meter.cost(rows)
@@ -177,8 +191,7 @@ def shown(network: NetworkConfig, facts: DataFacts, num_images: int) -> Cost:
 @cached_by_shape
 def num_features(network: NetworkConfig, facts: DataFacts) -> int:
     """F."""
-    with torch.device("meta"):
-        module, images = networks.build(network, facts.shape, facts.num_classes), torch.empty(2, *facts.shape)
+    module, images = walked(network, facts, 2)
     return module.features(images).shape[1]
 
 
@@ -237,6 +250,10 @@ class Meter(TorchDispatchMode):
         self._tensors.add(size)
         self._memory.add(heap)
         self._alive[name] = weakref.ref(storage, forget)
+
+
+Meter.__torch_dispatch__ = inspect.unwrap(Meter.__torch_dispatch__)  # type: ignore[method-assign]
+"""Without what torch wraps it in, which imports its compiler in order not to be compiled: nothing is, in a walk."""
 
 
 @dataclass

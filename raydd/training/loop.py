@@ -4,7 +4,7 @@ Letters: N images, B batch, K classes, C H W.
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -15,25 +15,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raydd.core import compilation
-from raydd.core.distributed import all_reduce_sum, shard
+from raydd.core.distributed import all_reduce_sum
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
 from raydd.data.images import Images, as_images
 from raydd.networks import Network, global_batch_norm
-from raydd.training import cutmix, gsam, optimizers
+from raydd.training import gsam, optimizers
 from raydd.training.batches import Batch, measure
-from raydd.training.cutmix import Mix
-from raydd.training.dsa import augmentation
+from raydd.training.epochs import Epochs, Views
 from raydd.training.recipe import Recipe
-from raydd.training.sampling import epoch_order
 from raydd.training.stacked import Pack
 
 FEW_STEPS = 10
 """An epoch of at most so many whole batches is short enough for the last one to be compiled for its own size."""
-
-Views = Callable[[Key, int, Tensor], tuple[Tensor, Tensor]]
-"""`(key, epoch, rows int64 [B])` to what a step trains on in place of augmented images: images [B, C, H, W] in network
-space and targets, int64 [B] classes or [B, K] label logits, on the device."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +46,6 @@ class EpochResult:
     def of(cls, numbers: Mapping[str, float]) -> Self:
         """The result that has these `numbers`."""
         return cls(numbers["train_loss"], numbers["train_accuracy"])
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one network is shown in one step, by this worker."""
-
-    key: Key
-    """Of the network's draws."""
-    own: Tensor
-    """int64 [b]: the rows that it is trained on."""
-    size: int
-    """B, of all workers together."""
-    mixed: tuple[Mix, Tensor] | None = None
-    """Where boxes are pasted: which, and int64 [b], the rows that they are from."""
-
-    @property
-    def rows(self) -> Tensor:
-        """int64 [b], or [2 b] where boxes are pasted: whose images are looked at."""
-        return self.own if self.mixed is None else torch.cat([self.own, self.mixed[1]])
 
 
 class Training:
@@ -123,8 +98,7 @@ class Training:
         if self._workers > 1:
             global_batch_norm.convert(modules[0])
         self._network = modules[0] if len(modules) == 1 else Pack(modules)
-        self._augmentation = augmentation(recipe.augmentation)
-        self._views = views
+        self._epochs = Epochs(self.images, self.targets, recipe, self.keys, views=views, shared=self._workers > 1)
         self._compiled_sizes = self._sizes_worth_compiling() if compiled else frozenset()
         self._optimizer = optimizers.build(
             recipe.optimizer,
@@ -145,7 +119,7 @@ class Training:
         num_images = len(self.targets)
         sums = torch.zeros(2, len(self.modules), device=self.targets.device)
         self._network.train()
-        with closing(self._batches(epoch)) as batches:
+        with closing(self._epochs.batches(epoch)) as batches:
             for batch in batches:
                 sums += self._step(batch)
         if self._workers > 1:
@@ -179,50 +153,6 @@ class Training:
         names = [name for name in states[0] if not name.startswith("module.")]
         slots = {name: torch.stack([state[name] for state in states]) for name in names}
         optimizers.load_slots(self._optimizer, self._network.parameters(), slots)
-
-    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
-        """What each step of an epoch is on, or this worker's share of it; images are asked for ahead."""
-        parts = self._parts(epoch)
-        if self._views is not None:
-            for step in parts:
-                yield Batch.stacked([Batch(*self._views(p.key.child("views"), epoch, p.own), p.size) for p in step])
-            return
-        images = self.images.batches([part.rows for step in parts for part in step])
-        for number, step in enumerate(parts):
-            yield Batch.stacked([self._batch(part, next(images), epoch, number) for part in step])
-
-    def _parts(self, epoch: int) -> list[list[_Part]]:
-        """For each step of an epoch what each network is shown."""
-        device, sampling = self.targets.device, self.recipe.sampling
-        orders = [epoch_order(key.child("order", epoch), self.targets, sampling, device) for key in self.keys]
-        steps = zip(*(order.split(self.recipe.batch_size) for order in orders), strict=True)
-        return [
-            [self._part(epoch, number, rows_B, key) for rows_B, key in zip(step, self.keys, strict=True)]
-            for number, step in enumerate(steps)
-        ]
-
-    def _part(self, epoch: int, step: int, rows_B: Tensor, key: Key) -> _Part:
-        size, own, mix = len(rows_B), self._share(rows_B), None
-        if self.recipe.cutmix:
-            mix = cutmix.draw(key.child("cutmix", epoch, step), self.recipe.cutmix, size, *self.images.shape[2:])
-        if mix is None:
-            return _Part(key, own, size)
-        return _Part(key, own, size, (mix, self._share(rows_B[mix.partners.to(rows_B.device)])))
-
-    def _share(self, rows_B: Tensor) -> Tensor:
-        return shard(rows_B) if self._workers > 1 else rows_B
-
-    def _batch(self, part: _Part, images: Tensor, epoch: int, step: int) -> Batch:
-        """What a network is trained on, from the images of its rows."""
-        images = self._augmentation.draw(part.key.child("augment", epoch, step), part.rows)(images)
-        targets = self.targets[part.own]
-        if part.mixed is None:
-            mixed = (targets, images.new_tensor(1.0)) if self.recipe.cutmix else ()
-            return Batch(images, targets, part.size, mixed)
-        mix, other = part.mixed
-        return Batch(
-            mix.paste(*images.chunk(2)), targets, part.size, (self.targets[other], images.new_tensor(mix.kept))
-        )
 
     def _step(self, batch: Batch) -> Tensor:
         """One update of every network; returns summed losses and numbers correct [2, E]."""

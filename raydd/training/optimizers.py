@@ -3,13 +3,14 @@
 Letters: E networks side by side.
 """
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch import Tensor, nn, optim
+from torch.optim import Optimizer
 
 from raydd.core.distributed import all_reduce_sum
 
@@ -22,6 +23,25 @@ FIFTH: Final = 0.2
 """What each step of two_steps multiplies by."""
 _NAMES: Final = {"momentum_buffer": "momentum"}
 """What snapshots call a slot, where torch's name is another."""
+
+
+class _Uncompiled(Optimizer):
+    """Without what torch wraps these methods in, which imports its compiler (seconds) in order not to be compiled."""
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+
+
+class SGD(_Uncompiled, optim.SGD):
+    """Torch's, in a process that need not import its compiler."""
+
+    step = torch.no_grad()(inspect.unwrap(optim.SGD.step))
+
+
+class AdamW(_Uncompiled, optim.AdamW):
+    """Torch's, in a process that need not import its compiler."""
+
+    step = torch.no_grad()(inspect.unwrap(optim.AdamW.step))
 
 
 def build(

@@ -101,7 +101,7 @@ def test_version(asked: str, capsys: Captured) -> None:
 
 def test_short_names(capsys: Captured) -> None:
     for flag in (["--ipc", "3"], ["--ipc=3"]):
-        assert "images_per_class: 3\n" in said(capsys, "show", QUICKSTART, *flag)
+        assert "images_per_class: 3\n" in said(capsys, "show", QUICKSTART, "--config", *flag)
 
 
 @pytest.mark.parametrize(("typed", "number"), [("20G", 2e10), ("1.5T", 1.5e12), ("1e10", 1e10), ("7", 7), ("2k", 2e3)])

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from raydd.cli import inspect as command
-from raydd.core.errors import DataError
+from raydd.core.errors import DataError, UserError
 from raydd.core.progress import NoProgress
 from raydd.data import DataConfig
 from raydd.data.inspection import Inspection, inspect
@@ -68,6 +68,9 @@ def test_a_good_dataset(tmp_path: Path) -> None:
         "dataset": "pets",
         "splits": {"train": train, "test": test},
         "stored": {"9x9 RGB": 18},
+        "stored_by_class": {name: {"9x9 RGB": 6} for name in COLOURS},
+        "told_by": {what: {"accuracy": 0.0, "chance": 1 / 3} for what in ("size", "shape", "colour mode")},
+        "passed_over": {},
         "test_images_in_train": 0,
         "images_in_several_classes": 0,
         "problems": 0,
@@ -177,3 +180,111 @@ def test_what_is_no_dataset_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         run("imagefolder", "--no-such-field", "--to", tmp_path / "seen")
     assert not (tmp_path / "seen").exists()
+
+
+def pets(below: str = "", inner: str = "") -> dict[str, Image.Image | bytes]:
+    """Two classes of twelve images."""
+    return {
+        f"{below}{name}{inner}/{number:02}.png": noise(100 * label + number)
+        for label, name in enumerate(("cat", "dog"))
+        for number in range(12)
+    }
+
+
+def seen(tmp_path: Path, *flags: str) -> str:
+    """What the command prints of the folder alone."""
+    code, printed = run(tmp_path / "pets", "--to", tmp_path / "seen", "--quiet", *flags)
+    assert code == 0
+    return printed
+
+
+def test_a_folder_alone_is_taken_for_what_it_is(tmp_path: Path) -> None:
+    write_folders(
+        tmp_path / "pets", {**pets(), "cat/notes.txt": b"tabby", "labels.csv": b"", "dog/old/a.png": noise(1)}
+    )
+    printed = seen(tmp_path)
+    for words in (
+        f"{tmp_path}/pets is read as a folder of images, of class folders",
+        "dog in " + str(tmp_path / "pets") + ": images inside folders of a class folder are passed over",
+        "raydd keeps one in five of every class for testing, drawn by chance, the same ones for every seed",
+        "1 no image by its name (.txt)",
+        "1 in folders inside class folders",
+        "1 no image by its name (.csv)",
+        f"a run reads it with --data.source imagefolder --data.root {tmp_path}/pets",
+    ):
+        assert words in printed
+    passed = json.loads((tmp_path / "seen" / "summary.json").read_text())["passed_over"]
+    assert sum(passed.values()) == 3
+
+
+def test_splits_that_are_not_read_are_named(tmp_path: Path) -> None:
+    splits = {name: image for split in ("train", "test", "val", "extra") for name, image in pets(f"{split}/").items()}
+    write_folders(tmp_path / "pets", splits)
+    printed = seen(tmp_path)
+    assert "with train and test\n" in printed
+    assert "test images are those of test/, as given; val/ is not read: raydd holds out images of its own" in printed
+    assert "24 in extra/, which is not read; 24 in val/, which is not read" in printed
+
+
+def test_what_raydd_made_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "run" / "synthetic").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(
+        "name: mine\nmethod: {name: dm, images_per_class: 3}\nevaluate: {recipe: {lr: 0.01}}\n"
+    )
+    (tmp_path / "auto").mkdir()
+    (tmp_path / "auto" / "auto.json").write_text("{}")
+    code, printed = run(tmp_path / "run", "--to", tmp_path / "seen")
+    assert code == 0 and "the folder of a run, not of images: mine, dm with 3 images per class of digits" in printed
+    assert f"raydd report {tmp_path}/run" in printed and "in it: synthetic" in printed
+    assert "what raydd auto has made" in run(tmp_path / "auto")[1]
+    assert not (tmp_path / "seen").exists()
+
+
+def test_what_gives_the_class_away_is_said(tmp_path: Path) -> None:
+    grey = {name: image.convert("L") for name, image in pets().items() if isinstance(image, Image.Image)}
+    write_folders(tmp_path / "pets", {**grey, **{f"eel/{number}.png": noise(number, 30, 40) for number in range(12)}})
+    printed = seen(tmp_path)
+    assert "24 of 36 images are grey, and become coloured among the others" in printed
+    assert "careful: size gives classes away" in printed and "careful: colour mode gives classes away" in printed
+    assert "where 50% would be chance: eel (100%)" in printed
+    assert "6x6" in printed.partition("sizes by class")[2] and "L 12" in printed
+    told = json.loads((tmp_path / "seen" / "summary.json").read_text())["told_by"]
+    assert told["size"]["chance"] == pytest.approx(1 / 3)
+
+
+def test_two_images_a_class_are_too_few_and_still_looked_at(tmp_path: Path) -> None:
+    write_folders(
+        tmp_path / "pets", {name: image for name, image in pets().items() if name.endswith(("00.png", "01.png"))}
+    )
+    printed = seen(tmp_path)
+    assert "careful: 2 of 2 classes have fewer than 10 training images, cat has 1" in printed
+    assert "gives classes away" not in printed
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"pets/cat/1.png": noise(1)}, "there is one class folder, cat"),
+        ({"pets/1.png": noise(1)}, "holds 1 image and no folders; put the images of each class into a folder"),
+        ({"pets/cat/1.png": noise(1), "pets/cat/2.png": noise(2), "pets/dog/a.txt": b""}, "dog: there is no image"),
+        (
+            {"pets/Train/cat/1.png": noise(1), "pets/valid/cat/2.png": noise(1)},
+            "rename Train to train and valid to val",
+        ),
+    ],
+)
+def test_folders_that_are_no_dataset(tmp_path: Path, files: dict[str, Image.Image | bytes], words: str) -> None:
+    write_folders(tmp_path, files)
+    with pytest.raises(DataError, match=words):
+        run(tmp_path / "pets", "--to", tmp_path / "seen")
+    assert not (tmp_path / "seen").exists()
+
+
+def test_what_is_neither_a_name_nor_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nor is there a folder nowhere here"):
+        run("nowhere")
+    with pytest.raises(UserError, match="there is no such folder"):
+        run(tmp_path / "nowhere")
+    (tmp_path / "a.png").write_bytes(encoded(noise(1)))
+    with pytest.raises(UserError, match=r"a\.png: is a file; give the folder"):
+        run(tmp_path / "a.png")

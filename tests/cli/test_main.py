@@ -20,8 +20,7 @@ from rich.console import Console
 
 import raydd as package
 from raydd import config as configs
-from raydd.cli import progress as shown
-from raydd.core.progress import Numbers, Progress, Work, step
+from raydd.core.progress import Numbers, Progress, Work
 from raydd.pipeline import execution
 from raydd.storage import Folder, self_checked
 from raydd.storage.lock import locked
@@ -460,8 +459,11 @@ def test_the_report_alone(done: SmallRun, capsys: Captured) -> None:
     capsys.readouterr()
     assert done.does("report") == 0
     printed = capsys.readouterr().out
-    assert f"report: {done.out}/report.html" in printed and "synthetic" in printed
-    assert "small" in report and (done.out / "report.html").read_text() == report
+    assert f"report: {done.out}/report.html" in printed and "distilled set" in printed
+    again = (done.out / "report.html").read_text()
+    where = r"/\S+/run\b"  # the commands to use the set name its folder, which was copied here
+    assert "small" in report and re.sub(where, "", again) == re.sub(where, "", report)
+    assert f"&#39;{done.out}&#39;" in again
     assert done.artefacts() == artefacts
 
 
@@ -487,7 +489,8 @@ def test_a_second_run_makes_nothing_again(done: SmallRun, capsys: Captured) -> N
     assert done.artefacts() == artefacts
     printed = capsys.readouterr().out
     assert f"report: {done.out}/report.html" in printed
-    rows = [len(re.findall(f"│ {subject} ", printed)) for subject in ("synthetic", "init", "random", "full")]
+    names = ("distilled set", "starting state", "random real images", "full dataset")
+    rows = [len(re.findall(f"│ {name} ", printed)) for name in names]
     assert rows == [2, 2, 2, 1]
 
 
@@ -501,13 +504,19 @@ def test_work_may_be_deleted(done: SmallRun) -> None:
 def test_show_prints_config_and_plan_and_writes_nothing(tmp_path: Path, capsys: Captured) -> None:
     run = small_run(tmp_path, {"name": "[red] or [not]", "evaluate.networks": [{"name": "mlp"}]})
     before = state(tmp_path)
-    assert raydd("show", run.file, "--method.iterations", "9", "--seed", "4") == 0
-    printed, plan = re.split("\n +plan +\n", capsys.readouterr().out)
+    flags = ("--method.iterations", "9", "--seed", "4")
+    assert raydd("show", run.file, "--config", *flags) == 0
+    printed = capsys.readouterr().out
+    assert raydd("show", run.file, *flags) == 0
+    plan = capsys.readouterr().out
     wanted = configs.load(str(run.file))
     shown_config = configs.parse(printed.encode(), "printed")
     assert shown_config == replace(wanted, seed=4, method=replace(wanted.method, iterations=9))
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in plan.splitlines() if "│" in line]
-    units = {line[0]: line[2] for line in lines if line[0]}
+    units = {line[0]: line[3] for line in lines if line[0]}
+    times = {line[0]: line[2] for line in lines if line[0] not in ("", "data")}
+    assert all(re.fullmatch(r"[\d.]+ (s|min|h)", time) for time in times.values())
+    assert "on this machine" in plan and "[red] or [not]: " in plan
     assert units == {"data": "416", "experts": "2", "distill": "9", "evaluate": str(STUDENTS), "total": "1"}
     assert state(tmp_path) == before
 
@@ -517,8 +526,10 @@ def test_show_tells_the_time_at_a_rate(tmp_path: Path, capsys: Captured) -> None
     plan = execution.plan_of(configs.load(str(run.file)))
     rate = plan.total.flops / 9000
     assert raydd("show", run.file, "--rate", f"{rate:.6e}") == 0
-    shown_plan = capsys.readouterr().out.partition(" plan ")[2]
-    assert "2.50 h" in shown_plan and shown_plan.count(" min ") + shown_plan.count(" h ") + shown_plan.count(" s ") == 5
+    shown_plan = capsys.readouterr().out.partition(" plan, in one process at ")[2]
+    assert (
+        "2.50 h" in shown_plan and shown_plan.count(" min ") + shown_plan.count(" h ") + shown_plan.count(" s ") == 5
+    ), shown_plan
     assert plan.at(rate).total.seconds == pytest.approx(9000)
     for wrong, word in (
         ("-1", "--rate: must be positive"),
@@ -530,10 +541,63 @@ def test_show_tells_the_time_at_a_rate(tmp_path: Path, capsys: Captured) -> None
 
 def test_show_of_a_dataset_that_is_not_there(tmp_path: Path, capsys: Captured) -> None:
     data = {"data.source": "tiny-imagenet", "data.root": str(tmp_path / "data"), "network.depth": 4}
-    assert raydd("show", small_run(tmp_path, data).file) == 0
+    assert raydd("show", small_run(tmp_path, data).file, "--rate", "1G") == 0
     printed = capsys.readouterr().out
     assert "tiny-imagenet is not here: planned with its published size" in printed
-    assert re.search(r"│ data +│ .* │ 12400 │", printed)
+    assert re.search(r"│ data +│ .* │ 12400 │", printed) and "what goes by the data is not checked" in printed
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_show_refuses_what_run_refuses(mistake: str, tmp_path: Path, capsys: Captured) -> None:
+    changes, *words = MISTAKES[mistake]
+    assert isinstance(changes, dict)
+    run = small_run(tmp_path, changes)
+    require_refusal(tmp_path, capsys, lambda: run.does("show"), *words)
+
+
+def test_show_refuses_to_replace_what_is_finished(done: SmallRun, tmp_path: Path, capsys: Captured) -> None:
+    for flags, word in ((["--method.image-lr", "2"], "method.image_lr: is 2.0, but"), (["--seed", "1"], "seed: is 1")):
+        require_refusal(tmp_path, capsys, lambda flags=flags: done.does("show", *flags), word, "choose another --out")
+    before = state(tmp_path)
+    assert done.does("show", "--rate", "1G") == 0
+    assert "there already, and taken as it is: experts" in capsys.readouterr().out
+    assert state(tmp_path) == before
+
+
+def test_show_of_several_is_a_line_each_and_the_total(fresh: SmallRun, tmp_path: Path, capsys: Captured) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(fresh.file.read_text().replace("name: small", "name: other").replace("/run\n", "/other\n"))
+    assert raydd("show", fresh.file, other) == 0
+    printed = capsys.readouterr().out
+    assert "│ small " in printed and "│ other " in printed and "2 runs" in printed and str(STUDENTS) in printed
+    assert raydd("show", fresh.file, other, "--seeds", "0", "1", "--method.iterations", "4") == 0
+    printed = capsys.readouterr().out
+    assert "other, seed 1" in printed and "4 runs" in printed
+    for flag, word in ((["--graph"], "--graph: is for one config"), (["--rate", "1G"], "--rate: is for one config")):
+        require_refusal(tmp_path, capsys, lambda flag=flag: raydd("show", fresh.file, other, *flag), word)
+    same = lambda: raydd("show", fresh.file, other, "--out", tmp_path / "same")  # noqa: E731
+    require_refusal(tmp_path, capsys, same, "both write into")
+    require_refusal(tmp_path, capsys, lambda: raydd("show", fresh.file, fresh.file), "is named twice")
+
+
+def test_show_of_a_sweep_is_a_line_each_point(tmp_path: Path, capsys: Captured) -> None:
+    space = {"method.image_lr": [0.5, 1.0], "evaluate.recipe.epochs": [2, 4]}
+    run = small_run(tmp_path, {"sweep": {"parameters": space}})
+    before = state(tmp_path)
+    assert raydd("show", run.file) == 0
+    printed = capsys.readouterr().out
+    lines = [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if ": epochs " in line
+    ]
+    points = enumerate([(2, 0.5), (2, 1), (4, 0.5), (4, 1)])
+    assert [line[0] for line in lines] == [
+        f"{number}: epochs {epochs}, image_lr {lr}" for number, (epochs, lr) in points
+    ]
+    assert [bool(line[2]) for line in lines] == [True, True, False, False]  # points that share a set make it once
+    assert "4 points" in printed and "of them for what points share" in printed
+    assert state(tmp_path) == before
+    wrong = small_run(tmp_path, {"sweep": {"parameters": {"network.depth": [2, 4]}}})
+    require_refusal(tmp_path, capsys, lambda: raydd("show", wrong.file), "network.depth: 4", "of the sweep")
 
 
 def test_show_of_a_mistake(fresh: SmallRun, tmp_path: Path, capsys: Captured) -> None:
@@ -582,46 +646,13 @@ def test_verify_where_there_is_nothing(tmp_path: Path, capsys: Captured) -> None
 def test_progress_is_told_unless_quiet(fresh: SmallRun, capsys: Captured) -> None:
     assert raydd("experts", fresh.file, "--no-ray") == 0
     told = capsys.readouterr().out
-    assert "expert 0: 4/4, train accuracy" in told and "expert 1: 4/4, train accuracy" in told
+    assert told.startswith(f"raydd {package.__version__}: writes {fresh.out}, in this process, without Ray\n")
     assert [line for line in told.splitlines() if "step" in line] == [
         "step 1 of 2: experts",
         "step 2 of 2: curves of experts",
     ]
     assert raydd("distill", fresh.file, "--no-ray", "--quiet") == 0
     assert capsys.readouterr().out == ""
-
-
-def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = io.StringIO()
-    now = 0.0
-    monkeypatch.setattr(shown.time, "monotonic", lambda: now)
-    with shown.shown_progress(Console(file=printed, width=100), quiet=False) as progress:
-        progress.update(step(4, 7, "distill"), 0, 1)
-        for done in range(1, 41):
-            now += 1.0
-            progress.update(Work("distil"), done, 40, f"loss {1 / done:.3f}")
-        progress.update(step(4, 7, "distill"), 1, 1)
-    assert printed.getvalue().splitlines() == [
-        "step 4 of 7: distill",
-        "distil: 11/40, 1.00/s, 29 s left, loss 0.091",
-        "distil: 21/40, 1.00/s, 19 s left, loss 0.048",
-        "distil: 31/40, 1.00/s, 9 s left, loss 0.032",
-        "distil: 40/40, loss 0.025",
-    ]
-
-
-def test_progress_on_a_terminal_is_a_bar() -> None:
-    printed = io.StringIO()
-    with shown.shown_progress(
-        Console(file=printed, width=100, force_terminal=True, highlight=False), quiet=False
-    ) as progress:
-        progress.update(Work("distil"), 1, 4, "loss 0.5")
-        progress.update(Work("distil"), 2, 4, "loss 0.4")
-        progress.update(Work("student", "0"), 1, 1)
-        progress.update(step(2, 3, "students"), 0, 1)
-        progress.update(step(2, 3, "students"), 1, 1)
-    found = printed.getvalue()
-    assert all(words in found for words in ("distil", "━", "2/4", "student", "step 2 of 3: students: done"))
 
 
 class Interrupted:
@@ -746,4 +777,5 @@ def test_the_program_as_a_process_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raydd", "run", str(run.file), "--no-ray"]
     done = subprocess.run(command, capture_output=True, text=True)
     require_message(done.stderr, "method.image_lrr: there is no such field")
-    assert (done.returncode, done.stdout) == (2, "") and not run.out.exists()
+    assert done.returncode == 2 and not run.out.exists()
+    assert done.stdout == f"raydd {package.__version__}: writes {run.out}, in this process, without Ray\n"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ LIBRARIES = ("torch", "torchvision", "ray", "pyarrow", "numpy", "pydantic", "tyr
 UNUSED = ("raydd.report", "raydd.bench", "raydd.exchange", "raydd.cluster", "matplotlib", "jinja2", "torchvision")
 """By a run that has not come to its report, and is not on Ray."""
 SECONDS = 0.5
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 def loaded(program: str, names: tuple[str, ...]) -> list[str]:
@@ -31,6 +33,24 @@ def test_help_and_mistakes_need_no_library(arguments: list[str]) -> None:
 def test_a_run_imports_nothing_that_it_does_not_use() -> None:
     assert loaded("import raydd.cli.steps", UNUSED) == []
     assert loaded("import raydd.cli.steps", ("torch",)) == ["torch"]
+
+
+def test_a_small_run_trains_without_torchs_compiler(tmp_path: Path) -> None:
+    """It takes every process that imports it seconds."""
+    small = [
+        "--experts.count",
+        "1",
+        "--method.iterations",
+        "1",
+        "--evaluate.num-students",
+        "1",
+        "--evaluate.recipe.epochs",
+        "2",
+    ]
+    arguments = ["run", str(QUICKSTART), "--no-ray", "--quiet", "--out", str(tmp_path / "run"), *small]
+    program = f"from raydd.cli.main import main; main({arguments})"
+    assert loaded(program, ("torch._dynamo",)) == []
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_every_command_has_its_module() -> None:

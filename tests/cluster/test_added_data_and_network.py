@@ -87,8 +87,10 @@ def test_they_are_listed_planned_and_have_flags(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(CONFIG | {"out": str(tmp_path / "run")}))
     listed = told("methods", log=tmp_path / "methods.log")
     assert "discs:<name>" in listed and "shallow" in listed and listed.count("raydd-class-means 0.1") == 3
-    planned = told("show", file, "--data.source", "discs:2", "--network.width", 6, log=tmp_path / "show.log")
-    assert "source: discs:2" in planned and "width: 6" in planned and "not counted" not in planned
+    flags = ("--data.source", "discs:2", "--network.width", 6)
+    planned = told("show", file, *flags, log=tmp_path / "show.log")
+    whole = told("show", file, "--config", *flags, log=tmp_path / "whole.log")
+    assert "source: discs:2" in whole and "width: 6" in whole and "not counted" not in planned
     wrong = told("show", file, "--data.source", "discs", code=2, log=tmp_path / "wrong.log")
     assert "data.source: must be discs:<name>, is 'discs'" in wrong
     wrong = told("show", file, "--data.source", "discs:9", code=2, log=tmp_path / "wrong.log")

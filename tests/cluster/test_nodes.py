@@ -32,7 +32,8 @@ from tests.support.runs import CONFIG, ROOT, Command, epochs, made, metrics, ray
 from tests.support.small import raydd
 from tests.support.stages import distilled_together
 
-WORKER = "ray::RayTrainWorker"
+WORKER, ALONE = "ray::RayTrainWorker", "ray::distill of"
+"""Who distils: one of several workers, and the only one."""
 LONG: dict[str, Any] = {**CONFIG, "method": {**CONFIG["method"], "iterations": 200}}
 STUDENTS_OF_QUICKSTART = 5 * 2 * (1 + 1 + 3) + 1
 """Five of each of two kinds of labels of the set, its start and three random draws; and one of all images."""
@@ -95,7 +96,7 @@ def test_a_node_that_dies_changes_nothing_where_another_is_there(cluster: Nodes,
     out = tmp_path / "run"
     with on(cluster, "distill", out, config=CONFIG) as command:
         before = command.until(lambda: rows(out))
-        cluster.kill_one_with(WORKER, command)
+        cluster.kill_one_with(ALONE, command)
         assert not (out / "stages" / "000" / "synthetic" / "manifest.json").exists()
         assert command.wait() == 0, command.output()
     alone = distilled(tmp_path, CONFIG)
@@ -151,7 +152,7 @@ def test_waiting_for_nodes_has_an_end(cluster: Nodes, long: Path, tmp_path: Path
     out, flags = tmp_path / "run", ("--cluster.wait-seconds", "4")
     for verb, at_work, title, field in (
         ("experts", lambda: epochs(out), "ray::Maker.make", "cluster.threads_per_worker"),
-        ("distill", lambda: rows(out), WORKER, "cluster.num_workers"),
+        ("distill", lambda: rows(out), ALONE, "cluster.num_workers"),
     ):
         cluster.have(1)
         with on(cluster, verb, out, *flags, config=LONG) as command:

@@ -70,7 +70,8 @@ def test_it_is_listed_planned_and_has_flags(tmp_path: Path) -> None:
     listed = told("methods", log=tmp_path / "methods.log")
     assert "class_means" in listed and "raydd-class-means 0.1" in listed
     planned = told("show", file, "--method.image-lr", "0.5", log=tmp_path / "show.log")
-    assert "image_lr: 0.5" in planned and "not counted" not in planned and "mean images of the classes" in planned
+    assert "not counted:" not in planned and "mean images of the" in planned
+    assert "image_lr: 0.5" in told("show", file, "--config", "--method.image-lr", "0.5", log=tmp_path / "whole.log")
     graph = told("show", file, "--graph", log=tmp_path / "graph.log")
     (row,) = (line for line in graph.splitlines() if line.startswith("│ class means"))
     assert "not planned" not in row and "12.8 k" in row

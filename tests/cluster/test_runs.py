@@ -123,7 +123,7 @@ def test_ray_makes_what_one_process_makes(undisturbed: Path, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on Ray that went on to its end although an actor and a Train worker were killed."""
+    """A run on Ray that went on to its end although an actor and the worker that distils were killed."""
     out = tmp_path_factory.mktemp("killed") / "run"
     witness = Witness(out)
     with running(out) as command:
@@ -134,7 +134,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wait_until_gone([actor])
         assert not (out / "experts" / "manifest.json").exists()
         before = command.until(witness.watching(lambda: metrics(out)))
-        worker = command.find("ray::RayTrainWorker")
+        worker = command.find("ray::distill of")
         assert worker
         worker.kill()
         wait_until_gone([worker])
@@ -189,7 +189,7 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_command_goes_on(tmp_pat
     with running(out, config=config) as command:
         before = command.until(lambda: metrics(out))
         family = command.family()
-        assert any(process.title.startswith("ray::RayTrainWorker") for process in family)
+        assert any(process.title.startswith("ray::distill of") for process in family)
         command.process.kill()
         command.process.wait()
         wait_until_gone(family)
@@ -247,7 +247,7 @@ def test_a_failed_student_stays_as_a_row_and_is_tried_again(undisturbed: Path, t
 
 def test_more_workers_than_there_are_cpus_are_refused_at_once(tmp_path: Path) -> None:
     out, began = tmp_path / "run", time.monotonic()
-    printed = run(out, "--cluster.num-workers", "64", code=2)
+    printed = run(out, "--cluster.num-workers", "64", "--quiet", code=2)
     assert time.monotonic() - began < ClusterConfig().wait_seconds / 4
     assert printed.startswith("error: cluster.num_workers: 64 times") and printed.count("\n") == 1
     assert not out.exists()

@@ -100,8 +100,9 @@ def test_lines_of_progress_become_bars_again(title: str, done: float, total: flo
     log, bars = Console(file=io.StringIO(), markup=False), Notes()
     lines, task = LineProgress(log), Work.titled(title)
     lines.update(task, 0.0, total + 1, "first")
-    lines._began[task] = (lines._began[task][0] - 7.0, 0.0)
-    lines._last[task] = -1e9
+    (kind,) = lines._kinds.values()
+    kind.began -= 7.0
+    lines._last = -1e9
     lines.update(task, done, total, note)
     assert isinstance(log.file, io.StringIO)
     (line,) = log.file.getvalue().splitlines()

@@ -205,6 +205,9 @@ def test_the_header_says_what_the_plan_says(name: str) -> None:
         assert float(said) * 1e18 == pytest.approx(steps[work_name].flops, rel=0.06)
 
 
+FEW = ("--method.images-per-class", 1, "--method.repeat-images", True)  # as there are few real ones
+
+
 def write_data(root: Path) -> None:
     """A few images of every class of every dataset, in layouts that people have."""
     for split in ("train", "test"):
@@ -224,7 +227,8 @@ def test_show_prints_config_and_plan(
 ) -> None:
     write_data(tmp_path)
     monkeypatch.setenv("RAYDD_DATA", str(tmp_path))
-    assert raydd("show", FOLDER / f"{name}.yaml", "--out", tmp_path / "run") == 0
+    for option in (["--config"], ["--rate", "1G"]):
+        assert raydd("show", FOLDER / f"{name}.yaml", "--out", tmp_path / "run", *FEW, *option) == 0
     printed = capsys.readouterr().out
     assert f"name: {name.replace('/published/', '-').replace('_', '-')}" in printed
     assert "outer iterations" in printed and "total" in printed

@@ -337,7 +337,7 @@ def test_classes_by_flag(tmp_path, capsys) -> None:
     run = half_run(tmp_path, [0, 1])
     assert raydd("show", run.file, "--data.classes", 2, "three", 4) == 2
     assert "no class 'three'" in capsys.readouterr().err
-    assert raydd("show", run.file, "--data.classes", 2, 3, 4) == 0
+    assert raydd("show", run.file, "--config", "--data.classes", 2, 3, 4) == 0
     assert "- 2\n  - 3\n  - 4" in capsys.readouterr().out
 
 

@@ -272,3 +272,18 @@ def test_the_difference_of_two_groups(folder: Folder) -> None:
     lead = difference(*summarise(table_of(folder, *students)))
     assert lead.mean == pytest.approx(0.5)
     assert lead.standard_error == pytest.approx(math.sqrt(0.01 / 3 + 0.02 / 2))
+
+
+def test_a_confusion_is_kept_beside_the_columns(folder: Folder) -> None:
+    alone, seen = make_record(student_seed=0), make_record(student_seed=1)
+    counts = [[5, 1, 0], [0, 6, 0], [2, 0, 4]]
+    records.write(folder, alone)
+    records.write(folder, seen, confusion=counts)
+    assert records.read_confusion(folder, seen.record_id) == counts
+    assert records.read_confusion(folder, alone.record_id) is None
+    assert records.read_confusion(folder, "0" * 16) is None
+    assert records.find(folder, seen.record_id) == seen
+    assert records.read(folder).schema.equals(SCHEMA)
+    many = records.CONFUSION_CLASSES + 1
+    records.write(folder, seen, confusion=[[1] * many] * many)
+    assert records.read_confusion(folder, seen.record_id) is None

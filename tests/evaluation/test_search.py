@@ -179,7 +179,7 @@ def test_early_stopping_after_whole_epochs_is_a_student_of_all_the_data_and_befo
 
 def test_progress_is_told_of_a_probe_and_of_which_student() -> None:
     asked = trial("synthetic")
-    assert asked.work.kind == "student" and str(asked.work).startswith("student 0 of synthetic, hard labels, ")
+    assert asked.work.kind == "student" and str(asked.work).startswith("student 0: synthetic, hard labels, ")
     for variant, title in (("", "search: "), (EARLY, "search early_stopping: ")):
         work = Question(probe="search", trial=asked, variant=variant).work
         assert work.kind == "search" and str(work) == title + str(asked.work)

@@ -202,6 +202,7 @@ def test_dm_of_a_linear_map_is_closed() -> None:
 
 def test_published_loops() -> None:
     assert {ipc: DCConfig(images_per_class=ipc).loops for ipc in PUBLISHED_LOOPS} == PUBLISHED_LOOPS
+    assert (DCConfig(images_per_class=5).loops, DCConfig(images_per_class=41).loops) == ((10, 50), (50, 10))
     assert DSAConfig(images_per_class=100, outer_loops=100, inner_epochs=2).loops == (100, 2)
     assert DSAConfig(images_per_class=10, inner_epochs=5).loops == (10, 5)
 
@@ -517,8 +518,8 @@ def test_two_workers_are_one(config: CondensationConfig, network: NetworkConfig)
         ("augmentation", {"augmentation": "blur"}),
         ("method.outer_loops", {"outer_loops": 0}),
         ("method.inner_epochs", {"inner_epochs": 0}),
-        ("method.outer_loops", {"outer_loops": None}),
-        ("method.inner_epochs", {"inner_epochs": None}),
+        ("method.outer_loops", {"outer_loops": None, "images_per_class": 100}),
+        ("method.inner_epochs", {"inner_epochs": None, "images_per_class": 100}),
         ("method.network_lr", {"network_lr": 0.0}),
         ("method.network_batch_size", {"network_batch_size": 0}),
     ],

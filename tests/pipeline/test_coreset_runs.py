@@ -90,6 +90,6 @@ def test_what_cannot_be_chosen_is_refused(
 
 def test_the_plan_counts_the_choice_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = chosen_run(tmp_path, "herding")
-    assert raydd("show", run.file) == 0
+    assert raydd("show", run.file, "--rate", "1G") == 0
     shown = capsys.readouterr().out
     assert shown.count("a selection") == 1 and "not counted" not in shown

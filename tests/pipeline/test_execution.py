@@ -302,7 +302,7 @@ def test_an_averaged_set_has_its_own_artefact_and_students(averaged: SmallRun) -
     assert average.synthetic.card == raw.synthetic.card | {"ema_decay": 0.75}
     accuracies = [found[subject]["class_accuracy"] for subject in ("synthetic", "ema")]
     assert accuracies[0] != accuracies[1]
-    assert "synthetic set, EMA" in (averaged.out / "report.html").read_text()
+    assert "distilled set, EMA" in (averaged.out / "report.html").read_text()
 
 
 def test_students_of_the_averaged_set_begin_anew(averaged: SmallRun, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from raydd.pipeline.observers import observed
 from raydd.storage import Folder
 from raydd.storage.event_log import EventLog
 from raydd.storage.growing_files import GrowingFolder
-from raydd.storage.tensorboard import TensorBoard
+from raydd.storage.tensorboard import TensorBoard, folder_of
 from tests.support.runs import PATIENCE, free_port
 from tests.support.s3_server import BUCKET, keys
 from tests.support.small import UPDATES, finished_run, raydd, small_run, state
@@ -64,8 +64,11 @@ def test_events_tell_the_course_of_a_run_and_of_the_next(tmp_path: Path) -> None
     assert first[0]["versions"].keys() >= {"raydd", "torch", "ray", "python"}
     steps = [event["step"] for event in first if event["event"] == "step_ended"]
     assert steps == ["experts", "distill", "evaluate", "report"] == first[0]["steps"]
-    began = [event["task"] for event in first if event["event"] == "work_began"]
-    ended = [event for event in first if event["event"] == "work_ended"]
+    counted = "students"  # all of them, beside each
+    began = [event["task"] for event in first if event["event"] == "work_began" and event["task"] != counted]
+    ended = [event for event in first if event["event"] == "work_ended" and event["task"] != counted]
+    tested = [event["numbers"]["test_accuracy"] for event in first if event["event"] == "tested"]
+    assert len(tested) == 7 and all(0 <= accuracy <= 1 for accuracy in tested)
     assert Counter(began) == Counter(event["task"] for event in ended)
     assert Counter(Work.titled(task).kind for task in began) == {"expert": 2, "distil": 1, "student": 7}
     assert sum(event["total"] for event in ended) == sum(UPDATES.values())
@@ -96,9 +99,31 @@ def test_curves_are_those_of_the_metrics(tmp_path: Path) -> None:
     points = [json.loads(line) for line in (small.out / "metrics" / "experts.jsonl").read_text().splitlines()]
     for name in ("train_loss", "train_accuracy"):
         wanted = {row["epoch"]: pytest.approx(row[name], rel=1e-6) for row in points if row["expert"] == 1}
-        assert curve(small.out / "tensorboard" / "expert 1", name) == wanted
-    students = [path for path in (small.out / "tensorboard").iterdir() if Work.titled(path.name).kind == "student"]
+        assert curve(small.out / "tensorboard" / "experts" / "1", name) == wanted
+    students = {file.parent for file in (small.out / "tensorboard" / "students").rglob("events*")}
     assert len(students) == 7 and all(curve(path, "loss") for path in students)
+    names = [str(path.relative_to(small.out / "tensorboard")) for path in students]
+    assert any(name.startswith("students/random-0/hard/0/convnet") for name in names)
+    assert not any(mark in name for name in names for mark in " ,")
+
+
+@pytest.mark.parametrize(
+    ("task", "folder"),
+    [
+        (Work("distil"), "distil"),
+        (Work("distil", "stage 1"), "distil/stage-1"),
+        (Work("expert", "3"), "experts/3"),
+        (
+            Work("student", "0", "random 2, hard labels, convnet, color_crop"),
+            "students/random-2/hard/0/convnet/color_crop",
+        ),
+        (Work("student", "1", "a plugin's"), "students/a-plugin-s/1"),
+        (Work("membership", "loss", "student 0: full, hard labels, x"), "membership/student-0-full/hard/loss/x"),
+        (Work("../up", "..", "/etc"), "up/etc/_"),
+    ],
+)
+def test_folders_of_curves_have_plain_names(task: Work, folder: str) -> None:
+    assert folder_of(task) == folder
 
 
 def test_without_trackers_there_are_no_curves(tmp_path: Path) -> None:
@@ -176,8 +201,8 @@ def test_a_curve_goes_on_where_work_did(tmp_path: Path) -> None:
 
     draw((1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0))
     draw((3, 5.0), (4, 6.0), (5, 7.0), (2, 8.0), (3, 9.0))
-    assert len(list((tmp_path / "a_b_ c").iterdir())) == 2
-    assert curve(tmp_path / "a_b_ c", "loss") == {1: 1.0, 2: 8.0, 3: 9.0}
+    assert len(list((tmp_path / "a-b" / "c").iterdir())) == 2
+    assert curve(tmp_path / "a-b" / "c", "loss") == {1: 1.0, 2: 8.0, 3: 9.0}
 
 
 def test_work_goes_on_when_curves_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -149,8 +149,9 @@ def test_a_point_as_columns_and_in_words() -> None:
 
 def test_the_space_comes_from_the_file_or_from_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = small_run(tmp_path, {"sweep": {"parameters": {LR: [0.1]}, "search": "grid"}})
-    assert raydd("show", run.file, "--sweep.parameters", '{"seed": [5, 6], "evaluate.labels": [["hard"]]}') == 0
-    shown = configs.parse(capsys.readouterr().out.partition("    plan")[0].encode(), "shown").sweep
+    space = '{"seed": [5, 6], "evaluate.labels": [["hard"]]}'
+    assert raydd("show", run.file, "--config", "--sweep.parameters", space) == 0
+    shown = configs.parse(capsys.readouterr().out.encode(), "shown").sweep
     assert shown == SweepConfig(parameters={"seed": [5, 6], "evaluate.labels": [["hard"]]})
     assert raydd("show", run.file, "--help", "sweep") == 0
     assert "--sweep.parameters JSON" in capsys.readouterr().out

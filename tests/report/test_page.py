@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -17,12 +18,14 @@ from raydd.core.errors import ArtefactError
 from raydd.data.preprocessing import Standardise
 from raydd.evaluation import records
 from raydd.evaluation.records import Subject
+from raydd.evaluation.tables.words import SUBJECTS as SUBJECT_NAMES
+from raydd.evaluation.tables.words import labels as regime
 from raydd.report import curves, figures
 from raydd.report.gallery import gallery
-from raydd.report.tables import NAMES as SUBJECT_NAMES
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.evaluation.test_records import make_failure, make_record
+from tests.support.driven_browser import driven
 from tests.support.pages import Page, browse, needs_browser, require_self_contained, shown
 
 NAMES = ("circle", "<b>square & $co$</b>", "triangle")
@@ -107,12 +110,12 @@ def page(html: str) -> Page:
 
 def test_the_table_holds_the_numbers(page: Page) -> None:
     head, *rows = page.rows
-    assert head[1:4] == ["Accuracy, %", "n", "Failed"]
+    assert head[1:4] == ["Accuracy, %", "Students", "Failed"]
     assert len(rows) == len(ACCURACIES)
     for row, ((subject, labels), accuracies) in zip(rows, ACCURACIES.items(), strict=True):
         mean, n = 100 * np.mean(accuracies), len(accuracies)
         spread = f" ± {100 * np.std(accuracies, ddof=1):.2f}" if n > 1 else ""
-        assert f"{labels} labels" in row[0]
+        assert f"{regime(labels)} labels" in row[0]
         assert row[1] == f"{mean:.2f}{spread}"
         assert row[2:4] == [str(n), "1" if subject == "synthetic" else "0"]
         assert row[4:] == ["25.00", "99.00", "1,001", "0.01", "1,001", "12.5 s"]
@@ -123,11 +126,11 @@ def test_the_table_holds_the_numbers(page: Page) -> None:
 def test_the_headline_is_compared_under_equal_conditions(page: Page) -> None:
     best, random, init, full = (" ".join(tile.replace("\N{NO-BREAK SPACE}", " ").split()) for tile in page.tiles)
     ours, theirs = (np.array(ACCURACIES[subject, "stored"]) for subject in ("synthetic", "random"))
-    assert best.startswith(f"synthetic set {100 * ours.mean():.1f} ± {100 * ours.std(ddof=1):.1f} %")
+    assert best.startswith(f"distilled set {100 * ours.mean():.1f} ± {100 * ours.std(ddof=1):.1f} %")
     lead, error = ours.mean() - theirs.mean(), np.sqrt(ours.var(ddof=1) / 3 + theirs.var(ddof=1) / 4)
-    assert f"lead +{100 * lead:.1f} ± {100 * error:.1f} points n = 4, stored labels" in random
+    assert f"below by {100 * lead:.1f} ± {100 * error:.1f} points 4 students, soft labels" in random
     assert "starting state" in init
-    assert f"lead −{100 * (0.8 - ours.mean()):.1f} points n = 1, hard labels" in full
+    assert f"above by {100 * (0.8 - ours.mean()):.1f} points 1 student, hard labels" in full
 
 
 def test_nothing_is_loaded_from_outside(html: str) -> None:
@@ -139,9 +142,9 @@ def test_the_images_are_the_sets_pixels_before_and_after(run: Folder, page: Page
     pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode((a["src"] or "").split(",")[1])))) for a in shown]
     for when, folder in (("before", run / "stages" / "000" / "init"), ("after", run / "synthetic")):
         expected = SyntheticSet.load(folder).pixels().permute(0, 2, 3, 1).numpy()
-        found = [image for image, attrs in zip(pixels, shown, strict=True) if (attrs["alt"] or "").endswith(when)]
+        found = [image for image, attrs in zip(pixels, shown, strict=True) if f", {when}," in (attrs["alt"] or "")]
         np.testing.assert_array_equal(np.stack(found), expected)
-    assert [attrs["alt"] for attrs in shown[:2]] == ["circle, before"] * 2
+    assert [attrs["alt"] for attrs in shown[:2]] == ["circle, before, image 1", "circle, before, image 2"]
 
 
 def test_soft_labels_are_told_in_words(run: Folder, page: Page) -> None:
@@ -149,16 +152,17 @@ def test_soft_labels_are_told_in_words(run: Folder, page: Page) -> None:
     assert logits is not None
     odds = np.exp(logits.numpy())
     shares = odds / odds.sum(axis=1, keepdims=True)
-    titles = [attrs["title"] for tag, attrs in page.tags if tag == "img" and (attrs["alt"] or "").endswith("after")]
-    for title, share in zip(titles, shares, strict=True):
-        words = [f"{NAMES[k]} {100 * share[k]:.0f}\N{NO-BREAK SPACE}%" for k in np.argsort(-share)]
-        assert title == ", ".join(words)
+    shots = [(before, attrs) for (_, before), (tag, attrs) in pairwise(page.tags) if tag == "img"]
+    told = [button["data-label"] for button, image in shots if ", after," in (image["alt"] or "")]
+    for words, share in zip(told, shares, strict=True):
+        spelled = (f"{NAMES[k]}:~{100 * share[k]:.0f}~%" for k in np.argsort(-share) if share[k] >= 0.005)
+        assert words == ", ".join(spelled).replace("~", "\N{NO-BREAK SPACE}")
 
 
 def test_figures_card_and_config_are_there(page: Page) -> None:
     titles = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
     assert titles == [
-        *("Every student", "Accuracy by class", "Loss", "Learned step size", "Start epochs"),
+        *("Every student", "Accuracy by class", "Matching loss", "Learned step size", "Start epochs"),
         "Expert accuracy",
     ]
     assert "60 iterations, 1 of them skipped." in page.text
@@ -238,6 +242,35 @@ def test_a_browser_shows_all_of_it_without_sideways_scrolling(html: str, tmp_pat
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [420, 1280])
+def test_images_enlarge_by_click_and_by_keyboard(html: str, tmp_path: Path, width: int) -> None:
+    """A click or Enter opens one, arrows go to the next ones, Escape closes; the focus is where it was left."""
+    viewer, title = "document.getElementById('viewer')", "document.querySelector('#viewer h3').textContent"
+    with driven(tmp_path, html, width) as tab:
+        assert tab.find("document.documentElement.scrollWidth") == width
+        titles = tab.find("[...document.querySelectorAll('.shot img')].map(image => image.alt)")
+        widths = tab.find("[...document.querySelectorAll('.shot img')].map(image => image.clientWidth)")
+        assert len(set(titles)) > 2 and min(widths) >= 96 and not tab.find(f"{viewer}.open")
+        tab.click(".shot")
+        assert tab.find(f"{viewer}.open") and tab.find(title) == titles[0]
+        assert tab.find("document.querySelector('#viewer .large').clientWidth") > widths[0]
+        tab.press("ArrowRight")
+        assert tab.find(title) == titles[1]
+        tab.press("ArrowLeft")
+        tab.press("ArrowLeft")
+        assert tab.find(title) == titles[-1]
+        tab.press("Escape")
+        assert not tab.find(f"{viewer}.open")
+        assert tab.find("document.activeElement === [...document.querySelectorAll('.shot')].at(-1)")
+        tab.press("ArrowLeft")
+        tab.press("Enter")
+        assert tab.find(f"{viewer}.open") and tab.find(title) == titles[-2]
+        tab.click('#viewer [data-step="0"]')
+        assert not tab.find(f"{viewer}.open")
+        assert tab.console == []
+
+
+@needs_browser
 def test_a_browser_draws_the_page(html: str, tmp_path: Path) -> None:
     browse(tmp_path, html, "window-size=800,2000", f"screenshot={tmp_path / 'shot.png'}")
     colours = Image.open(tmp_path / "shot.png").convert("RGB").getcolors(10**6)
@@ -255,10 +288,10 @@ def test_the_averaged_set_stands_next_to_the_learned_one(run: Folder) -> None:
         records.write(run / "results", make_record(subject="ema", student_seed=seed, test_accuracy=accuracy))
     page = Page(report.build(run))
     titles = [row[0] for row in page.rows if row]
-    first = next(i for i, title in enumerate(titles) if title.startswith("synthetic set"))
-    assert titles[first + 1].startswith("synthetic set, EMA")
-    assert "synthetic set, EMA" in " ".join(page.tiles[1].split())
-    assert not page.tiles[0].lstrip().startswith("synthetic set, EMA")
+    first = next(i for i, title in enumerate(titles) if title.startswith("distilled set"))
+    assert titles[first + 1].startswith("distilled set, EMA")
+    assert "distilled set, EMA" in " ".join(page.tiles[1].split())
+    assert not page.tiles[0].lstrip().startswith("distilled set, EMA")
 
 
 def test_what_belongs_to_a_teacher_is_shown_with_one_alone(page: Page) -> None:

@@ -20,6 +20,7 @@ from raydd.evaluation.records import Record
 from raydd.evaluation.tables import collection, query
 from raydd.evaluation.tables.collection import Collection
 from raydd.evaluation.tables.pooling import pool
+from raydd.evaluation.tables.words import labels as regime
 from raydd.report import several_runs
 from raydd.report.drawing import RUNS
 from raydd.report.mosaic import mosaic
@@ -29,6 +30,7 @@ from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.evaluation.test_records import make_failure
 from tests.support.browser import Seen, look
+from tests.support.driven_browser import driven
 from tests.support.pages import Page, needs_browser, require_self_contained
 from tests.support.several_runs import CLASSES, METHODS, NETWORKS, SIZES, make_runs, student, students, synthetic_set
 
@@ -49,7 +51,8 @@ def html(found: Collection) -> str:
 def blocks(html: str) -> dict[str, Page]:
     """The parts of the page about each label regime."""
     parts = re.split(r'<section id="block-\d+">', html.split('<section id="images">')[0])[1:]
-    return {re.search(r"(\w+) labels</h3>", part)[1].lower(): Page(part) for part in parts}
+    regimes = {"Hard": "hard", "Soft": "stored"}
+    return {regimes[re.search(r"(\w+) labels</h3>", part)[1]]: Page(part) for part in parts}
 
 
 def everyone(**wanted: object) -> list[Record]:
@@ -152,7 +155,7 @@ def test_figures_are_named_apart_and_label_their_lines(html: str, blocks: dict[s
     titles = [attrs["aria-label"] for tag, attrs in Page(html).tags if tag == "svg"]
     assert len(set(titles)) == len(titles)
     for labels, page in blocks.items():
-        where = f"(shapes, {labels} labels, {NETWORKS[0]})"
+        where = f"(shapes, {regime(labels)} labels, {NETWORKS[0]})"
         own = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
         assert own == [
             f"Accuracy against images per class {where}",
@@ -217,7 +220,7 @@ def test_one_run_without_config_set_or_baselines_makes_a_page(tmp_path: Path) ->
     assert rows_of(page, "Trained on")["2 images per class", "alone"][0] == "50.00"
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert [a["aria-label"] for tag, a in page.tags if tag == "svg"] == [
-        "Accuracy against images per class (shapes, stored labels)"
+        "Accuracy against images per class (shapes, soft labels)"
     ]
 
 
@@ -322,6 +325,19 @@ def test_a_browser_without_a_network_shows_every_figure(html: str, seen: tuple[i
     assert len(page.figures) == len(re.findall("<figure", html)) > 10
     assert all(wide > 100 and high > 50 for _, wide, high in page.figures)
     assert page.images == len(METHODS) * len(SIZES)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [420, 1280])
+def test_images_of_the_comparison_enlarge(html: str, tmp_path: Path, width: int) -> None:
+    with driven(tmp_path, html, width) as tab:
+        assert tab.find("document.documentElement.scrollWidth") == width
+        titles = tab.find("[...document.querySelectorAll('.shot img')].map(image => image.alt)")
+        tab.click(".shot")
+        tab.press("ArrowRight")
+        assert tab.find("viewer.open") and tab.find("viewer.querySelector('h3').textContent") == titles[1]
+        tab.press("Escape")
+        assert not tab.find("viewer.open") and tab.console == []
 
 
 @needs_browser

@@ -9,9 +9,10 @@ import pytest
 
 from raydd import report
 from raydd.evaluation import records
+from raydd.evaluation.tables.words import SUBJECTS as SUBJECT_NAMES
+from raydd.evaluation.tables.words import labels as regime
 from raydd.report import drawing, figures
 from raydd.report.contents import read
-from raydd.report.tables import NAMES as SUBJECT_NAMES
 from raydd.storage import Folder
 from tests.evaluation.test_records import make_record
 from tests.report.test_page import NAMES, synthetic_set, write_lines
@@ -111,7 +112,7 @@ def test_recovering_is_the_mean_over_packs(taught: Folder, page: Page) -> None:
             assert line[name] == pytest.approx(np.mean([one[name] for one in there]))
     assert [line["iteration"] for line in found.lines] == list(range(40))
     titles = [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
-    assert titles[-3:] == ["Loss", "Share of the batch norm term", "Images that take part"]
+    assert titles[-3:] == ["Recovery loss", "Share of the batch norm term", "Images that take part"]
     assert "Averaged over 3 packs of class groups" in page.text
 
 
@@ -147,13 +148,13 @@ def test_regimes_of_labels_are_not_mixed(page: Page) -> None:
     assert len(rows) == len(TAUGHT)
     sizes = ["21.5 kB", "44.8 MB", "81.5 kB", "21 kB", "44.8 MB", "18.4 kB", "44.8 MB", "18.4 MB"]
     for row, size, ((subject, labels), (accuracy, _, forwards)) in zip(rows, sizes, TAUGHT.items(), strict=True):
-        assert row[0].startswith(SUBJECT_NAMES[subject]) and f"{labels} labels" in row[0]
+        assert row[0].startswith(SUBJECT_NAMES[subject]) and f"{regime(labels)} labels" in row[0]
         assert row[1].startswith(f"{100 * accuracy + 0.5:.2f}")
         assert row[-3:-1] == [size, f"{forwards:,}"]
     best, random, init, full = (" ".join(tile.split()) for tile in page.tiles[:4])
-    assert best.startswith("synthetic set 60.5") and "online labels" in best
-    assert "lead +15.0" in random and "online labels" in random
-    assert "lead +10.0" in init and "online labels" in init
+    assert best.startswith("distilled set 60.5") and "online labels" in best
+    assert "below by 15.0" in random and "online labels" in random
+    assert "below by 10.0" in init and "online labels" in init
     assert "hard labels" in full
     assert "recipe delt" in page.text
 
@@ -170,7 +171,7 @@ def test_diversity_is_told_of_every_set(page: Page) -> None:
     rows = [row for row in page.rows if len(row) == 3]
     assert rows == [
         ["Images", "Cosine to the centroid", "Cosine of two images"],
-        ["synthetic set", "0.800", "0.700"],
+        ["distilled set", "0.800", "0.700"],
         ["starting state", "0.840", "0.750"],
         ["random real images ± between 2 draws", "0.860 ± 0.014", "0.780 ± 0.014"],
     ]
@@ -179,11 +180,13 @@ def test_diversity_is_told_of_every_set(page: Page) -> None:
     assert titles[2] == "Similarity within a class"
 
 
-def test_one_image_of_a_class_is_like_no_other(tmp_path: Path) -> None:
+def test_nothing_is_said_of_how_alike_single_images_are(tmp_path: Path) -> None:
     run = Folder.at(tmp_path)
     alone = {"centroid_similarity": 1.0} | {f"centroid_similarity.{name}": 1.0 for name in NAMES}
-    records.write(run / "results", make_record(metrics=alone))
-    assert ["synthetic set", "1.000", "–"] in Page(report.build(run)).rows
+    records.write(run / "results", make_record(images_per_class=1, metrics=alone))
+    page = Page(report.build(run))
+    assert "Diversity" not in page.text
+    assert "Similarity within a class" not in [attrs["aria-label"] for tag, attrs in page.tags if tag == "svg"]
 
 
 def test_of_many_classes_the_most_and_least_diverse_are_shown() -> None:
@@ -200,7 +203,7 @@ def test_images_that_were_not_changed_are_shown_once(tmp_path: Path) -> None:
     for folder in (run / "stages" / "000" / "init", run / "synthetic"):
         synthetic_set(0).save(folder, "0" * 16)
     assert {attrs["alt"] for tag, attrs in Page(report.build(run)).tags if tag == "img"} == {
-        f"{n}, after" for n in NAMES
+        f"{name}, image {number}" for name in NAMES for number in (1, 2)
     }
 
 

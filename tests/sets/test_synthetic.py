@@ -18,7 +18,8 @@ from raydd.core.errors import ArtefactError
 from raydd.data.fit_preprocessing import fit_zca
 from raydd.data.preprocessing import ZCA, Identity, Preprocessing, Standardise
 from raydd.sets import synthetic
-from raydd.sets.synthetic import SyntheticSet, preview, union
+from raydd.sets.preview import preview
+from raydd.sets.synthetic import SyntheticSet, union
 from raydd.storage import Folder, new_artefact
 from tests.support.tiny import randn
 
@@ -64,6 +65,11 @@ def assert_same(found: SyntheticSet, wanted: SyntheticSet) -> None:
     assert type(found.preprocessing) is type(wanted.preprocessing)
     assert found.preprocessing.digest == wanted.preprocessing.digest
     assert found.card.items() >= wanted.card.items()
+
+
+def test_a_set_in_a_line() -> None:
+    assert repr(example()) == "SyntheticSet(6 images, 3x8x8, 3 classes, soft labels)"
+    assert repr(example(soft=False, channels=1)) == "SyntheticSet(6 images, 1x8x8, 3 classes, hard labels)"
 
 
 @pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])

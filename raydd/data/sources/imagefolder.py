@@ -12,12 +12,14 @@ from torch import Tensor
 from raydd.core.errors import DataError
 from raydd.core.keyed_random import Key
 from raydd.data.listing import Item, Listing, folder_name, open_encoded
-from raydd.data.place import Place
+from raydd.data.place import Nested, Place
 from raydd.data.stratified import drawn
 from raydd.storage import Folder
 
 TEST_SHARE: Final = 0.2
 """Of every class, where there is no test split."""
+TEST_SPLITS: Final = ("test", "val")
+"""Where test images are, the first that is there."""
 
 File = tuple[int, Folder, str]
 """The label of an image file, its folder and its name."""
@@ -32,22 +34,25 @@ def imagefolder(place: Place) -> tuple[Listing, Listing]:
       share the test images; it depends on each class's number of images and place among the classes alone.
 
     The dataset is named by its root; classes are in the order of their folders' names, images in the order of their
-    files' names. Files whose suffix no image format has are passed over, and so are folders inside class folders.
+    files' names. Files whose suffix no image format has are passed over, and so are folders inside class folders,
+    unless `data.nested` says what they are.
 
     Raises:
         DataError: a split or its class folders are missing, there is one class alone, or a class whose images are to
             be divided has only one.
     """
     root, folders = place.root, place.root.folders()
-    test = next((name for name in ("test", "val") if name in folders), None)
+    test = next((name for name in TEST_SPLITS if name in folders), None)
     if test is not None or not folders:
-        return _split(root, root / "train"), _split(root, root / (test or "test"))
-    return _divided(root, root / "train" if "train" in folders else root)
+        return _split(place, root / "train"), _split(place, root / (test or "test"))
+    return _divided(place, root / "train" if "train" in folders else root)
 
 
-def in_class_folders(folder: Folder, class_names: Sequence[str]) -> list[File]:
-    """The image files `folder/<class>/*`, labelled by the order of these classes."""
+def in_class_folders(folder: Folder, class_names: Sequence[str], nested: Nested = "skip") -> list[File]:
+    """The image files `folder/<class>/*`, labelled by the order of these classes, and those in folders below."""
     places = [(label, folder / class_name) for label, class_name in enumerate(class_names)]
+    if nested == "images":
+        places = [(label, below) for label, place in places for below in _all_below(place)]
     return [(label, place, file) for label, place in places for file in image_files(place)]
 
 
@@ -72,15 +77,18 @@ def image_files(folder: Folder) -> list[str]:
     return [file for file in folder.files() if PurePosixPath(file).suffix.lower() in suffixes]
 
 
-def _split(root: Folder, folder: Folder) -> Listing:
-    class_names = _class_names(folder)
-    return listing_of(folder_name(root), folder.uri, class_names, in_class_folders(folder, class_names))
+def _split(place: Place, folder: Folder) -> Listing:
+    class_names = _class_names(folder, place.nested)
+    files = in_class_folders(folder, class_names, place.nested)
+    _refuse_what_is_deeper(folder, class_names, files)
+    return listing_of(folder_name(place.root), folder.uri, class_names, files)
 
 
-def _divided(root: Folder, folder: Folder) -> tuple[Listing, Listing]:
+def _divided(place: Place, folder: Folder) -> tuple[Listing, Listing]:
     """The training and the test split of images that are in class folders together."""
-    class_names = _class_names(folder)
-    files = in_class_folders(folder, class_names)
+    class_names = _class_names(folder, place.nested)
+    files = in_class_folders(folder, class_names, place.nested)
+    _refuse_what_is_deeper(folder, class_names, files)
     labels = torch.tensor([label for label, _, _ in files], dtype=torch.int64)
     for class_name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
         if count < 2:
@@ -93,15 +101,15 @@ def _divided(root: Folder, folder: Folder) -> tuple[Listing, Listing]:
     train, test = (
         [file for file, chosen in zip(files, is_test, strict=True) if chosen == wanted] for wanted in (False, True)
     )
-    name, where = folder_name(root), folder.uri
+    name, where = folder_name(place.root), folder.uri
     return (
         listing_of(name, f"{where}, 4 in 5", class_names, train),
         listing_of(name, f"{where}, 1 in 5", class_names, test),
     )
 
 
-def _class_names(folder: Folder) -> tuple[str, ...]:
-    class_names = tuple(folder.folders())
+def _class_names(folder: Folder, nested: Nested) -> tuple[str, ...]:
+    class_names = tuple(_innermost(folder) if nested == "classes" else folder.folders())
     if not class_names:
         raise DataError(
             f"{folder.uri}: there are no class folders; data.root must hold train/<class>/* and test/<class>/* (or "
@@ -113,6 +121,35 @@ def _class_names(folder: Folder) -> tuple[str, ...]:
             "other classes, or let data.root be the folder above or below, if those are there"
         )
     return class_names
+
+
+def _innermost(folder: Folder, path: str = "") -> list[str]:
+    """The paths of the folders below that hold image files, or no folder."""
+    found: list[str] = []
+    for name in folder.folders():
+        below = folder / name
+        deeper = _innermost(below, f"{path}{name}/")
+        found += [f"{path}{name}"] * bool(image_files(below) or not deeper) + deeper
+    return found
+
+
+def _all_below(folder: Folder) -> Iterator[Folder]:
+    """A folder and all that are below it."""
+    yield folder
+    for name in folder.folders():
+        yield from _all_below(folder / name)
+
+
+def _refuse_what_is_deeper(folder: Folder, class_names: Sequence[str], files: Sequence[File]) -> None:
+    """Raise a DataError where the images of a class lie in folders of its folder, and nobody says what these are."""
+    there = {label for label, _, _ in files}
+    for label, class_name in enumerate(class_names):
+        if label not in there and any(image_files(below) for below in _all_below(folder / class_name)):
+            inside = ", ".join((folder / class_name).folders()[:3])
+            raise DataError(
+                f"{(folder / class_name).uri}: holds no images but folders ({inside}); set data.nested to classes, "
+                f"which makes each innermost folder a class, or to images, which takes all as images of {class_name}"
+            )
 
 
 def _open(folder: Folder, file: str) -> Image.Image:

@@ -29,7 +29,7 @@ from raydd.data.images import Images, SelectedImages, as_images
 from raydd.data.preprocessing import Preprocessing
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View, each_set
 from raydd.evaluation.students.trials import Trial
-from raydd.sets.synthetic import preview
+from raydd.sets.preview import preview
 from raydd.training.loop import features
 
 _BLOCK: Final = 1024

@@ -23,6 +23,13 @@ def accuracy_per_class(logits_NK: Tensor, labels_N: Tensor) -> list[float]:
     return [float(value) for value in hits / count]
 
 
+def confusion_counts(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """How many images of each class were taken for each: int64 [K, K], a row for every true class."""
+    classes = logits_NK.shape[1]
+    pairs_N = labels_N * classes + logits_NK.argmax(1)
+    return pairs_N.bincount(minlength=classes * classes).view(classes, classes)
+
+
 def worst_class_accuracy(class_accuracy: Sequence[float]) -> float:
     """The lowest of K accuracies, those of absent classes (nan) left out; nan where all are absent."""
     return min((accuracy for accuracy in class_accuracy if not math.isnan(accuracy)), default=math.nan)

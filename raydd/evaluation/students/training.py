@@ -18,8 +18,13 @@ from raydd.core.progress import Progress
 from raydd.core.version import commit
 from raydd.data.images import Images
 from raydd.data.prepared import LabelledImages, PreparedData
-from raydd.evaluation.records import Record
-from raydd.evaluation.students.metrics import accuracy_per_class, beside_accuracy, class_size_accuracy
+from raydd.evaluation.records import Confusion, Record
+from raydd.evaluation.students.metrics import (
+    accuracy_per_class,
+    beside_accuracy,
+    class_size_accuracy,
+    confusion_counts,
+)
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.view_labels import ViewLabels
@@ -87,6 +92,8 @@ class Student:
     record: Record
     state: NetworkState | None
     """Of its training, to go on from; None where that failed."""
+    confusion: Confusion | None = None
+    """Of the test images; None where its training failed."""
 
 
 def train_students(
@@ -136,8 +143,8 @@ def train_students(
         arguments = (data, training_set, provenance, device, progress, compiled)
         return [student for pupil in pupils for student in train_students([pupil], *arguments)]
     return [
-        Student(Record(**common, **numbers, **circumstances(began, device, len(pupils))), state)
-        for common, numbers, state in zip(commons, measured, training.state_dicts(), strict=True)
+        Student(Record(**common, **one.numbers, **circumstances(began, device, len(pupils))), state, one.confusion)
+        for common, one, state in zip(commons, measured, training.state_dicts(), strict=True)
     ]
 
 
@@ -209,6 +216,14 @@ class _Measurement:
     validation: float | None
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a student's training: what its record says of it, and what it took the test images for."""
+
+    numbers: dict[str, Any]
+    confusion: Confusion
+
+
 class _Curves(Watcher):
     """Measures students after the last epoch and, where they say so, every so many epochs before it."""
 
@@ -237,8 +252,8 @@ def _train(
     training_set: TrainingSet,
     progress: Progress,
     on_measured: OnMeasured | None,
-) -> list[dict[str, Any]]:
-    """Run all epochs; returns, of every student, what its record says of the training and of what came of it."""
+) -> list[_Outcome]:
+    """Run all epochs; returns, of every student, what came of it."""
     watcher, every = _Curves(trials, data, on_measured), trials[0].measure_every
     told = Told(progress, [trial.work for trial in trials], numbers=loss_curve)
     results = fit(training, watcher=watcher, told=told)
@@ -246,20 +261,23 @@ def _train(
     classes = [tuple(accuracy_per_class(own, data.test.labels)) for own in watcher.logits]
     sizes = data.train.labels.bincount(minlength=data.num_classes).tolist()
     return [
-        {
-            "teacher_forwards": forwards,
-            "train_accuracy": result.accuracy,
-            "test_accuracy": curve[-1].test,
-            "validation_accuracy": curve[-1].validation,
-            "best_test_accuracy": None if every is None else max(measured.test for measured in curve),
-            "class_accuracy": per_class,
-            "metrics": {
-                **training_set.metrics,
-                **beside_accuracy(own, data.test.labels),
-                **class_size_accuracy(per_class, sizes),
-                **({} if every is None else _selected(curve)),
+        _Outcome(
+            {
+                "teacher_forwards": forwards,
+                "train_accuracy": result.accuracy,
+                "test_accuracy": curve[-1].test,
+                "validation_accuracy": curve[-1].validation,
+                "best_test_accuracy": None if every is None else max(measured.test for measured in curve),
+                "class_accuracy": per_class,
+                "metrics": {
+                    **training_set.metrics,
+                    **beside_accuracy(own, data.test.labels),
+                    **class_size_accuracy(per_class, sizes),
+                    **({} if every is None else _selected(curve)),
+                },
             },
-        }
+            confusion_counts(own, data.test.labels).tolist(),
+        )
         for own, per_class, curve, result in zip(watcher.logits, classes, watcher.curves, results, strict=True)
     ]
 

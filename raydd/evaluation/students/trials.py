@@ -44,7 +44,7 @@ class Trial:
         draw = f" {self.draw}" if self.subject == "random" else ""
         way = "" if self.mode == "single_shot" else f", {self.mode} to stage {self.stage} ({self.budget})"
         seen = f"{self.labels} labels, {self.network.label}" + f", {self.recipe.augmentation}" * (not self.recipe.views)
-        return Work("student", f"{self.student_seed} of {self.subject}{draw}{way}, {seen}")
+        return Work("student", str(self.student_seed), f"{self.subject}{draw}{way}, {seen}")
 
     @property
     def title(self) -> str:

@@ -6,9 +6,7 @@ Letters: M synthetic images, K classes.
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from raydd import networks
 from raydd.data import DataFacts
 from raydd.methods.condensation.compared import CONSTANTS_AT_ONCE
 from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion
@@ -18,12 +16,14 @@ from raydd.sets.size import held_bytes, stored_bytes
 from raydd.training.cost import (
     SAVE_FACTOR,
     Exchange,
+    Meter,
     cached_by_shape,
     gradient_messages,
     gradient_step,
     network_size,
     predicting,
     training,
+    walked,
 )
 from raydd.training.recipe import Recipe
 
@@ -120,15 +120,14 @@ def _compared_flops(work: Condensing, compared: Comparisons, setting: CostSettin
 @cached_by_shape
 def _differentiated(network: NetworkConfig, facts: DataFacts, rows: int) -> int:
     """FLOPs of the gradient by the parameters of so many images' loss, and of its derivative by the images."""
-    with torch.device("meta"):
-        module = networks.build(network, facts.shape, facts.num_classes)
-        images, labels = torch.empty(rows, *facts.shape, requires_grad=True), torch.empty(rows, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
-        logits = module(images.clone())  # as the counter's hooks take no leaves
-        loss, params = hard_cross_entropy(logits, labels), list(module.parameters())
+    module, images = walked(network, facts, rows)
+    images.requires_grad_()
+    labels = torch.zeros(rows, dtype=torch.int64, device=images.device)
+    with (meter := Meter()):
+        loss, params = hard_cross_entropy(module(images), labels), list(module.parameters())
         gradients = torch.autograd.grad(loss, params, create_graph=True)
         torch.autograd.grad(torch.stack([gradient.square().sum() for gradient in gradients]).sum(), images)
-    return int(counter.get_total_flops())
+    return meter.cost(rows).flops
 
 
 def _stored_bytes(work: Condensing, setting: CostSetting) -> int:

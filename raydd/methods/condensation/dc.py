@@ -10,7 +10,7 @@ Letters: B images of a class, O rows of a layer's parameters (its outputs), I th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from raydd.methods.condensation.compared import ClassImages, Round
 from raydd.methods.condensation.cost import Comparisons
 from raydd.methods.condensation.family import Condensation, CondensationConfig
 from raydd.methods.cost import CostSetting
+from raydd.methods.defaults import USUAL_RECIPE
 from raydd.networks import Network, global_batch_norm
 from raydd.training.fit import fit
 from raydd.training.loop import Training
@@ -49,7 +50,8 @@ class GradientMatchingConfig(CondensationConfig):
     """What DC and DSA share; in brackets the names of the papers' flags."""
 
     outer_loops: int | None = None
-    """[outer_loop] updates of the images with one network; null: the published number for these images per class."""
+    """[outer_loop] updates of the images with one network; null: the published number for these images per class, or
+    for the next more for which there is one."""
     inner_epochs: int | None = None
     """[inner_loop] epochs that the network is trained on the synthetic images between two of those; null: likewise."""
     network_lr: float = 0.01
@@ -76,9 +78,10 @@ class GradientMatchingConfig(CondensationConfig):
         """Updates of the images with one network, and epochs of training between two of them.
 
         Raises:
-            ConfigError: nothing was published for these images per class, and they are not given.
+            ConfigError: nothing was published for so many images per class, and they are not given.
         """
-        published = PUBLISHED_LOOPS.get(self.images_per_class, (None, None))
+        next_one = min((count for count in PUBLISHED_LOOPS if count >= self.images_per_class), default=0)
+        published = PUBLISHED_LOOPS.get(next_one, (None, None))
         outer = self._or_published("outer_loops", self.outer_loops, published[0])
         return outer, self._or_published("inner_epochs", self.inner_epochs, published[1])
 
@@ -124,6 +127,7 @@ class GradientMatchingConfig(CondensationConfig):
 class DCConfig(GradientMatchingConfig):
     """DC; the defaults are the published ones."""
 
+    usual: ClassVar[Mapping[str, Any]] = {"recipe_name": "dc", "recipe": {**USUAL_RECIPE, "augmentation": "none"}}
     name: Literal["dc"] = "dc"
     image_init: Literal["random", "noise"] = "noise"
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from raydd.methods.condensation.cost import Comparisons
 from raydd.methods.condensation.dc import Distance, Gradients, MatchedGradients, squared_distance
 from raydd.methods.condensation.family import Condensation, CondensationConfig
 from raydd.methods.cost import CostSetting
+from raydd.methods.defaults import USUAL_RECIPE
 from raydd.networks import Network
 from raydd.sets.formation import Formation, FormationMode, decode
 from raydd.training.dsa import augmentation
@@ -51,6 +52,16 @@ CONVOLUTION_DIMS: Final = 4
 class IDCConfig(CondensationConfig):
     """IDC; the defaults are the published ones for CIFAR. In brackets the names of the paper's flags."""
 
+    usual: ClassVar[Mapping[str, Any]] = {
+        "recipe_name": "idc",
+        "recipe": {
+            **USUAL_RECIPE,
+            "batch_size": 64,
+            "schedule": "two_steps",
+            "augmentation": "idc:color_crop_flip_scale_rotate",
+            "cutmix": 0.5,
+        },
+    }
     name: Literal["idc"] = "idc"
     iterations: int = 2_000
     """[niter] outer updates, each with a network of its own."""

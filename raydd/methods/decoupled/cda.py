@@ -3,8 +3,9 @@
 SRe2L with crops that are whole images at first and become smaller as the run goes on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from raydd.methods.decoupled.sre2l import SpreadConfig
 
@@ -13,4 +14,5 @@ from raydd.methods.decoupled.sre2l import SpreadConfig
 class CDAConfig(SpreadConfig):
     """CDA; the defaults are the published ones for ImageNet-1K. At real images with `init: medium` or `random`."""
 
+    usual: ClassVar[Mapping[str, Any]] = {"protocol": "cda"}
     name: Literal["cda"] = "cda"

@@ -12,13 +12,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raydd import networks
 from raydd.data import DataFacts
 from raydd.methods.cost import METRICS_ROW_BYTES, CostSetting, DistillCost, Portion
 from raydd.methods.decoupled.moments import bn_loss, measuring
 from raydd.networks.config import NetworkConfig
 from raydd.sets.size import header_bytes, held_bytes, stored_bytes
-from raydd.training.cost import SAVE_FACTOR, Cost, Meter, WorkSample, cached_by_shape, predicting, shown, state_size
+from raydd.training.cost import (
+    SAVE_FACTOR,
+    Cost,
+    Meter,
+    WorkSample,
+    cached_by_shape,
+    predicting,
+    shown,
+    state_size,
+    walked,
+)
 from raydd.training.stand_in import network_on, random_images, some_labels
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -137,10 +146,10 @@ def recover_step(network: NetworkConfig, facts: DataFacts, rows: int, groups: in
         groups: G.
         dtype: of the teacher's pass.
     """
-    with torch.device("meta"):
-        module = networks.build(network, facts.shape, facts.num_classes).to(dtype).eval().requires_grad_(False)
-        images = torch.empty(rows, *facts.shape, dtype=dtype, requires_grad=True)
-        labels, averages_GB = torch.empty(rows, dtype=torch.int64), torch.empty(groups, rows, dtype=torch.float64)
+    module, images = walked(network, facts, rows)
+    module, images = module.to(dtype).eval().requires_grad_(False), images.to(dtype).requires_grad_()
+    with images.device:
+        labels, averages_GB = torch.zeros(rows, dtype=torch.int64), torch.zeros(groups, rows, dtype=torch.float64)
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
     with (meter := Meter()):
         with measuring(norms, averages_GB) as distances:

@@ -4,8 +4,9 @@ Real images of medium difficulty; those nearest to the median join first, others
 the photographs that they start from. A class group is whole classes, as many as a batch holds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -25,6 +26,7 @@ class DELTConfig(RecoverConfig):
     With round_iterations equal to iterations all images take part all the time: its ablation "our init" alone.
     """
 
+    usual: ClassVar[Mapping[str, Any]] = {"protocol": "delt"}
     name: Literal["delt"] = "delt"
     round_iterations: int = 500
     """[round-iterations] RI, iterations between the start of one part of the images and that of the next. Of the

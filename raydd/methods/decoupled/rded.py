@@ -7,8 +7,9 @@ A class group is a class.
 Letters: N real images, J crops of each, B crops in all, M mosaics, C H W.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ _AT_ONCE = 64
 class RDEDConfig(DecoupledConfig):
     """RDED; the defaults are the published ones."""
 
+    usual: ClassVar[Mapping[str, Any]] = {"protocol": "rded"}
     name: Literal["rded"] = "rded"
     factor: int | None = None
     """[factor] side of the mosaics, in crops. null: 2 where images have 128 pixels or more, else 1."""

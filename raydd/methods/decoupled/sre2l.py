@@ -4,8 +4,9 @@ A class group is one image each of as many classes as a batch holds, so that the
 set is a part of a larger one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -50,5 +51,6 @@ class SpreadConfig(RecoverConfig):
 class SRe2LConfig(SpreadConfig):
     """SRe2L; the defaults are the published ones for ImageNet-1K."""
 
+    usual: ClassVar[Mapping[str, Any]] = {"protocol": "sre2l"}
     name: Literal["sre2l"] = "sre2l"
     crop: Literal["curriculum", "random", "none"] = "random"

@@ -30,6 +30,7 @@ from raydd.training.cost import (
     gradient_step,
     network_size,
     predicting,
+    walked,
 )
 from raydd.training.stand_in import network_on, random_images, some_labels
 
@@ -109,11 +110,12 @@ def checkpoint_bytes(learned: int, soft: bool, average: bool, iterations: int) -
 @cached_by_shape
 def matching_step(network: NetworkConfig, facts: DataFacts, rows: int, soft: bool, curvature: bool = True) -> Cost:
     """One inner step and its adjoint, as trajectory matching takes them, for so many images."""
-    with torch.device("meta"):
-        flat = FlatNetwork(networks.build(network, facts.shape, facts.num_classes))
-        images, index = torch.empty(rows, *facts.shape), torch.empty(rows, dtype=torch.int64)
-        labels = torch.empty(rows, facts.num_classes) if soft else index
-        theta, lr = torch.empty(flat.size), torch.empty(())
+    module, images = walked(network, facts, rows)
+    flat = FlatNetwork(module)
+    with images.device:
+        index = torch.zeros(rows, dtype=torch.int64)
+        labels = torch.zeros(rows, facts.num_classes) if soft else index
+        theta, lr = torch.zeros(flat.size), torch.zeros(())
     steps = DifferentiatedSteps(flat, soft_cross_entropy if soft else hard_cross_entropy)
     loop = InnerLoop(steps, [InnerStep(index, rows, lambda images_BCHW: images_BCHW)], curvature=curvature)
     with (meter := Meter()):

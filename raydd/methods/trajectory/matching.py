@@ -8,7 +8,7 @@ Letters: M synthetic images, B batch, K classes, P flat parameters, T inner step
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +29,7 @@ from raydd.training.dsa import augmentation
 class MatchingConfig(MethodDefaults):
     """What all trajectory-matching methods share; in brackets the names of the papers' flags."""
 
+    learns_step_size: ClassVar[bool] = True
     images_per_class: int = 10
     """[ipc] synthetic images of each class."""
     iterations: int = 10_000

@@ -18,6 +18,7 @@ from raydd.pipeline.auto.portfolio import Candidate, Wanted, candidates
 from raydd.pipeline.auto.settings import EFFORTS, Settings
 from raydd.plan.jobs import Link, jobs_of
 from raydd.plan.rates import Rates
+from raydd.plan.simulation import side_by_side
 
 SHARE = 0.7
 """Of the time that there is, what is planned to be used: measured speeds are right to a third or so."""
@@ -75,14 +76,6 @@ class Price:
 def num_finalists(processes: int) -> int:
     """How many candidates are finished beside each other."""
     return min(2, processes)
-
-
-def side_by_side(seconds: Sequence[float], processes: int) -> float:
-    """How long pieces take that are begun in this order by whichever process is free."""
-    free = [0.0] * processes
-    for one in seconds:
-        free[free.index(min(free))] += one
-    return max(free)
 
 
 def price(tried: Sequence[Candidate], finished: Sequence[Candidate], facts: DataFacts, speed: Speed) -> Price:

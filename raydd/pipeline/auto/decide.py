@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from raydd.core.errors import UserError
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data import DataConfig, prepared, signature
+from raydd.data.folder_layout import TakenFolder, take
 from raydd.data.prepared import PreparedData
 from raydd.pipeline.auto import budget
 from raydd.pipeline.auto.budget import PricedPlan, Speed
 from raydd.pipeline.auto.look import (
     DataLook,
     as_used,
-    data_of,
     held_out_fraction,
     look,
     require_enough,
@@ -83,10 +84,16 @@ class Request:
         place = out or f"runs/auto-{name}-{images_per_class}"
         return cls(source=source, config=config, images_per_class=images_per_class, out=place, **asked)
 
+    @cached_property
+    def taken(self) -> TakenFolder:
+        """The data that are named, by their absolute path: those of a config, or a folder as it is read."""
+        taken = take(self.source) if self.config is None else TakenFolder(self.config.data, ())
+        return replace(taken, data=RunConfig(data=taken.data).located().data)
+
     @property
     def data(self) -> DataConfig:
         """The data, by their absolute path."""
-        return RunConfig(data=data_of(self.source, self.config)).located().data
+        return self.taken.data
 
     @property
     def folder(self) -> Folder:
@@ -96,7 +103,7 @@ class Request:
     def identity(self) -> dict[str, Any]:
         """What another request has to have in common with this one to go on from what it has made."""
         said = {"images_per_class": self.images_per_class, "hours": self.hours, "labels": self.labels}
-        data = asdict(self.data)
+        data = self.data.identity()
         data["classes"] = None if data["classes"] is None else list(data["classes"])
         return {"source": data["root"] or data["source"], "data": data, **said, "seed": self.seed}
 
@@ -212,6 +219,7 @@ def reasons(
     """Every choice in a line."""
     config, facts = tried[0].config, found.facts(plan.side, held_out_fraction(request.data, found))
     said = [
+        *request.taken.said,
         f"{found.num_classes} classes, {found.num_train:,} images to learn from ({min(found.train)} to "
         f"{max(found.train)} a class), {found.num_test:,} to test on",
         f"held out to choose by: {facts.num_validation:,} of the images to learn from; the test images choose nothing",

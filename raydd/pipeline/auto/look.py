@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final
 
-from raydd.config import RunConfig
 from raydd.core.errors import ConfigError, DataError, UserError
 from raydd.core.progress import Progress
 from raydd.data import DataConfig, DataFacts
@@ -16,6 +15,9 @@ FEWEST: Final = 5
 _GREY: Final = ("1", "L", "LA", "I", "I;16", "F")
 _HELD_OUT: Final = 1_000
 """Images that tell methods apart to a percent or two."""
+
+_OF_ANY_SIZE: Final = ("imagefolder", "parquet")
+"""Sources whose images are brought to one size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,6 @@ class DataLook:
         held_out = sum(drawn_of(count, validation_fraction) for count in self.train)
         shape = (1 if self.is_grey else 3, side, side)
         return DataFacts(self.num_train - held_out, self.num_test, shape, self.num_classes, held_out)
-
-
-def data_of(source: str, config: RunConfig | None) -> DataConfig:
-    """The data that are named: those of a config, or a folder of images."""
-    return DataConfig(source="imagefolder", root=source) if config is None else config.data
 
 
 def look(data: DataConfig, progress: Progress) -> DataLook:
@@ -130,7 +127,7 @@ def sides_to_try(data: DataConfig, found: DataLook) -> tuple[int, ...]:
     """The sizes that images may be brought to, the largest first; one where the config or the images say it."""
     if data.image_size is not None:
         return (data.image_size,)
-    if data.source != "imagefolder" or found.median_side < SIDES[-1]:
+    if data.source not in _OF_ANY_SIZE or found.median_side < SIDES[-1]:
         return (found.smallest_side,)
     return tuple(side for side in SIDES if side <= found.median_side)
 
@@ -147,7 +144,7 @@ def as_used(data: DataConfig, found: DataLook, side: int, validation_fraction: f
     """
     if data.preprocess == "zca":
         raise ConfigError("data.preprocess", "whitened images have no pixels to crop; take standardise or none")
-    size = data.image_size if data.source != "imagefolder" else side
+    size = side if data.source in _OF_ANY_SIZE else data.image_size
     errors = "skip" if found.undecodable else data.on_error
     return replace(data, image_size=size, validation_fraction=validation_fraction, on_error=errors)
 

@@ -13,7 +13,7 @@ from statistics import fmean
 from raydd.config import RunConfig
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.interruption import Interruption
-from raydd.core.progress import Numbers, Progress, Work
+from raydd.core.progress import TESTED, Numbers, Progress, Work
 from raydd.data import prepared
 from raydd.evaluation.records import Subject
 from raydd.evaluation.students.trials import SETS
@@ -152,8 +152,11 @@ class _OfCandidate:
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Say whose it is."""
-        label = f"{task.label} of {self._name}" if task.label else f"of {self._name}"
-        self._shown.update(Work(task.kind, label, task.about), done, total, note, numbers)
+        if task.kind == TESTED:
+            work = Work(TESTED, task.label, f"{self._name}: {task.about}")
+        else:
+            work = Work(task.kind, f"{task.label} of {self._name}".lstrip(), task.about)
+        self._shown.update(work, done, total, note, numbers)
 
 
 def config_of(made: CandidateOutcome) -> RunConfig:

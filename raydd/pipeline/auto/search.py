@@ -37,6 +37,10 @@ class AutoResult:
     finished: tuple[CandidateOutcome, ...]
     verdict: Verdict
 
+    def __repr__(self) -> str:
+        """Where it is, and what was chosen."""
+        return f"AutoResult({self.folder.uri}: {self.verdict.sentence})"
+
     @property
     def best(self) -> Folder:
         """The run of the set that was chosen."""

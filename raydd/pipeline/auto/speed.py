@@ -1,16 +1,14 @@
 """Measuring this machine on what the candidates will do."""
 
-import os
 import time
 from collections.abc import Sequence
-
-import torch
 
 from raydd.core.progress import Progress, Work
 from raydd.data import DataFacts
 from raydd.pipeline.auto.budget import Speed
 from raydd.pipeline.auto.portfolio import Candidate
 from raydd.plan.jobs import works_of
+from raydd.plan.machine import clock_of, device_here, processes_here
 from raydd.plan.measurement import measure
 
 _PROCESS_SECONDS = 7.0
@@ -36,8 +34,8 @@ def measured(
         reading_seconds: what it takes to decode all images.
         progress: is told how it goes.
     """
-    is_gpu = torch.cuda.is_available()
-    device, clock = torch.device("cuda" if is_gpu else "cpu"), time.perf_counter if is_gpu else time.process_time
+    device = device_here()
+    is_gpu, clock = device.type == "cuda", clock_of(device, threads=1)
     wall, own, rates = time.perf_counter(), time.process_time(), {}
     for number, one in enumerate(tried, start=1):
         rates[one.name] = measure(one.config, facts, works_of(one.config, facts), device, clock)
@@ -48,15 +46,8 @@ def measured(
     return Speed(
         rates=rates,
         availability=availability,
-        processes=_processes(is_gpu) if on_ray else 1,
+        processes=processes_here(on_ray),
         start_seconds=2 * reading_seconds + (_CLUSTER_SECONDS / availability if on_ray else 0.0),
         round_seconds=beside,
         run_seconds=_RUN_SECONDS / availability,
     )
-
-
-def _processes(is_gpu: bool) -> int:
-    """How many work side by side on this machine."""
-    if is_gpu:
-        return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
 """Appending classes to a distilled set: runs on some classes each, joined into one folder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -82,5 +82,5 @@ def _card(parts: dict[str, SyntheticSet], target: Folder, data: DataConfig) -> d
         }
         for where, part in parts.items()
     ]
-    own = {"run": target.uri.rstrip("/").rpartition("/")[2], "data": asdict(data), "versions": versions()}
+    own = {"run": target.uri.rstrip("/").rpartition("/")[2], "data": data.identity(), "versions": versions()}
     return {**common, **own, "appended": appended}

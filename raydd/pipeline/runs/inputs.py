@@ -1,7 +1,7 @@
 """What a run works with: its config, its folder, the real data, and the ingredients that are made of these."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -94,7 +94,7 @@ class RunInputs:
         """Of the prepared data in `work/`: changes with the config and with names and times of the source's files."""
         validation = self.config.seed if self.config.data.validation_fraction else None
         return content_key(
-            {"config": asdict(self.config.data), "files": signature(self.config.data), "seed": validation}
+            {"config": self.config.data.identity(), "files": signature(self.config.data), "seed": validation}
         )
 
     @cached_property

@@ -15,6 +15,7 @@ import torch
 from raydd import config as configs
 from raydd import networks
 from raydd.config import RunConfig
+from raydd.config.other_method import with_method
 from raydd.config.sweep import PointValues, SweepConfig, described, with_values
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
@@ -180,6 +181,8 @@ class PointRun(Run):
 def _with_values(base: RunConfig, parameters: Mapping[str, Any]) -> tuple[RunConfig, PointValues]:
     """A config with other values, and these as they were understood where they are no lists or mappings."""
     plain = configs.to_mapping(base) | {"sweep": None}
+    if (name := parameters.get("method.name")) is not None:
+        plain, _ = with_method(plain, str(name))
     config = configs.from_mapping(with_values(plain, parameters)).located()
     understood = configs.to_mapping(config)
     values = {}

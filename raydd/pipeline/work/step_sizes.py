@@ -52,7 +52,7 @@ class StepSizes(Ingredient[Mapping[str, Recipe]]):
     """The students."""
 
     kind = "step_sizes"
-    title = "step sizes"
+    title = "searches for step sizes"
 
     @property
     def spread(self) -> Spread:
@@ -96,7 +96,7 @@ class StepSizes(Ingredient[Mapping[str, Recipe]]):
 def _search(run: Run, trial: Trial, progress: Progress) -> Recipe:
     learned = training_set(run, trial)
     lengthens, done = trial.subject == "full", 0
-    work = Work("step size", f"of {trial.subject}, {trial.labels} labels, {trial.network.label}")
+    work = Work("search", f"for the step size of {trial.subject}, {trial.labels} labels, {trial.network.label}")
 
     def held_out(recipe: Recipe) -> float | None:
         nonlocal done

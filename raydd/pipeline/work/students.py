@@ -1,5 +1,6 @@
 """Students: what each is trained on, and the records of packs of them, by whoever trains these."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydd.core.interruption import Interruption
-from raydd.core.progress import Progress
+from raydd.core.progress import ACCURACY, Progress, result
 from raydd.evaluation import records
 from raydd.evaluation.records import Record
 from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, train_students
@@ -75,7 +76,8 @@ def _train_leg(
     going_on: list[NetworkState] = []
     their_legs: list[list[Trial]] = []
     for student, trial, own in zip(made, trials, legs, strict=True):
-        records.write(run.results, student.record)
+        records.write(run.results, student.record, confusion=student.confusion)
+        _tell(student.record, trial, config.evaluate.num_students, progress)
         if student.state is None:
             _give_up(run, student.record, own[trial.number + 1 :])
         else:
@@ -98,6 +100,13 @@ def provenance(run: Run, trial: Trial) -> Provenance:
         distill_seed=config.seed,
         config_key=run.stages[trial.stage].union_key,
     )
+
+
+def _tell(record: Record, trial: Trial, count: int, progress: Progress) -> None:
+    """Tell what a student of so many reached."""
+    accuracy = math.nan if record.test_accuracy is None else record.test_accuracy
+    note = "failed" if math.isnan(accuracy) else f"{accuracy:.1%}"
+    progress.update(result(trial.student_seed, count, trial.work.about), 1, 1, note, {ACCURACY: accuracy})
 
 
 def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:
@@ -167,6 +176,11 @@ class StudentRecords(RunTrials[pa.Table]):
     def num_missing(self) -> int:
         """Students, however they are packed."""
         return len(self.missing())
+
+    @property
+    def counted(self) -> int:
+        """All students of the run."""
+        return len(self.run.trials())
 
     def name_of(self, piece: list[Trial]) -> list[str]:
         """What the students of a pack are."""

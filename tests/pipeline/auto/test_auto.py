@@ -11,6 +11,7 @@ import pytest
 
 import raydd
 from raydd import config as configs
+from raydd.core.errors import ArtefactError
 from raydd.pipeline.auto import record
 from raydd.pipeline.auto.decide import Request
 from raydd.pipeline.auto.portfolio import names
@@ -71,6 +72,16 @@ def test_a_finished_one_is_not_made_again(done: Done, capsys: pytest.CaptureFixt
     assert done.again() == 0
     assert capsys.readouterr().out.splitlines()[-5:] == done.shown.splitlines()[-5:]
     assert kept(done.out) == before
+
+
+def test_python_takes_what_auto_returns(done: Done) -> None:
+    before = kept(done.out)
+    result = raydd.auto(done.root, 2, hours=0.5, out=done.out, ray=False)
+    assert repr(result) == f"AutoResult({done.out}: {result.verdict.sentence})"
+    assert len(raydd.load(result)) == 6 and raydd.results(result).equals(raydd.results(result.best))
+    assert kept(done.out) == before
+    with pytest.raises(ArtefactError, match=f"what `raydd auto` wrote; name {result.best.uri}, which it chose"):
+        raydd.load(done.out)
 
 
 def test_the_config_makes_the_same_set_and_students(done: Done, tmp_path: Path) -> None:

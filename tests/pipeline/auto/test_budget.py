@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from raydd.core.errors import UserError
-from raydd.pipeline.auto.budget import SHARE, Speed, fit_into, num_finalists, priced, side_by_side
+from raydd.pipeline.auto.budget import SHARE, Speed, fit_into, num_finalists, priced
 from raydd.pipeline.auto.portfolio import Wanted, candidates, names
 from raydd.pipeline.auto.settings import EFFORTS, Settings
 from raydd.plan.jobs import works_of
 from raydd.plan.rates import Rates
+from raydd.plan.simulation import side_by_side
 from tests.pipeline.auto.pictures import look_of
 from tests.pipeline.auto.test_portfolio import wanted
 

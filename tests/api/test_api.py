@@ -227,12 +227,15 @@ def test_the_loss_fits_the_targets() -> None:
     hard = torch.tensor([3, 1, 4, 1, 5])
     for temperature, squares, factor in ((1.0, False, 1.0), (4.0, False, 1.0), (4.0, True, 16.0)):
         recipe = Recipe(temperature=temperature, squares_temperature=squares)
-        dataset = raydd.DistilledDataset(real_digits(recipe, 1))
+        dataset = raydd.DistilledDataset(real_digits(recipe, 1, soft=True))
         shares, p = ((x / temperature).exp() for x in (soft, logits))
         shares, p = shares / shares.sum(1, keepdim=True), p / p.sum(1, keepdim=True)
         torch.testing.assert_close(dataset.loss(logits, soft), -factor * (shares * p.log()).sum() / 5)
         plain = logits.exp() / logits.exp().sum(1, keepdim=True)
         torch.testing.assert_close(dataset.loss(logits, hard), -plain[range(5), hard].log().mean())
+        of_classes = raydd.DistilledDataset(real_digits(recipe, 1))
+        torch.testing.assert_close(of_classes.loss(logits, hard), -plain[range(5), hard].log().mean())
+        torch.testing.assert_close(of_classes.loss(logits, soft), cross_entropy(logits, soft.softmax(1)))
 
 
 def test_the_step_size_follows_the_schedule() -> None:
