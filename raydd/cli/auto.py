@@ -30,14 +30,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hours", type=float, metavar="H", default=0.5, help="that all of it may take; default: 0.5")
     command.add_argument(
         "--labels",
-        metavar="|".join(LABELS),
+        choices=LABELS,
         default="hard",
         help="what students may be told: classes, labels of a set or a teacher, whichever is best; default: hard",
     )
     command.add_argument("--out", metavar="DIR", help="default: runs/auto-NAME-N")
     command.add_argument("--seed", type=int, metavar="S", default=0, help="default: 0")
     command.add_argument("--no-ray", action="store_true", help="try candidates one after the other in this process")
-    command.add_argument("--quiet", action="store_true")
+    command.add_argument("--quiet", action="store_true", help="show results and errors, and no progress")
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:

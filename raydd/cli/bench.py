@@ -24,12 +24,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; all others are fields of the bench."""
     command.add_argument("name", metavar="NAME", choices=list(BENCHES), help=f"one of {', '.join(BENCHES)}")
     command.add_argument("--json", metavar="FILE", help="write what was measured to a file, too")
-    command.add_argument("-h", "--help", action=FieldsHelp, of=lambda known: known.name and _bench(known.name)())
+    command.add_argument("-h", "--help", action=FieldsHelp, of=lambda known: known.name and bench_class(known.name)())
 
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:
     """Measure, and print what was found; returns the exit code."""
-    measured = tyro.cli(_bench(known.name), prog=f"raydd bench {known.name}", args=rest).run()
+    measured = tyro.cli(bench_class(known.name), prog=f"raydd bench {known.name}", args=rest).run()
     for name, value in measured.items():
         console.print(f"{name}: {value:.4g}")
     if known.json:
@@ -37,5 +37,6 @@ def run(known: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _bench(name: str) -> Any:
+def bench_class(name: str) -> Any:
+    """The class of a bench."""
     return getattr(import_module(f"raydd.bench.{name}"), BENCHES[name])

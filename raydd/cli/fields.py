@@ -18,7 +18,7 @@ from raydd.core.errors import UserError
 from raydd.pipeline.executor import Executor
 
 _METHOD = "--method.name"
-_SHORT = {"--ipc": "--method.images-per-class"}
+SHORT = {"--ipc": "--method.images-per-class"}
 _SCALES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 MakeExecutor = Callable[[], AbstractContextManager[Executor]]
 
@@ -115,7 +115,7 @@ def _left_out(dropped: Sequence[str]) -> str:
 def _long(flag: str) -> str:
     """A flag as its field is called."""
     name, equals, value = flag.partition("=")
-    return f"{_SHORT.get(name, name)}{equals}{value}"
+    return f"{SHORT.get(name, name)}{equals}{value}"
 
 
 def amount(text: str) -> float:

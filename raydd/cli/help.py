@@ -42,9 +42,14 @@ class Field:
     value: Any
 
     @property
+    def is_flag(self) -> bool:
+        """Whether it can be typed after a command."""
+        return self.kind != _IN_FILES
+
+    @property
     def flag(self) -> str:
         """As it is typed, or what a file calls it where there is no flag."""
-        return f"{self.path}:" if self.kind == _IN_FILES else "--" + self.path.replace("_", "-")
+        return "--" + self.path.replace("_", "-") if self.is_flag else f"{self.path}:"
 
     def lines(self) -> list[str]:
         """Flag, what it takes and its value; then what it means."""

@@ -75,6 +75,7 @@ COMMANDS = {
     "inspect": Command("inspect", "counts, duplicates and problems of a dataset", True),
     "verify": Command("verify", "check every sha256 and schema of a run"),
     "bench": Command("bench", "measure against the plain way of doing the same work", True),
+    "completion": Command("completion", "print a script by which a shell completes all of this"),
 }
 
 
@@ -123,12 +124,12 @@ def _main(arguments: list[str]) -> int:
     commands = COMMANDS if any(map(_is_config, arguments)) else {**COMMANDS, "report": _COMPARISON}
     if name in commands and commands[name].makes and (said := opening.line(arguments)):
         output.console.print(escape(said), soft_wrap=True)
-    module = commands[name].load() if name in commands else None
-    known, rest = _parser(commands, name, module).parse_known_args(arguments)
-    assert module is not None  # the parser ends where there is no such command
+    modules = {name: commands[name].load()} if name in commands else {}
+    parser, _ = _parser(commands, modules)
+    known, rest = parser.parse_known_args(arguments)  # ends where there is no such command
     if rest and not commands[name].takes_fields:
         raise UserError(f"{name}: there is no option {rest[0]}")
-    return module.run(known, rest)
+    return modules[name].run(known, rest)
 
 
 def _alike(name: str) -> str:
@@ -140,14 +141,22 @@ def _is_config(argument: str) -> bool:
     return argument.endswith((".yaml", ".yml"))
 
 
-def _parser(known: Mapping[str, Command], asked: str, module: CommandModule | None) -> argparse.ArgumentParser:
-    """All commands by name, and the arguments of the one that is asked for."""
+def whole_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """All commands with all that they declare, and that of each; every module is imported."""
+    return _parser(COMMANDS, {name: command.load() for name, command in COMMANDS.items()})
+
+
+def _parser(
+    known: Mapping[str, Command], modules: Mapping[str, CommandModule]
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """All commands by name, and the arguments of those whose modules are there."""
     parser = argparse.ArgumentParser(prog="raydd", description="Dataset distillation on Ray.")
     parser.add_argument("-V", "--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    added = {}
     for name, command in known.items():
         own = not command.takes_fields  # short forms of options might be fields
-        added = commands.add_parser(name, help=command.text, add_help=own, allow_abbrev=own)
-        if name == asked and module is not None:
-            module.arguments(added)
-    return parser
+        added[name] = commands.add_parser(name, help=command.text, add_help=own, allow_abbrev=own)
+        if name in modules:
+            modules[name].arguments(added[name])
+    return parser, added
