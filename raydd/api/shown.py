@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from raydd.core.progress import STEP, TESTED, NoProgress, Numbers, Progress, Work
+from raydd.core.progress import RUN, SECONDS_LEFT, STEP, TESTED, NoProgress, Numbers, Progress, Work, about
 from raydd.core.set_results import SetResults
 
 Shown = Progress | bool | None
@@ -103,14 +103,16 @@ class TextProgress:
         self._finished: Counter[str] = Counter()
         self._results, self._tested = SetResults(), list[str]()
         self._last: float | None = None
-        self._text = ""
+        self._text = self._left = ""
         self._lock = threading.Lock()
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Take note of the news, and show them if it is time to."""
         with self._lock:
             now = self._clock()
-            if task.kind == TESTED:
+            if task == RUN and numbers is not None:
+                self._left = f"whole run: about {about(numbers[SECONDS_LEFT])} left"
+            elif task.kind == TESTED:
                 self._tested += self._results.add(task, numbers)
             else:
                 self._move(task, _Piece(now, done, done, total, note))
@@ -154,6 +156,7 @@ class TextProgress:
         lines += [piece.line(work, now) for work, piece in pieces[:MOST_BARS]]
         if len(pieces) > MOST_BARS:
             lines.append(f"and {len(pieces) - MOST_BARS} more")
+        lines += [self._left] if self._left and pieces else []
         lines += [f"{kind}: {count} finished" for kind, count in self._finished.items()]
         return [line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..." for line in lines]
 

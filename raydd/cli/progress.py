@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from raydd.core.progress import STEP, TESTED, NoProgress, Numbers, Progress, Work
+from raydd.core.progress import RUN, SECONDS_LEFT, STEP, TESTED, NoProgress, Numbers, Progress, Work, about
 from raydd.core.set_results import SetResults, split
 
 _SECONDS: Final = 10.0
@@ -33,6 +33,15 @@ class _Rate(ProgressColumn):
         return Text("" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="cyan")
 
 
+class _Left(TimeRemainingColumn):
+    """The time left: that which is told, or what the bar's own rate says."""
+
+    def render(self, task: Task) -> Text:
+        """The time left of one bar."""
+        told = task.fields.get("left")
+        return super().render(task) if told is None else Text(about(told), style="progress.remaining")
+
+
 class BarProgress:
     """One bar for each piece of work; finished ones make room."""
 
@@ -49,7 +58,8 @@ class BarProgress:
             return
         if task not in self._tasks:
             self._tasks[task] = self._bars.add_task(_short(task), total=total, note=note)
-        self._bars.update(self._tasks[task], completed=done, note=note)
+        left = (numbers or {}).get(SECONDS_LEFT)
+        self._bars.update(self._tasks[task], completed=int(done) if task == RUN else done, note=note, left=left)
         if done >= total:
             self._bars.remove_task(self._tasks.pop(task))
             if task.kind == STEP:
@@ -79,7 +89,7 @@ class _Kind:
         rate = (done - self.first) / (now - self.began) if now > self.began else 0.0
         left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate > _SLOWEST and done < total else ""
         name = f"{len(self.total)} {task.kind}s" if len(self.total) > 1 else str(task)
-        return f"{name}: {done:g}/{total:g}{left}, {note}"
+        return f"{name}: {done:g}/{total:g}{left}{_noted(note)}"
 
 
 class LineProgress:
@@ -91,10 +101,13 @@ class LineProgress:
         self._kinds: dict[tuple[str, str], _Kind] = {}
         self._last: float | None = None
         self._results = SetResults()
+        self._left = ""
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Print if it is time to."""
-        if task.kind == TESTED:
+        if task == RUN and numbers is not None:
+            self._left = f"; whole run: about {about(numbers[SECONDS_LEFT])} left"
+        elif task.kind == TESTED:
             self._print(self._results.add(task, numbers))
         elif task.kind == STEP:
             self._print(self._results.rest() if done >= total else [str(task)])
@@ -116,7 +129,7 @@ class LineProgress:
             self._print([_ended(task, done, total, note)])
         elif now - self._last >= _SECONDS:
             self._last = now
-            self._print([kind.line(now, task, note)])
+            self._print([kind.line(now, task, note) + self._left])
 
     def _print(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -124,7 +137,11 @@ class LineProgress:
 
 
 def _ended(task: Work, done: float, total: float, note: str) -> str:
-    return f"{task}: {done:g}/{total:g}, {note}"
+    return f"{task}: {done:g}/{total:g}{_noted(note)}"
+
+
+def _noted(note: str) -> str:
+    return f", {note}" if note else ""
 
 
 def _short(task: Work) -> str:
@@ -144,7 +161,7 @@ def shown_progress(console: Console, quiet: bool) -> Iterator[Progress]:
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             _Rate(),
-            TimeRemainingColumn(),
+            _Left(),
             TextColumn("{task.fields[note]}", style="dim"),
         ]
         with Bars(*columns, console=console) as bars:

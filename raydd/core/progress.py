@@ -54,6 +54,19 @@ def result(number: int, count: int, what: str) -> Work:
     return Work(TESTED, f"{number + 1} of {count}", what)
 
 
+RUN: Final = Work("whole", "run")
+"""The piece of work that is the whole run: units are hundredths of its time, and what is left of that is a number."""
+SECONDS_LEFT: Final = "seconds_left"
+"""That number."""
+
+
+def about(seconds: float) -> str:
+    """A time that is known no better than to a tenth or so."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 WAITING: Final = Work("waiting", "for resources")
 """The piece of work that is none: until a cluster holds what was asked for."""
 
@@ -80,6 +93,19 @@ class NoProgress:
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Ignore the news."""
+
+
+class OfPart:
+    """Tells a progress of a run that is a part of something larger, and so not how long the whole of that run takes."""
+
+    def __init__(self, shown: Progress) -> None:
+        """Tell this one."""
+        self._shown = shown
+
+    def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
+        """Pass the news on."""
+        if task != RUN:
+            self._shown.update(task, done, total, note, numbers)
 
 
 class ObservedProgress:

@@ -11,7 +11,7 @@ from typing import Any
 from raydd import config as configs
 from raydd import networks
 from raydd.config import RunConfig
-from raydd.core.errors import ArtefactError, ConfigError
+from raydd.core.errors import ArtefactError, ConfigError, UserError
 from raydd.core.progress import NoProgress, ObservedProgress, Progress, Work
 from raydd.data import prepared, problems, size_of
 from raydd.data.outline import outline
@@ -29,6 +29,7 @@ from raydd.pipeline.runs.conflicts import require_same
 from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.runs.size import counted
+from raydd.pipeline.time_left import PlannedTime, TimeLeft
 from raydd.plan import DataFacts, Plan, make_plan
 from raydd.storage import Folder, verify_below
 from raydd.storage.event_log import EventLog
@@ -66,7 +67,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
         wanted = [target(run, step) for step in steps]
-        counted = NumberedSteps(everything(wanted))
+        counted = NumberedSteps(everything(wanted), _time_left(run, wanted, executor), progress)
         for number, step in enumerate(steps):
             observed.step(step, partial(_make, run, wanted[number:], executor, counted))
     return run
@@ -255,10 +256,19 @@ def _make(
         others = unmade(wanted, done)
         if any(ingredient.uses_data for ingredient in (*next_ones, *others)):
             _share_data(run)
-        with counted.under_way(next_ones, progress):
-            executor.make(run, next_ones, progress, others)
+        with counted.under_way(next_ones, progress) as told:
+            executor.make(run, next_ones, told, others)
         made = True
     return made
+
+
+def _time_left(run: Run, wanted: Sequence[Ingredient[Any]], executor: Executor) -> TimeLeft | None:
+    """What takes note of how long a run still takes; None where nothing of it can be planned."""
+    try:
+        on_ray = not isinstance(executor, LocalExecutor)
+        return TimeLeft(PlannedTime.of(run, unmade(wanted), counted(run.data), on_ray))
+    except UserError:
+        return None
 
 
 def _share_data(run: Run) -> None:

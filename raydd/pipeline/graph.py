@@ -12,6 +12,7 @@ from raydd.ingredients.expert_trajectories import ExpertCurves
 from raydd.ingredients.order import name_of
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.runs.size import planned_flops
+from raydd.pipeline.time_left import TellingTimeLeft, TimeLeft
 from raydd.pipeline.work.distilled_set import DistilledSet
 from raydd.pipeline.work.probes import ProbeAnswers
 from raydd.pipeline.work.students import StudentRecords
@@ -76,20 +77,36 @@ def target(run: Run, name: str) -> Ingredient[Any]:
 class NumberedSteps:
     """The ingredients of a graph by number, so that progress tells which of how many is being made."""
 
-    def __init__(self, graph: Iterable[Ingredient[Any]]) -> None:
-        """Count all of them, made or not."""
+    def __init__(self, graph: Iterable[Ingredient[Any]], left: TimeLeft | None, whole: Progress) -> None:
+        """Count all of them, made or not.
+
+        Args:
+            graph: all.
+            left: takes note of how far they are; None where nothing is planned.
+            whole: is told how long the run still takes.
+        """
         counted = list(graph)
+        self._left, self._whole = left, whole
         self._works = {
             name_of(ingredient): step(number, len(counted), ingredient.named)
             for number, ingredient in enumerate(counted, start=1)
         }
 
     @contextmanager
-    def under_way(self, ingredients: Sequence[Ingredient[Any]], progress: Progress) -> Iterator[None]:
-        """Tell that ingredients are being made, and then that they are; nothing of those that were not counted."""
+    def under_way(self, ingredients: Sequence[Ingredient[Any]], progress: Progress) -> Iterator[Progress]:
+        """Tell that ingredients are being made, and then that they are; nothing of those that were not counted.
+
+        Yields:
+            What is to be told of their pieces.
+        """
         works = [self._works[name] for name in map(name_of, ingredients) if name in self._works]
         for work in works[:1]:
             progress.update(work, 0, 1)
-        yield
+        if self._left is None:
+            yield progress
+        else:
+            self._left.begin([name_of(one) for one in ingredients], sum(one.num_missing() for one in ingredients))
+            yield TellingTimeLeft(progress, self._left, self._whole)
+            self._left.end()
         for work in works:
             progress.update(work, 1, 1)

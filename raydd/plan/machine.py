@@ -64,6 +64,15 @@ def speed_here(config: RunConfig, facts: DataFacts) -> Rates:
     return rates
 
 
+def speed_remembered(config: RunConfig, facts: DataFacts) -> Rates | None:
+    """`speed_here`, as far as all of it was measured before; None where some was not. Takes no time."""
+    device, threads = device_here(), config.cluster.threads_per_worker
+    known = SpeedMemory(device, threads).read()
+    with suppress(LookupError):
+        return measure(config, facts, works_of(config, facts), device, known=known, only_known=True)
+    return None
+
+
 def seconds_here(config: RunConfig, facts: DataFacts, rates: Rates, processes: int) -> dict[str, float]:
     """What each part of a run adds to its time, with so many processes side by side: the critical path, in its order.
 

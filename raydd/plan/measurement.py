@@ -45,6 +45,7 @@ def measure(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
     known: MutableMapping[str, float] | None = None,
+    only_known: bool = False,
 ) -> Rates:
     """The FLOP/s of one process, or GPU, at these kinds of work.
 
@@ -55,9 +56,14 @@ def measure(
         device: where to do it.
         clock: in seconds; that of the process leaves out what others take of its processors.
         known: FLOP/s of work that was measured before, by its key; what is measured now is added.
+        only_known: measure nothing.
+
+    Raises:
+        LookupError: nothing is to be measured, and a kind of work is not known.
     """
-    process.set_up(config.cluster.threads_per_worker)
-    bench = _Bench(config, facts, device, clock, {} if known is None else known)
+    if not only_known:
+        process.set_up(config.cluster.threads_per_worker)
+    bench = _Bench(config, facts, device, clock, {} if known is None else known, only_known)
     kinds = bench.students() if "evaluate" in works else {}
     rates = {work: bench.rate(work) for work in works if work != "evaluate"}
     if kinds:
@@ -75,8 +81,10 @@ class _Bench:
         device: torch.device,
         clock: Callable[[], float],
         known: MutableMapping[str, float],
+        only_known: bool,
     ) -> None:
-        self.config, self.facts, self.device, self.clock, self.known = config, facts, device, clock, known
+        self.config, self.facts, self.device, self.clock = config, facts, device, clock
+        self.known, self.only_known = known, only_known
 
     def rate(self, work: str) -> float:
         """Of one kind of work, but for that of students."""
@@ -163,6 +171,8 @@ class _Bench:
         images = {"shape": list(self.facts.shape), "num_classes": self.facts.num_classes}
         key = content_key(json.loads(json.dumps({**identity, **images}, default=str)))
         if key not in self.known:
+            if self.only_known:
+                raise LookupError(key)
             self.known[key] = measured()
         return self.known[key]
 

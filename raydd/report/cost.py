@@ -6,18 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from raydd.ingredients.planned import WORKS
+
 _NUMBERED: Final = re.compile(r"step \d+ of \d+: (?P<name>.+)")
-_WORKS: Final = {
-    "experts": "experts",
-    "teacher": "teacher",
-    "ranking": "rank",
-    "forgetting": "forgetting",
-    "networks": "transition",
-    "distill": "distill",
-    "labels": "relabel",
-    "students": "evaluate",
-}
-"""The plan's work that the making of an ingredient is."""
 _LEAST_SECONDS: Final = 0.5
 _PREFIXES: Final = ("", "k", "M", "G", "T", "P", "E")
 
@@ -65,7 +56,7 @@ def run_cost(events: bytes, flops: Mapping[str, int]) -> RunCost | None:
             name = found["name"].partition(" of ")[0]
             taken[name] = taken.get(name, 0.0) + event["seconds"]
     long = {name: seconds for name, seconds in taken.items() if seconds >= _LEAST_SECONDS and name != "report"}
-    steps = [StepCost(name, seconds, flops.get(_WORKS.get(name, "")) or None) for name, seconds in long.items()]
+    steps = [StepCost(name, seconds, flops.get(WORKS.get(name, "")) or None) for name, seconds in long.items()]
     return RunCost(steps) if steps else None
 
 

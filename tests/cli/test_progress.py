@@ -75,7 +75,7 @@ def test_work_that_goes_on_counts_its_rate_from_there(monkeypatch: pytest.Monkey
         progress.update(Work("distil"), 90, 100)
         now = 10.0
         progress.update(Work("distil"), 95, 100)
-    assert printed.getvalue() == "distil: 95/100, 0.50/s, 10 s left, \n"
+    assert printed.getvalue() == "distil: 95/100, 0.50/s, 10 s left\n"
 
 
 def test_a_set_is_one_line_when_all_its_students_are_tested() -> None:

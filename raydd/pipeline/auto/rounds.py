@@ -13,7 +13,7 @@ from statistics import fmean
 from raydd.config import RunConfig
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.interruption import Interruption
-from raydd.core.progress import TESTED, Numbers, Progress, Work
+from raydd.core.progress import RUN, TESTED, Numbers, Progress, Work
 from raydd.data import prepared
 from raydd.evaluation.records import Subject
 from raydd.evaluation.students.trials import SETS
@@ -152,6 +152,8 @@ class _OfCandidate:
 
     def update(self, task: Work, done: float, total: float, note: str = "", numbers: Numbers | None = None) -> None:
         """Say whose it is."""
+        if task == RUN:
+            return
         if task.kind == TESTED:
             work = Work(TESTED, task.label, f"{self._name}: {task.about}")
         else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from raydd import config as configs
 from raydd.core.errors import ConfigError, RunError
-from raydd.core.progress import Progress
+from raydd.core.progress import OfPart, Progress
 from raydd.data import prepared, signature
 from raydd.pipeline import execution
 from raydd.pipeline.auto import record
@@ -111,7 +111,7 @@ def _share(tried: Sequence[Candidate], folder: Folder, executor: Executor, progr
     for step, one in asked.items():
         if not (folder / "outcomes").has(f"tried-{one.name}.json"):
             with suppress(RunError, ConfigError):
-                execution.execute(one.config, executor, progress, step)
+                execution.execute(one.config, executor, OfPart(progress), step)
 
 
 def _round(

@@ -19,7 +19,7 @@ from raydd import config as configs
 from raydd.config import RunConfig
 from raydd.config.sweep import SweepConfig, described
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.core.progress import Progress, Work
+from raydd.core.progress import OfPart, Progress, Work
 from raydd.evaluation import records
 from raydd.evaluation.students.trials import SETS, LabelStore
 from raydd.evaluation.tables import best
@@ -249,6 +249,7 @@ def left_to_do(sweep: Sweep, points: Sequence[Point]) -> list[PointWork]:
 
 def prepare(sweep: Sweep, jobs: Sequence[PointWork], executor: Executor, progress: Progress) -> None:
     """Make what points have in common: experts or teacher, the run's set where it is evaluated, stored labels."""
+    progress = OfPart(progress)
     evaluated = [job for job in jobs if not sweep.distils(job.point)]
     own = [sweep.run(job.point.config) for job in jobs if sweep.distils(job.point)]
     config = sweep.base.config
