@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from raydd.core.errors import DataError, UserError
 from raydd.data.listing import Item, some
+from raydd.data.overheard import overheard
 
 PixelArray = npt.NDArray[np.uint8]
 """Of a grey image [H, W], of all others [H, W, 3]."""
@@ -40,7 +41,7 @@ class Seen(Generic[_R]):
     value: _R | None
     """What was made of it; None where it cannot be decoded."""
     problem: str
-    """Why there is none, or what is not as it was stored; empty where all is well."""
+    """Why there is none, what is not as it was stored, or what Pillow warned of; empty where all is well."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,12 @@ def look_at(look: Callable[[Image.Image, str], _R], item: Item) -> Seen[_R]:
     Raises:
         UserError: not the image is wrong, but the disk or the store refuses to read it.
     """
+    with overheard() as warned:
+        seen = _look_at(look, item)
+    return replace(seen, problem=", ".join([*filter(None, [seen.problem]), *map(_first_line, warned)]))
+
+
+def _look_at(look: Callable[[Image.Image, str], _R], item: Item) -> Seen[_R]:
     try:
         with item.open() as image:
             if getattr(image, "is_animated", False) and image.format not in _ONE_PICTURE:
@@ -141,6 +148,10 @@ def look_at(look: Callable[[Image.Image, str], _R], item: Item) -> Seen[_R]:
         if isinstance(error, UserError) and not isinstance(error, DataError):
             raise
         return Seen(None, str(error) or type(error).__name__)
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0].rstrip(". ")
 
 
 def fitted(image: Image.Image, image_size: int | None) -> Image.Image:

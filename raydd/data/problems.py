@@ -16,14 +16,14 @@ FILE: Final = "problems.csv"
 
 @dataclass(frozen=True)
 class ImageProblem:
-    """An image that cannot be decoded, or is not decoded as it is stored."""
+    """An image that cannot be decoded, is not decoded as it is stored, or was read with a warning."""
 
     split: str
     """Train or test."""
     where: str
     """Its file, or the row of one."""
     what: str
-    """What is wrong, or what was changed."""
+    """What is wrong, what was changed, or what its reader warned of."""
     kept: bool
     """Whether there are pixels of it nevertheless."""
 
@@ -54,7 +54,7 @@ def count(folder: Folder) -> int:
 def in_words(problems: Sequence[ImageProblem]) -> str:
     """How many there are of both kinds; empty for none."""
     lost = sum(not one.kept for one in problems)
-    said = ((lost, "cannot be decoded"), (len(problems) - lost, "not decoded as stored"))
+    said = ((lost, "cannot be decoded"), (len(problems) - lost, "changed, or read with a warning"))
     return ", ".join(f"{count:,} image{'s' * (count != 1)} {what}" for count, what in said if count)
 
 

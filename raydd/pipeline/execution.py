@@ -59,7 +59,12 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     log, others = EventLog(), executor.observers(run)
     logged = ObservedProgress(progress, log)
     if count := problems.count(run.work):
-        logged.update(Work("images", "left out or changed"), count, count, f"listed in {problems.uri(run.work)}")
+        logged.update(
+            Work("images", "left out, changed, or read with a warning"),
+            count,
+            count,
+            f"listed in {problems.uri(run.work)}",
+        )
     if unmade(_results(run)):
         executor.check(run, logged)
     who = {"name": config.name, "steps": steps, "executor": type(executor).__name__}

@@ -5,6 +5,7 @@ Letters: T iterations.
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -74,7 +75,8 @@ def panel(
 ) -> Panel:
     """Draw into fresh axes, with their labels `width` by `height` inches, and take the SVG."""
     text = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}):
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a browser sets the letters, in fonts of its own
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot(xlabel=horizontal)
         draw(axes)

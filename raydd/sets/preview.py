@@ -5,6 +5,8 @@ Letters: M images, C H W.
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 
 _LEAST_SIDE: Final = 64
 """Pixels of an image's height in a preview, at least; it is enlarged by a whole number."""
+_NO_LETTER: Final = "\uffff"
+"""No font has it."""
 _LETTERS, _TEXT = 24, 16
 """The most letters of a class name, and their height in pixels."""
 
@@ -61,10 +65,14 @@ def encoded(picture: Image.Image) -> bytes:
 
 
 def _named(picture: Image.Image, names: Sequence[str]) -> Image.Image:
-    """The picture with a name to the left of each of its rows, which are equally high."""
+    """The picture with a name to the left of each of its rows, which are equally high.
+
+    Where the font lacks letters of a name, it is the class's number.
+    """
     height = picture.height / len(names)
-    font = ImageFont.load_default(min(_TEXT, max(8, int(height) - 2)))
+    font = ImageFont.truetype(_font_file(), min(_TEXT, max(8, int(height) - 2)))
     short = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name in names]
+    short = [name if _is_drawn(name, font) else f"class {number}" for number, name in enumerate(short)]
     margin = round(max(font.getlength(name) for name in short)) + _TEXT
     whole = Image.new(picture.mode, (margin + picture.width, picture.height), "white")
     whole.paste(picture, (margin, 0))
@@ -72,3 +80,16 @@ def _named(picture: Image.Image, names: Sequence[str]) -> Image.Image:
     for number, name in enumerate(short):
         draw.text((_TEXT // 2, (number + 0.5) * height), name, fill="black", font=font, anchor="lm")
     return whole
+
+
+def _font_file() -> str:
+    """The one that matplotlib brings; Pillow's own knows no accents. Nothing of matplotlib is loaded."""
+    found = find_spec("matplotlib")
+    assert found is not None and found.origin is not None
+    return str(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def _is_drawn(name: str, font: ImageFont.FreeTypeFont) -> bool:
+    """Whether the font has all letters, and no box in the place of one."""
+    box = bytes(font.getmask(_NO_LETTER))
+    return all(letter.isspace() or bytes(font.getmask(letter)) != box for letter in name)

@@ -106,7 +106,7 @@ def test_every_problem_is_listed_whatever_on_error_says(tmp_path: Path) -> None:
         assert row["kept"] == ("no" if what in undecodable() else "yes")
     assert listed[str(tmp_path / "pets" / "test" / "eel" / "cut.png")]["split"] == "test"
     lost = len(undecodable()) + 1
-    assert f"{lost} images cannot be decoded, {len(changed())} images not decoded as stored" in printed
+    assert f"{lost} images cannot be decoded, {len(changed())} images changed, or read with a warning" in printed
     summary = json.loads((tmp_path / "seen" / "summary.json").read_text())
     assert summary["splits"]["train"]["per_class"][1] == ["dog", 4 + len(changed())]
     assert [summary["splits"][split]["undecodable"] for split in ("train", "test")] == [lost - 1, 1]

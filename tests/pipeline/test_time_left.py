@@ -122,7 +122,7 @@ def test_nothing_is_left_in_the_end() -> None:
 
 def test_it_is_told_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, told = Clock(), Told()
-    monkeypatch.setattr(time_left.time, "monotonic", clock)
+    monkeypatch.setattr("raydd.pipeline.time_left.time.monotonic", clock)
     left = of(clock, True)
     left.begin([SECOND, THIRD], 2)
     telling = TellingTimeLeft(told, left, told)

@@ -297,3 +297,9 @@ def test_the_averaged_set_stands_next_to_the_learned_one(run: Folder) -> None:
 def test_what_belongs_to_a_teacher_is_shown_with_one_alone(page: Page) -> None:
     for words in ("Diversity", "Recovering", "Storage", "Teacher forwards"):
         assert words not in page.text
+
+
+def test_names_in_any_script_are_set_by_the_browser(recwarn: pytest.WarningsRecorder) -> None:
+    names = ["玫瑰", "роза", "ਗੁਲਾਬ"]
+    drawn = figures.classes(names, {"synthetic": [0.1, 0.2, 0.3]}, {}).svg
+    assert all(name in drawn for name in names) and not recwarn.list

@@ -29,15 +29,20 @@ def undecodable() -> dict[str, bytes]:
     }
 
 
+CUT_EXIF = b"II*\0" + struct.pack("<IHHHII", 8, 2, 271, 2, 32, 4096)
+"""A table of two entries, the first of which points behind the end, and the second is not there."""
+
+
 @cache
 def changed() -> dict[str, bytes]:
-    """The bytes of files whose pixels are not kept as they are, by a part of what is said of them."""
+    """The bytes of files whose pixels are not kept as they are, or are read with a warning, by what is said of them."""
     sixteen = np.arange(36, dtype=np.uint16).reshape(6, 6) * 1800
     return {
         "CMYK converted to RGB": encoded(noise(4).convert("CMYK"), "JPEG"),
         "16 bits cut to the upper 8": encoded(Image.fromarray(sixteen)),
         "16 bits cut": png_of_rgb16(6, 6),
         "EXIF cannot be read": encoded(noise(5), exif=b"rubbish!"),
+        "Corrupt EXIF data": encoded(noise(6), "JPEG", exif=b"Exif\0\0" + CUT_EXIF),
     }
 
 
