@@ -53,7 +53,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 VOLATILE = ("seconds", "time", "peak_memory_bytes", "device", "commit")
 """Columns of the records."""
-LATER = {"evaluate.lr": "recipe", "evaluate.keep": "nothing", "data.nested": "skip"}
+LATER = {"evaluate.lr": "recipe", "evaluate.keep": "nothing", "data.nested": "skip", "teacher.class_order": None}
 """Fields that came after the record, with the defaults by which nothing changes."""
 UNSTEADY = ("versions", "source", "config", "path")
 """Fields of cards: what a set was made with and where it came from."""

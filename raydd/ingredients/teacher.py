@@ -7,7 +7,6 @@ a progressive run; they do not make it another teacher.
 Letters: N images, K classes, C H W.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -23,12 +22,13 @@ from raydd.core.errors import ArtefactError, ConfigError, DataError
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress, Work
 from raydd.data.prepared import LabelledImages, PreparedData
+from raydd.ingredients import given_weights
 from raydd.ingredients.setting import Setting
 from raydd.ingredients.teacher_card import TeacherCard
 from raydd.ingredients.teacher_epochs import Weights, packed, unpacked
 from raydd.networks import Network
 from raydd.networks.config import NetworkConfig
-from raydd.storage import Artefact, Folder, new_artefact, weight_files
+from raydd.storage import Artefact, Folder, new_artefact
 from raydd.storage.checkpoints import Checkpoints
 from raydd.storage.readable import legible
 from raydd.training.fit import Told, Watcher, both_curves, fit, train_accuracy
@@ -63,7 +63,10 @@ class TeacherConfig:
     )
     """How it is trained. The default is SRe2L's on CIFAR, whose authors trained for 200 epochs."""
     weights: str | None = None
-    """A file of parameters to take instead of training: .safetensors, or torchvision's .pt or .pth."""
+    """A file of parameters to take instead of training: .safetensors, or what torch.save wrote."""
+    class_order: tuple[str, ...] | None = None
+    """The names of the dataset's classes in the order of the outputs in the file of weights; by default the dataset's
+    own."""
     seed: int | None = None
     """Of initialisation and batches; the run's seed by default."""
     store: str | None = None
@@ -77,6 +80,8 @@ class TeacherConfig:
             raise ConfigError(
                 "teacher.training.views", "a teacher learns from classes: give it an augmentation instead"
             )
+        if self.class_order is not None and self.weights is None:
+            raise ConfigError("teacher.class_order", "is of teacher.weights, and none is given; leave it out")
         if self.network is not None:
             require_batch_norm(self.network)
 
@@ -192,7 +197,7 @@ def teacher_identity(
     Raises:
         ConfigError: there is no file of the weights that the config names.
     """
-    taken = config.weights is not None
+    weights, order = config.weights, config.class_order
     return {
         "dataset": data.name,
         "fingerprint": data.fingerprint,
@@ -200,8 +205,10 @@ def teacher_identity(
         "shape": list(data.shape),
         "preprocessing": data.preprocessing.describe(),
         "network": network.identity(),
-        "recipe": {"weights": hashlib.sha256(_file(config)).hexdigest()} if taken else config.training.identity(),
-        "seed": None if taken else seed,
+        "recipe": config.training.identity()
+        if weights is None
+        else given_weights.identity(weights, order),
+        "seed": seed if weights is None else None,
     }
 
 
@@ -266,20 +273,21 @@ class _Early(Watcher):
 
 
 def from_weights(config: TeacherConfig, network: NetworkConfig, data: PreparedData, device: torch.device) -> Teacher:
-    """The teacher whose parameters are in the file that the config names, under our names or torchvision's.
+    """The teacher whose parameters are in the file that the config names, under our names or those of other code.
 
-    It is taken at its word that it knows the classes in the order of the dataset: look at its test accuracy.
+    It is taken at its word that it knows the classes in the order that the config says, or in the dataset's: whoever
+    uses it calls `require_known_classes`.
 
     Raises:
         ConfigError: there is no such file, or the network has no batch norm.
         ArtefactError: the file cannot be read, or the parameters are those of another network.
     """
     require_batch_norm(network)
-    raw = _file(config)
-    state = weight_files.parameters(raw, str(config.weights))
+    assert config.weights is not None
+    state = given_weights.parameters(config.weights, config.class_order, data.class_names)
     module = _untrained(network, data.shape, data.num_classes, Key.root(0))
-    (networks.load_torchvision if "fc.weight" in state else networks.load_state)(module, state)
-    recipe = {"weights": hashlib.sha256(raw).hexdigest()}
+    networks.load_state(module, state)
+    recipe = given_weights.identity(config.weights, config.class_order)
     return _finished(module.to(device), network, data, recipe, seed=None, train_accuracy=None)
 
 
@@ -339,9 +347,3 @@ def _check_accuracy(module: Network, test: LabelledImages) -> float:
     count = min(CHECK_IMAGES, len(test))
     rows = torch.arange(count) * len(test) // count
     return accuracy(predict(module, test.images[rows]), test.labels[rows])
-
-
-def _file(config: TeacherConfig) -> bytes:
-    """The file of the weights that the config names."""
-    assert config.weights is not None
-    return weight_files.read(config.weights, "teacher.weights")

@@ -8,6 +8,7 @@ from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.ingredients import teacher
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
+from raydd.ingredients.class_order import require_known_classes
 from raydd.ingredients.setting import setting
 from raydd.ingredients.teacher import KIND, Teacher, TeacherConfig
 from raydd.networks.config import NetworkConfig
@@ -62,6 +63,7 @@ class TrainedTeacher(Ingredient[Teacher]):
         checkpoints = Checkpoints(kitchen.work / "checkpoints", f"teacher-{self.key()}")
         if config.weights is not None:
             made = teacher.from_weights(config, self.network, kitchen.data, kitchen.device)
+            require_known_classes(made.module, kitchen.data, config.weights)
         else:
             made = teacher.train_teacher(
                 config,

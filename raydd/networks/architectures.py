@@ -76,20 +76,6 @@ def _body(config: NetworkConfig) -> Callable[[NetworkConfig, Shape], nn.Module]:
     return traits.body if isinstance(traits, Architecture) else BODIES[config.name]
 
 
-def load_torchvision(module: Network, state: Mapping[str, Tensor]) -> None:
-    """Take over the parameters and running statistics of torchvision's network of the same architecture.
-
-    Args:
-        module: a ResNet-18 as `build` makes it.
-        state: under torchvision's names: `conv1.weight`, `layer1.0.conv1.weight`, ..., `fc.bias`.
-
-    Raises:
-        ArtefactError: names or shapes are not those of the module; says the first that differs.
-    """
-    renamed = {f"head.{name[3:]}" if name.startswith("fc.") else f"body.{name}": t for name, t in state.items()}
-    load_state(module, renamed)
-
-
 def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
     """Take over parameters and buffers under the module's own names; counts of batches may be missing.
 

@@ -1,7 +1,10 @@
-"""Files of parameters that others made: .safetensors, or torchvision's .pt and .pth."""
+"""Files of parameters that others made: .safetensors, or what torch.save wrote of a network or of its training."""
 
 import io
+from argparse import Namespace
+from collections.abc import Mapping
 from pickle import UnpicklingError
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -10,6 +13,9 @@ from torch import Tensor
 
 from raydd.core.errors import ArtefactError, ConfigError, UserError
 from raydd.storage.folder import Folder
+
+_OF_NETWORK: Final = ("model", "state_dict", "model_state_dict", "net", "network", "model_state")
+"""What training code calls the parameters in a checkpoint."""
 
 
 def read(path: str, field: str) -> bytes:
@@ -26,7 +32,7 @@ def read(path: str, field: str) -> bytes:
 
 
 def parameters(raw: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors in a file, by name; of a training checkpoint those of its `model`.
+    """The tensors in a file, by name; of a training checkpoint those of its network.
 
     Args:
         raw: its content.
@@ -38,13 +44,24 @@ def parameters(raw: bytes, name: str) -> dict[str, Tensor]:
     try:
         if name.endswith(".safetensors"):
             return load_tensors(raw)
-        state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # torchvision's trainer keeps its arguments
+            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ArtefactError(
             f"{name}: holds no parameters that can be read ({first_line}); give another file"
         ) from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict):
         raise ArtefactError(f"{name}: is not a mapping of names to tensors; save the network's state_dict() alone")
-    return state
+    found = next((state[key] for key in _OF_NETWORK if _are_tensors(state.get(key))), state)
+    if not _are_tensors(found):
+        inside = ", ".join(map(str, list(state)[:5]))
+        raise ArtefactError(
+            f"{name}: holds {inside}, and no mapping of names to tensors under {', '.join(_OF_NETWORK)}; save the "
+            "network's state_dict() alone"
+        )
+    return dict(found)
+
+
+def _are_tensors(state: Any) -> bool:
+    return isinstance(state, Mapping) and bool(state) and all(isinstance(tensor, Tensor) for tensor in state.values())

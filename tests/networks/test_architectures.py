@@ -15,7 +15,7 @@ from raydd.adjoint.convnet import ConvNetSteps
 from raydd.adjoint.inner_loop import DifferentiatedSteps, InnerBatch
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.core.keyed_random import Key, seeded
-from raydd.networks import Network, build, load_torchvision
+from raydd.networks import Network, build, load_state, named_as_here
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork
 from raydd.networks.losses import hard_cross_entropy
@@ -244,7 +244,7 @@ def test_torchvisions_parameters_are_taken_over(stem: str, side: int, counted: b
     theirs = torchvisions("imagenet" if side == 128 or stem == "imagenet" else "small")
     ours = keyed(NetworkConfig(name="resnet18", norm="batch", stem=stem), (3, side, side)).eval()
     state = {name: t for name, t in theirs.state_dict().items() if counted or "num_batches" not in name}
-    load_torchvision(ours, state)
+    load_state(ours, named_as_here(state))
     images = batch(2, 3, side, side).float()
     assert torch.equal(ours(images), theirs(images))
 
@@ -259,9 +259,9 @@ def test_torchvisions_parameters_are_taken_over(stem: str, side: int, counted: b
 def test_parameters_of_another_network_are_refused(stem: str, num_classes: int, message: str) -> None:
     ours = keyed(NetworkConfig(name="resnet18", norm="batch", stem="imagenet"), (3, 64, 64))
     with pytest.raises(ArtefactError, match=message):
-        load_torchvision(ours, torchvisions(stem, num_classes).state_dict())
+        load_state(ours, named_as_here(torchvisions(stem, num_classes).state_dict()))
     with pytest.raises(ArtefactError, match=r"body\.0\.conv\.bias is absent there and \[5\] in the network"):
-        load_torchvision(keyed(NetworkConfig(width=5), (3, 8, 8)), {})
+        load_state(keyed(NetworkConfig(width=5), (3, 8, 8)), {})
 
 
 @pytest.mark.parametrize("config", ALL + BATCH_NORM, ids=label)

@@ -1,10 +1,9 @@
 """Taking over expert trajectories and teachers of other code; see `sets.py`."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 
 from raydd import config as configs
 from raydd.config import RunConfig
@@ -15,19 +14,15 @@ from raydd.exchange.replay_buffers import (
     buffer_files,
     fill,
     length,
-    require_better_than_chance,
     require_knowledge,
     trajectories,
 )
-from raydd.exchange.teachers import reordered
+from raydd.ingredients.class_order import require_known_classes
 from raydd.ingredients.experts import trajectory_card
-from raydd.ingredients.teacher import CHECK_IMAGES, from_weights
+from raydd.ingredients.teacher import from_weights
 from raydd.ingredients.trajectories import TrajectoryStore
 from raydd.pipeline.imports.sets import Import, ImportOutcome, left_whole
-from raydd.storage import Folder, content_key, weight_files
-
-WEIGHTS: Final = "teacher"
-"""The folder of a teacher's parameters in the run's, where their order had to be changed."""
+from raydd.storage import Folder, content_key
 
 
 def import_experts(wanted: Import) -> ImportOutcome:
@@ -57,9 +52,6 @@ def import_experts(wanted: Import) -> ImportOutcome:
 def import_teacher(wanted: Import) -> ImportOutcome:
     """See that a file of parameters is a teacher for the data, and name it in a configuration.
 
-    `teacher.weights` takes the file as it is where its classes have the dataset's order; else a copy is written whose
-    last layer has it.
-
     Raises:
         UserError: something is wrong or not answered; nothing was written.
     """
@@ -71,19 +63,13 @@ def import_teacher(wanted: Import) -> ImportOutcome:
             f"{wanted.source}: the file does not say which class an output is; add --class-order data, if they have "
             f"the order of {data.name} ({', '.join(data.class_names[:3])}, ...), or the class names in their order"
         )
-    raw = weight_files.read(str(wanted.source), "DIR")
-    state = reordered(weight_files.parameters(raw, wanted.source.name), order, data.class_names, str(wanted.source))
-    same = order == data.class_names
-    folder = None if same else Folder.at(wanted.to) / WEIGHTS
-    weights = str(wanted.source) if same else f"{wanted.to.rstrip('/')}/{WEIGHTS}/weights.safetensors"
-    config = replace(config, teacher=replace(config.teacher, weights=weights))
-    with left_whole(wanted.to, config, folder):
-        if folder is not None:
-            folder.write("weights.safetensors", save_tensors({name: t.contiguous() for name, t in state.items()}))
+    other_order = None if order == data.class_names else order
+    config = replace(config, teacher=replace(config.teacher, weights=str(wanted.source), class_order=other_order))
+    with left_whole(wanted.to, config, None):
         teacher = from_weights(config.teacher, config.teacher_network, data, torch.device("cpu"))
-        found, count = teacher.card.check_accuracy, min(CHECK_IMAGES, len(data.test))
-        require_better_than_chance(found, data.num_classes, count, str(wanted.source))
-    return ImportOutcome(config, folder, (f"the teacher classifies {found:.1%} of {count} test images",))
+        require_known_classes(teacher.module, data, str(wanted.source))
+    known = f"the teacher classifies {teacher.card.test_accuracy:.1%} of {len(data.test)} test images"
+    return ImportOutcome(config, None, (known,))
 
 
 def _require_training(wanted: Import) -> None:

@@ -1,0 +1,56 @@
+"""Parameters of the same networks under the names that other code gives them."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from torch import Tensor
+
+_WRAPPERS: Final = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put in front of every name."""
+_LISTED: Final = re.compile(r"layers\.(?P<kind>conv|norm)\.(?P<block>\d+)\.(?P<rest>.+)")
+"""The ConvNet of RDED's and DELT's code."""
+_NUMBERED: Final = re.compile(r"features\.(?P<place>\d+)\.(?P<rest>.+)")
+"""That of DC's code, which MTT and DATM took over."""
+
+
+def named_as_here(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A network's parameters and buffers under raydd's names; those that are under no name that is known stay.
+
+    Known are torchvision's ResNet-18 (`layer1.0.conv1.weight`, `fc.bias`), the ConvNets of RDED and DELT
+    (`layers.conv.0.weight`, `classifier.bias`) and of DC (`features.0.weight`), each behind `module.` or `_orig_mod.`.
+    """
+    plain = _unwrapped(state)
+    if "fc.weight" in plain:
+        return {f"head.{name[3:]}" if name.startswith("fc.") else f"body.{name}": t for name, t in plain.items()}
+    blocks = _blocks(plain)
+    return {_renamed(name, blocks): tensor for name, tensor in plain.items()}
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    plain = dict(state)
+    while wrapper := next((each for each in _WRAPPERS if plain and all(name.startswith(each) for name in plain)), None):
+        plain = {name.removeprefix(wrapper): tensor for name, tensor in plain.items()}
+    return plain
+
+
+def _blocks(state: Mapping[str, Tensor]) -> dict[int, str]:
+    """Where each layer of DC's one sequence belongs: every convolution begins a block."""
+    places = {int(found["place"]): name for name in state if (found := _NUMBERED.fullmatch(name))}
+    convolutions = sorted(place for place in places if state.get(f"features.{place}.weight", _NONE).ndim == 4)
+    return {
+        place: f"body.{sum(begin <= place for begin in convolutions) - 1}."
+        + ("conv" if place in convolutions else "norm")
+        for place in places
+    }
+
+
+_NONE: Final = Tensor()
+
+
+def _renamed(name: str, blocks: Mapping[int, str]) -> str:
+    if found := _LISTED.fullmatch(name):
+        return f"body.{found['block']}.{found['kind']}.{found['rest']}"
+    if found := _NUMBERED.fullmatch(name):
+        return f"{blocks[int(found['place'])]}.{found['rest']}"
+    return f"head.{name.removeprefix('classifier.')}" if name.startswith("classifier.") else name
