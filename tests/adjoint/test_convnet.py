@@ -104,6 +104,7 @@ def test_the_adjoint_is_the_same_by_either(soft: bool, curvature: bool, kept_ste
         assert found.labels is None
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_the_same_steps() -> None:
     config, shape = NetworkConfig(width=4, depth=1), (3, 8, 8)
     with seeded(Key.root(0)):

@@ -318,7 +318,7 @@ def solve_sharded() -> Results:
     return found
 
 
-@pytest.mark.parametrize("world", [3, 2, 1])  # all three processes start at once
+@pytest.mark.parametrize("world", [pytest.param(3, marks=pytest.mark.slow), 2, 1])
 def test_sharded_over_workers(world: int) -> None:
     results = on_workers(world, solve_sharded)
     for name, problem in SHARDED.items():

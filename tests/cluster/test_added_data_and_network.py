@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import raydd
-from tests.support.plugins import PLUGIN, told
+from tests.support.plugins import PLUGIN, told, told_in_a_row
 from tests.support.runs import run as run_to_its_end
 
 CONFIG: dict[str, Any] = {
@@ -85,15 +85,20 @@ def test_without_the_package_both_are_refused(alone: Path, tmp_path: Path) -> No
 def test_they_are_listed_planned_and_have_flags(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(CONFIG | {"out": str(tmp_path / "run")}))
-    listed = told("methods", log=tmp_path / "methods.log")
-    assert "discs:<name>" in listed and "shallow" in listed and listed.count("raydd-class-means 0.1") == 3
     flags = ("--data.source", "discs:2", "--network.width", 6)
-    planned = told("show", file, *flags, log=tmp_path / "show.log")
-    whole = told("show", file, "--config", *flags, log=tmp_path / "whole.log")
+    said = told_in_a_row(
+        ("methods",),
+        ("show", file, *flags),
+        ("show", file, "--config", *flags),
+        ("show", file, "--data.source", "discs"),
+        ("show", file, "--data.source", "discs:9"),
+        ("show", file, "--network.name", "shalow"),
+        log=tmp_path / "log",
+    )
+    assert [code for code, _ in said] == [0, 0, 0, 2, 2, 2]
+    listed, planned, whole, nameless, too_many, misspelt = (words for _, words in said)
+    assert "discs:<name>" in listed and "shallow" in listed and listed.count("raydd-class-means 0.1") == 3
     assert "source: discs:2" in whole and "width: 6" in whole and "not counted" not in planned
-    wrong = told("show", file, "--data.source", "discs", code=2, log=tmp_path / "wrong.log")
-    assert "data.source: must be discs:<name>, is 'discs'" in wrong
-    wrong = told("show", file, "--data.source", "discs:9", code=2, log=tmp_path / "wrong.log")
-    assert "discs have 2 to 5 sizes" in wrong
-    wrong = told("show", file, "--network.name", "shalow", code=2, log=tmp_path / "wrong.log")
-    assert "did you mean shallow?" in wrong
+    assert "data.source: must be discs:<name>, is 'discs'" in nameless
+    assert "discs have 2 to 5 sizes" in too_many
+    assert "did you mean shallow?" in misspelt

@@ -9,7 +9,7 @@ import yaml
 
 import raydd
 from raydd.data.facts import DataFacts
-from tests.support.plugins import FOLDER, PLUGIN, told
+from tests.support.plugins import FOLDER, PLUGIN, told_in_a_row
 from tests.support.runs import Command, running
 from tests.support.runs import run as run_to_its_end
 
@@ -49,8 +49,9 @@ def test_it_is_made_evaluated_reported_and_checked(alone: Path, tmp_path: Path) 
     assert rows["synthetic"]["method"] == "class_means"
     assert rows["synthetic"]["test_accuracy"] > rows["random"]["test_accuracy"]
     assert (alone / "report.html").stat().st_size > 10_000
-    assert str(alone / "class_means") in told("verify", alone, log=tmp_path / "verify.log").replace("\n", "")
-    told("export", alone, "--format", "pt", "--to", tmp_path / "pt", log=tmp_path / "export.log")
+    export = ("export", alone, "--format", "pt", "--to", tmp_path / "pt")
+    (verified, listed), (exported, _) = told_in_a_row(("verify", alone), export, log=tmp_path / "log")
+    assert verified == exported == 0 and str(alone / "class_means") in listed.replace("\n", "")
     assert (tmp_path / "pt" / "images_best.pt").exists()
 
 
@@ -67,17 +68,23 @@ def test_what_the_ingredient_states_is_what_it_takes(alone: Path, monkeypatch: p
 def test_it_is_listed_planned_and_has_flags(tmp_path: Path) -> None:
     file = tmp_path / "means.yaml"
     file.write_text(yaml.safe_dump(CONFIG | {"out": str(tmp_path / "run")}))
-    listed = told("methods", log=tmp_path / "methods.log")
+    said = told_in_a_row(
+        ("methods",),
+        ("show", file, "--method.image-lr", "0.5"),
+        ("show", file, "--config", "--method.image-lr", "0.5"),
+        ("show", file, "--graph"),
+        ("show", file, "--gpus", 2),
+        ("show", file, "--method.image-lr", "x"),
+        log=tmp_path / "log",
+    )
+    assert [code for code, _ in said] == [0, 0, 0, 0, 0, 2]
+    listed, planned, whole, graph, scaled, wrong = (words for _, words in said)
     assert "class_means" in listed and "raydd-class-means 0.1" in listed
-    planned = told("show", file, "--method.image-lr", "0.5", log=tmp_path / "show.log")
     assert "not counted:" not in planned and "mean images of the" in planned
-    assert "image_lr: 0.5" in told("show", file, "--config", "--method.image-lr", "0.5", log=tmp_path / "whole.log")
-    graph = told("show", file, "--graph", log=tmp_path / "graph.log")
+    assert "image_lr: 0.5" in whole
     (row,) = (line for line in graph.splitlines() if line.startswith("│ class means"))
     assert "not planned" not in row and "12.8 k" in row
-    scaled = told("show", file, "--gpus", 2, log=tmp_path / "gpus.log")
     assert "class_means" in scaled and "measured here" in scaled
-    wrong = told("show", file, "--method.image-lr", "x", code=2, log=tmp_path / "wrong.log")
     assert "image-lr" in wrong
 
 
@@ -86,6 +93,7 @@ def test_without_the_package_the_method_is_unknown(tmp_path: Path) -> None:
     assert "method.name: must be one of" in printed and "class_means" in printed
 
 
+@pytest.mark.slow
 def test_ray_makes_the_same_by_actors(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run_to_its_end(out, config=CONFIG, **PLUGIN)

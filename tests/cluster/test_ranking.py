@@ -125,6 +125,7 @@ def test_both_ways_make_what_one_process_makes_though_an_actor_is_killed(
     require_same(found, Ranking.load(Folder.at(undisturbed / "ranking")))
 
 
+@pytest.mark.slow
 def test_an_image_that_turns_unreadable_is_named_and_finished_parts_stay(
     pictures: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def wanted(out: Path) -> list[str]:
     return [name for point in json.loads((place(out) / "points.json").read_text()) for name in point["record_ids"]]
 
 
+@pytest.mark.slow
 def test_tune_reaches_what_one_process_reaches(distilled: Path, tmp_path: Path) -> None:
     sweep = {"parameters": {"method.image_lr": [10.0, 20.0, 1e30], LR: [0.1, 1e6]}}
     shutil.copytree(distilled, tmp_path / "here")

@@ -134,6 +134,7 @@ def test_leading_metrics_come_in_the_order_of_the_headlines() -> None:
     assert set(HEADLINES) == {"copies", "membership", "robustness", "continual", "search", "realism"}
 
 
+@pytest.mark.slow
 def test_a_comparison_of_runs_with_probes(tmp_path: Path, capsys: Captured) -> None:
     """One table; asking for another probe answers that alone; nothing is done twice; a lost answer is made anew."""
     asked = {

@@ -288,6 +288,7 @@ for scale in (0.0, 0.1):
 """
 
 
+@pytest.mark.slow
 def test_the_peak_grows_by_the_frozen_images_alone() -> None:
     with running(MEMORY, 5000) as process:
         text = output(process)

@@ -108,6 +108,7 @@ def test_steps_that_workers_share_are_those_of_one() -> None:
                 torch.testing.assert_close(found[name], tensor, rtol=rtol, atol=atol, msg=f"{name} of {world}")
 
 
+@pytest.mark.slow
 def test_a_compiled_epoch_is_the_same_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
     recipe, ends = replace(RECIPE, batch_size=NUM_IMAGES, cutmix=1.0), []
     for compiled in (True, False):
