@@ -16,7 +16,14 @@ LabelColumn = Tensor | tuple[str, ...]
 
 def holds_labels(kind: pa.DataType) -> bool:
     """Whether a column of this type can hold labels."""
-    return bool(pa.types.is_integer(kind)) or _is_text(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind)) or _is_text(kind)
+
+
+def has_labels(column: pa.ChunkedArray) -> bool:
+    """Whether any row has one; null and, of integers, -1 are none."""
+    if len(column) == column.null_count:
+        return False
+    return not pa.types.is_integer(column.type) or pc.any(pc.not_equal(column, -1)).as_py() is True
 
 
 def labels_of(column: pa.ChunkedArray, where: str) -> LabelColumn:
@@ -62,4 +69,4 @@ def numbered(labels: LabelColumn, class_names: tuple[str, ...] | None, where: st
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

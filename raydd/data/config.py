@@ -38,7 +38,8 @@ class DataConfig:
     validation_fraction: float = 0.0
     """Share of every class's training images kept aside for selecting; 0 selects nothing."""
     classes: tuple[int | str, ...] | None = None
-    """Only these classes, by number from 0 or by name; they are numbered from 0 in the order of the dataset."""
+    """Only these classes, by name, or by number from 0 where names are no numbers; they are numbered from 0 in the
+    order of the dataset."""
     train_limit_per_class: int | None = None
     """Keep only the first this many training images of every class, in source order."""
     imbalance_factor: float | None = None

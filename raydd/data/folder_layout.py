@@ -10,18 +10,13 @@ from typing import Final
 
 from raydd.core.errors import DataError, UserError
 from raydd.data.config import DataConfig
-from raydd.data.sources.imagefolder import TEST_SPLITS, image_files
+from raydd.data.image_files import image_files
+from raydd.data.sources.imagefolder import split_folders
 from raydd.data.sources.table import PLACES, has_any
+from raydd.data.splits import kind_of, named_files
 from raydd.storage import Folder
 
 _PARQUET: Final = ".parquet"
-_SPLITS: Final = ("train", *TEST_SPLITS)
-_ALSO_CALLED: Final = {
-    **dict.fromkeys(("training", "trainset", "train_set", "train-set", "train_images"), "train"),
-    **dict.fromkeys(("testing", "testset", "test_set", "test-set", "test_images"), "test"),
-    **dict.fromkeys(("validation", "valid", "dev", "val_set"), "val"),
-}
-"""Names by which other code knows splits, in small letters."""
 _OWN_LAYOUT: Final = ("tiny-imagenet-200", "cifar-10-batches-py", "cifar-100-python")
 """Folders that are a dataset by themselves, and are looked for in the folder above."""
 
@@ -57,12 +52,9 @@ def take(where: str) -> TakenFolder:
     if any(file.endswith(_PARQUET) for file in inner.files()):
         return TakenFolder(_config("parquet", inner), (*said, f"{inner.uri} is read as Parquet files"))
     _refuse_loose_images(inner)
-    _refuse_other_names(inner)
     nested, why = _nested(inner)
-    folders = inner.folders()
-    test = next((name for name in TEST_SPLITS if name in folders), None)
-    splits = [name for name in ("train", test) if name in folders]
-    kind = f"with {' and '.join(map(str, splits))}" if splits else "of class folders"
+    splits = split_folders(inner).used
+    kind = f"with {' and '.join(splits)}" if splits else "of class folders"
     taken = f"{inner.uri} is read as a folder of images, {kind}"
     return TakenFolder(_config("imagefolder", inner, nested), (*said, taken, *why))
 
@@ -84,7 +76,7 @@ def _of_file(path: Path) -> TakenFolder:
     folder = Folder.at(path.parent)
     if path.suffix != _PARQUET:
         raise UserError(f"{path}: is a file; give the folder that holds a folder of images for each class")
-    if not path.name.startswith(_SPLITS):
+    if not named_files([path.stem]).used:
         raise DataError(
             f"{path}: does not say by its name which split it is; name it train.parquet, put a test.parquet beside it, "
             "and give the folder"
@@ -120,7 +112,7 @@ def _unwrapped(root: Folder) -> tuple[Folder, tuple[str, ...]]:
     inner = root
     while True:
         folders = inner.folders()
-        if len(folders) != 1 or folders[0] in _SPLITS or _holds_data(inner):
+        if len(folders) != 1 or kind_of(folders[0]) or _holds_data(inner):
             break
         below = inner / folders[0]
         if image_files(below) or not (below.folders() or _holds_data(below)):
@@ -144,25 +136,10 @@ def _refuse_loose_images(root: Folder) -> None:
         )
 
 
-def _refuse_other_names(root: Folder) -> None:
-    """Raise a DataError where splits are called otherwise, and would be taken for classes."""
-    folders = root.folders()
-    if "train" in folders:
-        return
-    called = {name: _split_called(name) for name in folders}
-    if "train" in called.values():
-        renamed = " and ".join(f"{name} to {split}" for name, split in called.items() if split and name != split)
-        raise DataError(f"{root.uri}: its folders are splits under other names; rename {renamed}, as raydd knows them")
-
-
-def _split_called(name: str) -> str | None:
-    small = name.lower()
-    return small if small in _SPLITS else _ALSO_CALLED.get(small)
-
-
 def _nested(root: Folder) -> tuple[str, tuple[str, ...]]:
     """How folders inside class folders are read, and why: see `DataConfig.nested`."""
-    folder = root / "train" if "train" in root.folders() else root
+    train = split_folders(root).train
+    folder = root / train[0] if train else root
     names = folder.folders()
     inner = {
         name: [below for below in (folder / name).folders() if _has_images(folder / name / below)] for name in names

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import ConfigError, DataError
+from raydd.data.image_files import suffixes
 from raydd.storage import Folder
 
 _NAMED = 10  # bad files that a message names
@@ -122,6 +123,7 @@ def open_encoded(encoded: bytes | None) -> Image.Image:
     """The image in the bytes of an image file; ValueError where there are none."""
     if not encoded:
         raise ValueError("empty, 0 bytes")
+    suffixes()
     return Image.open(io.BytesIO(encoded))
 
 
@@ -134,8 +136,8 @@ def some(names: Sequence[str]) -> str:
 def _number_of(name: int | str, listing: Listing) -> int:
     """The number of a class; a ConfigError where there is none."""
     names = listing.class_names
-    if isinstance(name, int) and 0 <= name < len(names):
+    if str(name) in names:
+        return names.index(str(name))
+    if isinstance(name, int) and 0 <= name < len(names) and not all(known.isdecimal() for known in names):
         return name
-    if isinstance(name, str) and name in names:
-        return names.index(name)
     raise ConfigError("data.classes", f"{listing.dataset} has no class {name!r}; it has {len(names)}: {some(names)}")

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
@@ -218,6 +219,8 @@ def _image_set(decoded: Undecoded, images: Tensor) -> ImageSet:
 def checked_listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     """The root, and both splits with their labels checked."""
     root = Folder.at(config.root or default_root())
+    if config.root is not None and has_files(config.source) and config.source.partition(":")[0] != "huggingface":
+        _require_folder(root)
     place = Place(root=root, image_column=config.image_column, label_column=config.label_column, nested=config.nested)
     train, test = listings(config.source, place)
     train.check()
@@ -226,6 +229,21 @@ def checked_listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     if config.classes is not None:
         train, test = (of_classes(listing, config.classes) for listing in (train, test))
     return root, train, test
+
+
+def _require_folder(root: Folder) -> None:
+    """Raise a DataError where there is no such folder; names one beside it that is called nearly so."""
+    if root.exists():
+        return
+    near = []
+    if root.is_local:
+        above = next(path for path in root.path.parents if path.is_dir())
+        missing = root.path.relative_to(above).parts[0]
+        names = [path.name for path in above.iterdir() if path.is_dir()]
+        lower = {name.lower(): name for name in names}
+        near = [str(above / lower[name]) for name in get_close_matches(missing.lower(), lower, 3)]
+    guess = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise DataError(f"data.root: there is no folder {root.uri}{guess}")
 
 
 def signature(config: DataConfig) -> str:

@@ -1,18 +1,24 @@
 """The files of a dataset's folder that are no images of it, and why."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from PIL import Image
-
 from raydd.data.config import DataConfig
+from raydd.data.image_files import suffixes
 from raydd.data.listing import path_below
-from raydd.data.loading import checked_listings, default_root
-from raydd.data.sources.imagefolder import TEST_SPLITS
+from raydd.data.loading import checked_listings
+from raydd.data.sources.imagefolder import split_folders
+from raydd.data.sources.parquet import split_files, where_of
+from raydd.data.splits import kind_of_file
 from raydd.storage import Folder
 
+_DANGLING: Final = "links to nothing: what they stand for was not fetched, as by git-annex or DVC"
+_SPECIAL: Final = "no files that can be read (pipes, sockets, devices)"
+_OF_HEIF: Final = (".heic", ".heif", ".hif")
+_UNREADABLE: Final = "under names that are not UTF-8: rename them"
 _IN_FOLDERS: Final = ("imagefolder", "parquet")
 """Sources that look in the whole of their folder."""
 
@@ -32,48 +38,46 @@ def passed_over(config: DataConfig) -> Counter[str]:
         for folder, name in map(listing.place, range(len(listing.labels)))
     }
     reason = _Reason(config, root)
-    return Counter(reason.of(PurePosixPath(path)) for path in _files(root) if path not in used)
+    counts = Counter(reason.of(PurePosixPath(path)) for path in _files(root) if path not in used)
+    return counts + (_no_files(root.path) if root.is_local else Counter())
 
 
 def division(config: DataConfig) -> str:
-    """Whose division into training and test images it is, in a sentence."""
+    """Whose division into training and test images it is, and which splits are not read, in a sentence.
+
+    Raises:
+        DataError: as `load`.
+    """
     if config.source not in _IN_FOLDERS:
         return "training and test images are divided as the dataset was published"
-    found, where = _test_split(config)
-    if found is None:
+    root, _, test = checked_listings(config)
+    if config.source == "imagefolder":
+        splits, form = split_folders(root), "{}/"
+        tested = next((names for names in splits.tests if (root / names[0]).uri == test.where), ())
+    else:
+        splits, form = split_files(root), "{}.parquet"
+        tested = next((names for names in splits.tests if where_of(names, root) == test.where), ())
+    unused = [name for name in (*splits.used, *splits.unused) if name not in (*splits.train, *tested)]
+    listed = [form.format(name) for name in unused]
+    others = f"; {', '.join(listed)} {'is' if len(listed) == 1 else 'are'} not read" * bool(listed)
+    if any(kind_of_file(name) == "val" for name in unused):
+        others += ": raydd holds out images of its own with data.validation_fraction"
+    if not tested:
         return (
             "no test images are given: raydd keeps one in five of every class for testing, drawn by chance, the same "
-            "ones for every seed"
+            f"ones for every seed{others}"
         )
-    others = "; there is no test split" if found == "val" else ""
-    if (
-        found == "test"
-        and config.source == "imagefolder"
-        and "val" in Folder.at(config.root or default_root()).folders()
-    ):
-        others = "; val/ is not read: raydd holds out images of its own with data.validation_fraction"
-    return f"test images are those of {where}, as given{others}"
-
-
-def _test_split(config: DataConfig) -> tuple[str | None, str]:
-    """The name of the split that is tested on, and where it is."""
-    root = Folder.at(config.root or default_root())
-    for split in TEST_SPLITS:
-        if config.source == "imagefolder" and split in root.folders():
-            return split, f"{split}/"
-        if config.source == "parquet" and any(name.startswith(split) for name in root.files()):
-            return split, f"{split}*.parquet"
-    return None, ""
+    given = ", ".join(map(form.format, tested))
+    note = "; there is no test split" if all(kind_of_file(name) == "val" for name in tested) else ""
+    return f"test images are those of {given}, as given{note}{others}"
 
 
 class _Reason:
     """Why files are not read."""
 
     def __init__(self, config: DataConfig, root: Folder) -> None:
-        self._config, self._suffixes = config, Image.registered_extensions()
-        folders = root.folders() if config.source == "imagefolder" else []
-        test = next((name for name in TEST_SPLITS if name in folders), None)
-        self._splits = [name for name in ("train", test) if name in folders]
+        self._config = config
+        self._splits = split_folders(root).used if config.source == "imagefolder" else ()
 
     def of(self, path: PurePosixPath) -> str:
         """Of a file below the root."""
@@ -82,14 +86,30 @@ class _Reason:
         top, *inside = path.parts
         if self._splits and inside and top not in self._splits:
             return f"in {top}/, which is not read"
-        if path.suffix.lower() not in self._suffixes:
-            return f"no image by its name ({path.suffix.lower() or 'no suffix'})"
+        if path.suffix.lower() not in suffixes():
+            heif = "; pip install pillow-heif" if path.suffix.lower() in _OF_HEIF else ""
+            return f"no image by its name ({path.suffix.lower() or 'no suffix'}{heif})"
         below = inside if self._splits else path.parts
         if len(below) == 1 or not inside:
             return "beside the class folders"
         if len(below) > 2 and self._config.nested == "skip":
             return "in folders inside class folders"
         return "of classes that are not asked for, or beside folders of classes"
+
+
+def _no_files(folder: Path) -> Counter[str]:
+    """What lies in the folders below under a name that is not hidden, and is neither a folder nor a file."""
+    found: Counter[str] = Counter()
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if os.fsencode(entry.name).decode(errors="replace") != entry.name:
+            found[_UNREADABLE] += 1
+        elif entry.is_dir():
+            found += _no_files(Path(entry.path))
+        elif not entry.is_file():
+            found[_DANGLING if entry.is_symlink() else _SPECIAL] += 1
+    return found
 
 
 def _files(folder: Folder, path: str = "") -> Iterator[str]:

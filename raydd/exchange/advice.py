@@ -8,7 +8,7 @@ from typing import Final
 
 from raydd import config as configs
 from raydd.core.errors import UserError
-from raydd.data.sources.imagefolder import image_files
+from raydd.data.image_files import image_files
 from raydd.storage import Folder
 
 MOST_NAMED: Final = 5

@@ -14,8 +14,9 @@ import torch
 
 from raydd.core.errors import DataError
 from raydd.data.decoding import decode
+from raydd.data.image_files import image_files
 from raydd.data.prepared import PreparedData
-from raydd.data.sources.imagefolder import image_files, listing_of
+from raydd.data.sources.imagefolder import listing_of
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.storage import Folder

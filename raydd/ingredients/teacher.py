@@ -205,9 +205,7 @@ def teacher_identity(
         "shape": list(data.shape),
         "preprocessing": data.preprocessing.describe(),
         "network": network.identity(),
-        "recipe": config.training.identity()
-        if weights is None
-        else given_weights.identity(weights, order),
+        "recipe": config.training.identity() if weights is None else given_weights.identity(weights, order),
         "seed": seed if weights is None else None,
     }
 

@@ -15,6 +15,7 @@ from raydd.core.errors import ArtefactError, ConfigError, UserError
 from raydd.core.progress import NoProgress, ObservedProgress, Progress, Work
 from raydd.data import prepared, problems, size_of
 from raydd.data.outline import outline
+from raydd.data.passed_over import passed_over
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
@@ -66,6 +67,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
             f"listed in {problems.uri(run.work)}",
         )
     if unmade(_results(run)):
+        _tell_passed_over(run, logged)
         executor.check(run, logged)
     who = {"name": config.name, "steps": steps, "executor": type(executor).__name__}
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
@@ -210,6 +212,12 @@ def _check(run: Run) -> None:
     for number, method in enumerate(run.config.methods):
         method.open_source(run.data, number)
     _check_inputs(run, _results(run))
+
+
+def _tell_passed_over(run: Run, progress: Progress) -> None:
+    """Say how many files of the dataset's folder are not read, and why, and which splits."""
+    for reason, count in passed_over(run.config.data).most_common():
+        progress.update(Work("files", "passed over"), count, count, reason)
 
 
 def _check_networks(run: Run) -> None:

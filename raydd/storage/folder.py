@@ -105,7 +105,8 @@ class Folder:
         filesystem, path = self.location
         selector = FileSelector(path, allow_not_found=True)
         infos = patiently(self.uri, lambda: filesystem.get_file_info(selector))
-        return sorted((info for info in infos if is_plain(info.base_name)), key=lambda info: info.base_name)
+        plain = (info for info in infos if (name := _name(info)) is not None and is_plain(name))
+        return sorted(plain, key=lambda info: info.base_name)
 
     def files(self) -> list[str]:
         """The names of the files directly inside, sorted; empty where there is no folder."""
@@ -274,6 +275,14 @@ def _require_address(uri: str) -> None:
             Path(uri).expanduser()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{ascii(uri)}: names no file or folder: {error}") from error
+
+
+def _name(info: Any) -> str | None:
+    """Of a FileInfo; None where it is not UTF-8, and so cannot be asked for."""
+    try:
+        return str(info.base_name)
+    except UnicodeDecodeError:
+        return None
 
 
 def is_plain(name: str) -> bool:

@@ -268,8 +268,8 @@ def test_two_images_a_class_are_too_few_and_still_looked_at(tmp_path: Path) -> N
         ({"pets/1.png": noise(1)}, "holds 1 image and no folders; put the images of each class into a folder"),
         ({"pets/cat/1.png": noise(1), "pets/cat/2.png": noise(2), "pets/dog/a.txt": b""}, "dog: there is no image"),
         (
-            {"pets/Train/cat/1.png": noise(1), "pets/valid/cat/2.png": noise(1)},
-            "rename Train to train and valid to val",
+            {"pets/Train/cat.png": noise(1), "pets/valid/cat.png": noise(1)},
+            r"its folders are called splits \(Train, valid\) and hold no folders of classes",
         ),
     ],
 )

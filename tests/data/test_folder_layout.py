@@ -72,7 +72,7 @@ def test_parquet_files_and_one_of_them(tmp_path: Path) -> None:
     for where in (tmp_path, tmp_path / "data", tmp_path / "data" / "train.parquet"):
         taken = take(str(where))
         assert (taken.data.source, taken.data.root) == ("parquet", str(tmp_path / "data"))
-    assert division(taken.data) == "test images are those of val*.parquet, as given; there is no test split"
+    assert division(taken.data) == "test images are those of val.parquet, as given; there is no test split"
     (tmp_path / "data" / "notes.txt").write_text("")
     assert passed_over(taken.data) == {"no file of the splits that are read": 1}
     write_parquet(tmp_path / "other" / "mine.parquet", [0, 1])

@@ -9,16 +9,18 @@ from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import ConfigError, DataError
-from raydd.data.columns import LabelColumn, check_one_kind, holds_labels, labels_of, numbered
+from raydd.data.columns import LabelColumn, check_one_kind, has_labels, holds_labels, labels_of, numbered
 from raydd.data.listing import Item, Listing, open_encoded
 from raydd.data.place import Place
+from raydd.data.splits import divided, named_splits
 from raydd.storage import Folder
-
-_TEST = ("test", "validation", "valid", "val")  # splits to test on, the best first
 
 
 def huggingface(place: Place) -> tuple[Listing, Listing]:
-    """The splits `train` and `test` (`validation` where there is no test) of what `datasets.load_dataset` loads.
+    """The training and the test split of what `datasets.load_dataset` loads, under any name of `raydd.data.splits`.
+
+    Where there is no test split whose images have labels, it is the validation split; without one the training images
+    are divided.
 
     Images are in the only column of type Image, labels in the only one of type ClassLabel (else in `label`), or in
     those that `data.image_column` and `data.label_column` name. Labels that are text become classes in the alphabetical
@@ -42,38 +44,46 @@ def huggingface(place: Place) -> tuple[Listing, Listing]:
         splits = package.load_dataset(name, configuration or None)
     except Exception as error:  # whatever the network, the cache and many kinds of files may come to
         raise DataError(f"huggingface:{place.name} cannot be loaded: {error}") from error
-    test = next((split for split in _TEST if split in splits), _TEST[0])
-    if missing := [split for split in ("train", test) if split not in splits]:
-        raise DataError(
-            f"huggingface:{place.name}: there is no split {', '.join(missing)}, only {', '.join(splits)}; needed are "
-            "train and test (or validation)"
-        )
-    features = splits["train"].features
+    named = named_splits(splits)
+    if not named.train:
+        raise DataError(f"huggingface:{place.name}: there is no split train, only {', '.join(splits)}; it is needed")
+    features = splits[named.train[0]].features
     image, label = _columns(place, features, package)
     images = package.Image(decode=False)
-    train, tested = (
-        _Split(place, split, splits[split].select_columns([image, label]).cast_column(image, images), image, label)
-        for split in ("train", test)
-    )
-    check_one_kind([train.labels, tested.labels], train.where)
+
+    def opened(split: str) -> _Split:
+        rows = splits[split].select_columns([image, label]).cast_column(image, images)
+        return _Split(place, split, rows, image, label)
+
+    train = opened(named.train[0])
     listing = train.listing(getattr(features[label], "names", None))
-    return listing, tested.listing(listing.class_names)
+    for (split,) in named.tests:
+        if has_labels(splits[split].select_columns([label]).with_format("arrow")[:].column(0)):
+            tested = opened(split)
+            check_one_kind([train.labels, tested.labels], train.where)
+            return listing, tested.listing(listing.class_names)
+    return divided(listing)
 
 
 def _columns(place: Place, features: Any, package: Any) -> tuple[str, str]:
     """The names of the columns with the images and with the labels."""
-    images = [name for name, feature in features.items() if isinstance(feature, package.Image)]
+    images = [name for name, feature in features.items() if _is_image(feature, package)]
     classes = [name for name, feature in features.items() if isinstance(feature, package.ClassLabel)]
     if not classes and "label" in features:
         classes = ["label"]
     image = _only("data.image_column", place.image_column, images, list(features))
     label = _only("data.label_column", place.label_column, classes, list(features))
-    if not isinstance(features[image], package.Image):
+    if not _is_image(features[image], package):
         raise ConfigError("data.image_column", f"{image!r} must be of type Image, is {features[image]}")
     kind = getattr(features[label], "pa_type", None)
     if kind is None or not holds_labels(kind):
         raise ConfigError("data.label_column", f"{label!r} must be classes, integers or text, is {features[label]}")
     return image, label
+
+
+def _is_image(feature: Any, package: Any) -> bool:
+    """Whether a column is of images: said to be, or laid out as they are."""
+    return isinstance(feature, package.Image) or (isinstance(feature, dict) and feature.keys() == {"bytes", "path"})
 
 
 def _only(field: str, wanted: str | None, found: list[str], present: list[str]) -> str:

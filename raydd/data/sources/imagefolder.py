@@ -2,24 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import PurePosixPath
-from typing import Final
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import DataError
-from raydd.core.keyed_random import Key
+from raydd.data.image_files import image_files
 from raydd.data.listing import Item, Listing, folder_name, open_encoded
 from raydd.data.place import Nested, Place
-from raydd.data.stratified import drawn
+from raydd.data.splits import NamedSplits, divided, kind_of, named_splits
 from raydd.storage import Folder
-
-TEST_SHARE: Final = 0.2
-"""Of every class, where there is no test split."""
-TEST_SPLITS: Final = ("test", "val")
-"""Where test images are, the first that is there."""
 
 File = tuple[int, Folder, str]
 """The label of an image file, its folder and its name."""
@@ -28,24 +21,40 @@ File = tuple[int, Folder, str]
 def imagefolder(place: Place) -> tuple[Listing, Listing]:
     """The training and the test split: the first of these.
 
-    - `root/train/<class>/*` and `root/test/<class>/*` (`root/val` where there is no `root/test`);
-    - `root/train/<class>/*` alone, or class folders directly in the root: of every class 20 % of the images are for
-      testing, rounded halves up, but at least one and not all. The draw is the same for every seed, so that all runs
-      share the test images; it depends on each class's number of images and place among the classes alone.
+    - `root/train/<class>/*` and `root/test/<class>/*` (a validation split where there is no test), under any name of
+      `raydd.data.splits`;
+    - `root/train/<class>/*` alone, or class folders directly in the root, which are divided.
 
     The dataset is named by its root; classes are in the order of their folders' names, images in the order of their
-    files' names. Files whose suffix no image format has are passed over, and so are folders inside class folders,
+    files' names. Files that are no images by their suffix are passed over, and so are folders inside class folders,
     unless `data.nested` says what they are.
 
     Raises:
         DataError: a split or its class folders are missing, there is one class alone, or a class whose images are to
             be divided has only one.
     """
-    root, folders = place.root, place.root.folders()
-    test = next((name for name in TEST_SPLITS if name in folders), None)
-    if test is not None or not folders:
-        return _split(place, root / "train"), _split(place, root / (test or "test"))
-    return _divided(place, root / "train" if "train" in folders else root)
+    root, splits = place.root, split_folders(place.root)
+    if not splits.train and (splits.tests or not root.folders()):
+        return _split(place, root / "train"), _split(place, root / "test")
+    if not splits.train and all(map(kind_of, root.folders())):
+        raise DataError(
+            f"{root.uri}: its folders are called splits ({', '.join(root.folders())}) and hold no folders of classes; "
+            "put the images of each class into a folder of its own, as in train/<class>/*"
+        )
+    folder = root / splits.train[0] if splits.train else root
+    if splits.tests:
+        return _split(place, folder), _split(place, root / splits.tests[0][0])
+    return divided(_split(place, folder))
+
+
+def split_folders(root: Folder) -> NamedSplits:
+    """Which folders are splits: those of such a name that hold folders, if all that hold some and no image are."""
+    names = root.folders()
+    named = [name for name in names if kind_of(name) and (root / name).folders()]
+    found = named_splits(named)
+    if found.train or len(named) == len(names):
+        return found
+    return NamedSplits((), (), ())
 
 
 def in_class_folders(folder: Folder, class_names: Sequence[str], nested: Nested = "skip") -> list[File]:
@@ -71,41 +80,11 @@ def listing_of(dataset: str, where: str, class_names: tuple[str, ...], files: Se
     return Listing(dataset, where, class_names, labels, items, place)
 
 
-def image_files(folder: Folder) -> list[str]:
-    """The names of a folder's files, sorted, but for those whose suffix no image format has."""
-    suffixes = Image.registered_extensions()
-    return [file for file in folder.files() if PurePosixPath(file).suffix.lower() in suffixes]
-
-
 def _split(place: Place, folder: Folder) -> Listing:
     class_names = _class_names(folder, place.nested)
     files = in_class_folders(folder, class_names, place.nested)
     _refuse_what_is_deeper(folder, class_names, files)
     return listing_of(folder_name(place.root), folder.uri, class_names, files)
-
-
-def _divided(place: Place, folder: Folder) -> tuple[Listing, Listing]:
-    """The training and the test split of images that are in class folders together."""
-    class_names = _class_names(folder, place.nested)
-    files = in_class_folders(folder, class_names, place.nested)
-    _refuse_what_is_deeper(folder, class_names, files)
-    labels = torch.tensor([label for label, _, _ in files], dtype=torch.int64)
-    for class_name, count in zip(class_names, labels.bincount(minlength=len(class_names)).tolist(), strict=True):
-        if count < 2:
-            raise DataError(
-                f"{(folder / class_name).uri}: there is {'one image' if count else 'no image'}, but one is needed to "
-                "train on and one to test on; add images, remove the folder, or divide them into train/<class>/* and "
-                "test/<class>/* below data.root"
-            )
-    is_test = drawn(labels, len(class_names), TEST_SHARE, Key.root(0), "test").tolist()
-    train, test = (
-        [file for file, chosen in zip(files, is_test, strict=True) if chosen == wanted] for wanted in (False, True)
-    )
-    name, where = folder_name(place.root), folder.uri
-    return (
-        listing_of(name, f"{where}, 4 in 5", class_names, train),
-        listing_of(name, f"{where}, 1 in 5", class_names, test),
-    )
 
 
 def _class_names(folder: Folder, nested: Nested) -> tuple[str, ...]:

@@ -7,45 +7,68 @@ holds integers, whose names may stand in the schema's metadata under `huggingfac
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from os.path import commonprefix
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from raydd.core.errors import DataError
-from raydd.data.columns import check_one_kind, holds_labels, joined, labels_of, numbered
-from raydd.data.listing import Item, Listing, folder_name, open_encoded
+from raydd.data.columns import LabelColumn, check_one_kind, has_labels, holds_labels, joined, labels_of, numbered
+from raydd.data.listing import Item, Listing, folder_name, open_encoded, some
 from raydd.data.place import Place
+from raydd.data.splits import NamedSplits, divided, named_files
 from raydd.storage import Folder
 
 _Part = TypeVar("_Part")
+_ENDING: Final = ".parquet"
 
 
 def parquet(
     place: Place, class_names: tuple[str, ...] | None = None, label_columns: tuple[str, ...] = ("label",)
 ) -> tuple[Listing, Listing]:
-    """The splits `root/train*.parquet` and `root/test*.parquet` (`root/val*.parquet` where there is no test).
+    """The splits in files that are called so, such as `root/train*.parquet` and `root/test*.parquet`.
 
-    Rows are in file order, files in the order of their names. The dataset is named by its folder. Integer labels are
-    named by the files' metadata, else by `class_names`, else by their numbers; labels that are text become classes in
-    the alphabetical order of the training labels. Labels are in the first of `label_columns` that is there.
+    Where there is no test split whose images have labels, it is the validation split; without one the training images
+    are divided. Rows are in file order, files in the order of their names. The dataset is named by its folder. Integer
+    labels are named by the files' metadata, else by `class_names`, else by their numbers; labels that are text become
+    classes in the alphabetical order of the training labels. Labels are in the first of `label_columns` that is there.
 
     Raises:
-        DataError: a split is missing, or a file is damaged, lacks a column, or has labels that are neither integers
-            nor text, or test labels that no training image has.
+        DataError: there is no training split, or a file is damaged, lacks a column, or has labels that are neither
+            integers nor text, classes under other names than the first file's, or test labels that no training image
+            has.
     """
     columns = _Columns(place.image_columns(), place.label_columns(label_columns))
-    train, test = _Files(place.root, ("train",), columns), _Files(place.root, ("test", "val"), columns)
-    check_one_kind([train.labels, test.labels], place.root.uri)
-    listing = _listing(train, class_names)
-    return listing, _listing(test, listing.class_names)
+    splits = split_files(place.root)
+    if not splits.train:
+        raise DataError(
+            f"train*.parquet in {place.root.uri}: there is no such file; data.root must hold train*.parquet, and "
+            "test*.parquet where there are test images"
+        )
+    train = _Files(place.root, splits.train, columns)
+    names = train.class_names or class_names
+    labels = train.labels(names)
+    listing = _listing(train, labels, names)
+    for test in (_Files(place.root, stems, columns) for stems in splits.tests):
+        if test.has_labels():
+            tested = test.labels(listing.class_names)
+            check_one_kind([labels, tested], place.root.uri)
+            return listing, _listing(test, tested, listing.class_names)
+    return divided(listing)
+
+
+def split_files(root: Folder) -> NamedSplits:
+    """Which Parquet files of a folder are of which split, without their endings."""
+    return named_files(name.removesuffix(_ENDING) for name in root.files() if name.endswith(_ENDING))
 
 
 @dataclass(frozen=True)
@@ -57,34 +80,40 @@ class _Columns:
 
 
 class _Files:
-    """The files of a split: those that begin with the first prefix that any does."""
+    """The files of a split."""
 
-    def __init__(self, folder: Folder, prefixes: tuple[str, ...], columns: _Columns) -> None:
-        names = [name for name in folder.files() if name.endswith(".parquet")]
-        prefix = next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in names)), prefixes[0])
-        self.folder, self.where = folder, f"{prefix}*.parquet in {folder.uri}"
-        self.shards = [_Shard(folder, name, columns) for name in names if name.startswith(prefix)]
-        if not self.shards:
-            raise DataError(
-                f"{self.where}: there is no such file; data.root must hold train*.parquet and test*.parquet"
-            )
-        self.labels = joined([shard.labels for shard in self.shards], self.where)
+    def __init__(self, folder: Folder, stems: Sequence[str], columns: _Columns) -> None:
+        self.folder, self.where = folder, where_of(stems, folder)
+        self.shards = [_Shard(folder, f"{stem}{_ENDING}", columns) for stem in stems]
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Those of the first file that names its classes."""
+        return next((shard.class_names for shard in self.shards if shard.class_names), None)
+
+    def has_labels(self) -> bool:
+        """Whether any image has one: competitions keep those of the test split."""
+        return any(has_labels(shard.column) for shard in self.shards)
+
+    def labels(self, names: tuple[str, ...] | None) -> LabelColumn:
+        """Of all files, with the numbers that these classes have."""
+        return joined([shard.labels(names) for shard in self.shards], self.where)
 
 
-def _listing(files: _Files, class_names: tuple[str, ...] | None) -> Listing:
+def _listing(files: _Files, labels: LabelColumn, class_names: tuple[str, ...] | None) -> Listing:
     folder, shards = files.folder, files.shards
-    labels, class_names = numbered(files.labels, shards[0].class_names or class_names, files.where)
-    starts = list(accumulate((len(shard.labels) for shard in shards), initial=0))
+    numbers, class_names = numbered(labels, class_names, files.where)
+    starts = list(accumulate((len(shard) for shard in shards), initial=0))
 
     def items(rows: Tensor) -> Iterator[Item]:
-        for shard, _, inside in _by_part(rows, shards, (len(shard.labels) for shard in shards)):
+        for shard, _, inside in _by_part(rows, shards, map(len, shards)):
             yield from shard.items(inside)
 
     def place(row: int) -> tuple[Folder, str]:
         number = bisect_right(starts, row) - 1
         return folder, f"{shards[number].name}#{row - starts[number]}"
 
-    return Listing(folder_name(folder), files.where, class_names, labels, items, place)
+    return Listing(folder_name(folder), files.where, class_names, numbers, items, place)
 
 
 class _Shard:
@@ -96,11 +125,35 @@ class _Shard:
         with self._open() as file:
             schema = file.schema_arrow
             self._image_column = _first(columns.image, schema.names)
-            self._label_column = _first(columns.label, schema.names)
-            self._check(schema)
+            label_column = _first(columns.label, schema.names)
+            self._check(schema, label_column)
             self._is_struct = pa.types.is_struct(schema.field(self._image_column).type)
-            self.labels = labels_of(file.read([self._label_column]).column(0), self._where)
-        self.class_names = _class_names(schema, self._label_column)
+            self.column = file.read([label_column]).column(0)
+        self.class_names = _class_names(schema, label_column, self._where)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.column)
+
+    def labels(self, names: tuple[str, ...] | None) -> LabelColumn:
+        """The labels, with the numbers that these classes have where this file gives them others.
+
+        Raises:
+            DataError: a row has no label, or one of a class that is not among these.
+        """
+        found = labels_of(self.column, self._where)
+        if not isinstance(found, Tensor) or names is None or self.class_names in (None, names):
+            return found
+        own = self.class_names or ()
+        used = sorted(set(found.tolist()))
+        if odd := [own[label] for label in used if 0 <= label < len(own) and own[label] not in names]:
+            raise DataError(
+                f"{self._where}: has images of {some(odd)}, and the dataset's first file knows no such class; give all "
+                "files the same class names"
+            )
+        inside = (found >= 0) & (found < len(own))
+        numbers = torch.tensor([names.index(name) if name in names else -1 for name in own])
+        return torch.where(inside, numbers[found.clamp(0, len(own) - 1)], found)
 
     def items(self, rows: Tensor) -> Iterator[Item]:
         """The images of some rows (ascending); reads only the row groups that hold them, one at a time."""
@@ -127,17 +180,26 @@ class _Shard:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self._where}: cannot be read as a Parquet file: {error}") from error
 
-    def _check(self, schema: Any) -> None:
-        if {self._image_column, self._label_column} - set(schema.names):
-            needed = f"needs columns {self._image_column} and {self._label_column}"
+    def _check(self, schema: Any, label_column: str) -> None:
+        wanted = (self._image_column, label_column)
+        if set(wanted) - set(schema.names):
+            needed = f"needs columns {self._image_column} and {label_column}"
             remedy = "name others in data.image_column and data.label_column"
             raise DataError(f"{self._where}: {needed}, has {', '.join(schema.names)}; {remedy}")
-        image, label = schema.field(self._image_column).type, schema.field(self._label_column).type
+        if twice := [name for name in wanted if schema.names.count(name) > 1]:
+            raise DataError(f"{self._where}: has {schema.names.count(twice[0])} columns called {twice[0]}; rename them")
+        image, label = (schema.field(name).type for name in wanted)
         if not _is_encoded(image) and not (pa.types.is_struct(image) and image.get_field_index("bytes") >= 0):
             kinds = "struct{bytes, path} or binary"
             raise DataError(f"{self._where}: column {self._image_column} must be {kinds}, is {image}")
         if not holds_labels(label):
-            raise DataError(f"{self._where}: column {self._label_column} must be integers from 0 or text, is {label}")
+            raise DataError(f"{self._where}: column {label_column} must be integers from 0 or text, is {label}")
+
+
+def where_of(stems: Sequence[str], folder: Folder) -> str:
+    """What messages call the files of a split."""
+    files = f"{stems[0]}{_ENDING}" if len(stems) == 1 else f"{commonprefix(list(stems))}*{_ENDING}"
+    return f"{files} in {folder.uri}"
 
 
 def _first(wanted: tuple[str, ...], present: list[str]) -> str:
@@ -145,14 +207,26 @@ def _first(wanted: tuple[str, ...], present: list[str]) -> str:
 
 
 def _is_encoded(kind: Any) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _class_names(schema: Any, label_column: str) -> tuple[str, ...] | None:
-    """The names in the Hugging Face metadata, if they are there."""
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = described.get("info", {}).get("features", {}).get(label_column, {}).get("names")
-    return tuple(names) if names else None
+def _class_names(schema: Any, label_column: str, where: str) -> tuple[str, ...] | None:
+    """The names in the Hugging Face metadata, if they are there; metadata in another form say nothing.
+
+    Raises:
+        DataError: two classes have one name.
+    """
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = found["info"]["features"][label_column]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{where}: its metadata call two classes {twice}; give each a name of its own")
+    return tuple(names)
 
 
 def _by_part(rows: Tensor, parts: Iterable[_Part], sizes: Iterable[int]) -> Iterator[tuple[_Part, int, Tensor]]:

@@ -17,7 +17,7 @@ from raydd.data.sources import imagenet, medmnist
 from raydd.data.sources.cifar import CIFAR10, CIFAR100
 from raydd.data.sources.digits import digits
 from raydd.data.sources.huggingface import huggingface
-from raydd.data.sources.imagefolder import imagefolder
+from raydd.data.sources.imagefolder import imagefolder, split_folders
 from raydd.data.sources.numerals import FASHION_MNIST, MNIST, SVHN
 from raydd.data.sources.parquet import parquet
 from raydd.data.sources.source import Source
@@ -147,8 +147,8 @@ def files(source: str, root: Folder) -> Iterator[str]:
         found = [Folder.at(name)] if Path(name).exists() else []  # a name on the hub stands for its content
         return (line for folder in found for line in traces(folder))
     if source == "imagefolder":
-        splits = [name for name in root.folders() if name in ("train", "test", "val")]
-        return (line for path in splits or [""] for line in traces(root, path))
+        splits = split_folders(root)
+        return (line for path in sorted((*splits.used, *splits.unused)) or [""] for line in traces(root, path))
     paths = places(source)
     below = (line for path in (("",) if paths is None else paths) for line in traces(root, path))
     return chain(_version(family), below)

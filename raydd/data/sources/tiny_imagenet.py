@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from raydd.core.errors import DataError
+from raydd.data.image_files import image_files
 from raydd.data.listing import Listing, some
 from raydd.data.place import Place
-from raydd.data.sources.imagefolder import File, image_files, listing_of
+from raydd.data.sources.imagefolder import File, listing_of
 from raydd.data.sources.parquet import parquet
 from raydd.storage import Folder
 

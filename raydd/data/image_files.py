@@ -1,0 +1,48 @@
+"""Which files of a folder are images, by their names or, where these say nothing, by their first bytes."""
+
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Final
+
+from PIL import Image
+
+from raydd.storage import Folder
+
+_BEGINNINGS: Final = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+"""Of PNG, JPEG, GIF, BMP and TIFF files."""
+_LONGEST: Final = 16
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Those of image formats, in small letters; of HEIC and AVIF photographs where pillow-heif is installed, too.
+
+    Whoever opens images asks first: then Pillow knows these formats in this process.
+    """
+    try:
+        import pillow_heif  # here, because it is optional
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    return frozenset(Image.registered_extensions())
+
+
+def image_files(folder: Folder) -> list[str]:
+    """The names of a folder's image files, sorted: those of a known suffix, and those without one that begin so."""
+    return [name for name in folder.files() if is_image(folder, name)]
+
+
+def is_image(folder: Folder, name: str) -> bool:
+    """Whether a file of a folder is an image, as far as its name or its first bytes tell."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in suffixes() if suffix else _begins_as_image(folder, name)
+
+
+def _begins_as_image(folder: Folder, name: str) -> bool:
+    if folder.is_local:
+        with (folder.path / name).open("rb") as file:
+            start = file.read(_LONGEST)
+    else:
+        start = folder.read(name)[:_LONGEST]
+    return start.startswith(_BEGINNINGS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
