@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from raydd.cluster.session_folder import session_folder
 from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import ResourceError, RunError, UserError
 from raydd.core.interruption import heeded
@@ -45,7 +46,7 @@ def session() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
-        _connect(address, include_dashboard=False, num_cpus=_cpus())
+        _start()
     else:
         _join(address)
     try:
@@ -84,6 +85,21 @@ def explained() -> Iterator[None]:
     except ray.exceptions.RayError as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"Ray has lost what the work ran on ({what}); the same command goes on from here") from error
+
+
+def _start() -> None:
+    """A Ray of our own on this machine."""
+    folder = session_folder()
+    options = {} if folder is None else {"_temp_dir": folder}
+    try:
+        _connect("local", include_dashboard=False, num_cpus=_cpus(), **options)
+    except Exception as error:  # whatever the system, and whichever of Ray's processes, may come to
+        ray.shutdown()
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ResourceError(
+            f"Ray cannot start on this machine ({first}); look at the memory, the disk and the processes that are left "
+            "of other runs, set RAY_TMPDIR to another short folder, or work with --no-ray"
+        ) from error
 
 
 def _join(address: str) -> None:

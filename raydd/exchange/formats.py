@@ -28,8 +28,9 @@ class SetFormat:
     """Whether the images' value space has to be answered, as they are not pixels."""
 
     def recipe_name(self, synthetic: SyntheticSet) -> str:
-        """The recipe of a set's students."""
-        return self.hard if synthetic.soft_labels is None else self.soft
+        """The recipe of a set's students: that of the method which its files name, or else the format's."""
+        said = synthetic.card.get("source", {}).get("method")
+        return said or (self.hard if synthetic.soft_labels is None else self.soft)
 
 
 FORMATS: Final[Mapping[str, SetFormat]] = {

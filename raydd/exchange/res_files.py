@@ -4,13 +4,18 @@
 by network.
 """
 
+import re
 from pathlib import Path
+from typing import Any, Final
 
 from raydd.core.errors import DataError
 from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import load_pt, only, tensor
+
+_NAMED: Final = re.compile(r"res_(?P<method>DC|DSA|DM)_")
+"""Files say whose they are by their names, and students of the three are not trained alike."""
 
 
 def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
@@ -31,7 +36,9 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise DataError(f"{where}: is not a pair of images and labels")
     images, labels = (tensor(value, f"{where}[{place}]") for place, value in enumerate(pair))
-    facts = {"experiment": number, "experiments": len(experiments)}
+    facts: dict[str, Any] = {"experiment": number, "experiments": len(experiments)}
+    if (named := _NAMED.match(file.name)) is not None:
+        facts["method"] = named["method"].lower()
     part = Foreign(
         where=f"{where}[0]", images=images, labels=labels, labels_where=f"{where}[1]", files=(file,), facts=facts
     )

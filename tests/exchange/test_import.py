@@ -68,6 +68,17 @@ def test_res_file(data: PreparedData, tmp_path: Path, numpy_1: bool) -> None:
         read("res", file, data, Answers(experiment=3))
 
 
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("res_DC_CIFAR10_ConvNet_2ipc.pt", "dc"), ("res_DSA_x.pt", "dsa"), ("res_DM_x.pt", "dm"), ("res_other.pt", "dsa")],
+)
+def test_students_of_a_res_file_are_trained_as_its_name_says(
+    name: str, recipe: str, data: PreparedData, tmp_path: Path
+) -> None:
+    file = foreign.write_res(tmp_path / name, [(foreign.images(data), foreign.classes())], False)
+    assert FORMATS["res"].recipe_name(read("res", file, data, NOTHING)) == recipe
+
+
 def test_kip_file(data: PreparedData, tmp_path: Path) -> None:
     images, labels = foreign.images(data), foreign.centred()
     found = read("kip", foreign.write_npz(tmp_path / "kip.npz", images, labels), data, NOTHING)

@@ -1,0 +1,60 @@
+"""Where a local Ray keeps its sockets: what the environment says, if it will do, and a short folder otherwise."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from raydd.cluster import session_folder as module
+from raydd.cluster.session_folder import session_folder
+from raydd.core.errors import ResourceError
+from tests.support.runs import run as run_to_its_end
+from tests.support.small import CONFIG
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_what_will_do_is_left_to_ray(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session_folder() is None
+    monkeypatch.setenv(name, "/var/tmp/mine")
+    assert session_folder() is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("/tmp/" + "long" * 20, "is longer than 35 bytes"),
+        ("here", "is not an absolute path"),
+        ("/proc/x", "written to"),
+    ],
+)
+def test_what_will_not_do_is_replaced_with_a_warning(
+    folder: str, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith("/proc"))
+    with caplog.at_level(logging.WARNING):
+        assert session_folder() == "/tmp/ray"
+    assert f"RAY_TMPDIR={folder}" in caplog.text and why in caplog.text
+
+
+def test_where_nothing_will_do_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OTHERS", ("/tmp/" + "long" * 20,))
+    monkeypatch.setenv("TMPDIR", "/tmp/" + "longer" * 20)
+    with pytest.raises(ResourceError, match=r"^TMPDIR=/tmp/longer.* set RAY_TMPDIR to a short folder"):
+        session_folder()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_long_temporary_folder(tmp_path: Path) -> None:
+    long = tmp_path / ("a long name " * 8)
+    long.mkdir()
+    printed = run_to_its_end(tmp_path / "run", config=CONFIG, TMPDIR=str(long))
+    assert "Ray's files of this run are in /tmp/ray" in printed and "Traceback" not in printed
+    assert (tmp_path / "run" / "report.html").exists()
