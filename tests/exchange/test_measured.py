@@ -86,7 +86,7 @@ def test_without_the_run_or_its_data_it_is_not_known(digits: SmallRun, tmp_path:
         config.read_text().replace("source: digits", "source: imagefolder").replace("root: null", "root: /nowhere")
     )
     folder = raydd.export(digits.out, "imagefolder", tmp_path / "moved").path
-    assert "was not measured (/nowhere" in said_of(folder)
+    assert "was not measured (data.root: there is no folder /nowhere" in said_of(folder)
 
 
 def test_whole_pixels_lose_nothing(digits: SmallRun, tmp_path: Path) -> None:
