@@ -103,7 +103,7 @@ MISTAKES = {
     "wide student": ({"evaluate.networks": [{"width": 0}]}, "evaluate.networks.0.width: must be at least 1"),
     "more workers than one process is": ({"cluster.num_workers": 2}, "cluster.num_workers: 2", "--no-ray"),
     "unknown source": ({"data.source": "emnist"}, "data.source: 'emnist' is not one of digits, cifar10"),
-    "no data": ({"data.source": "imagefolder", "data.root": "/nowhere"}, "/nowhere/train", "data.root must hold"),
+    "no data": ({"data.source": "imagefolder", "data.root": "/nowhere"}, "data.root", "there is no folder /nowhere"),
     "unknown store": ({"experts.store": "ftp://host/experts"}, "ftp://host", "s3://"),
 }
 
