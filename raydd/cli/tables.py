@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from raydd.cli.output import PlainConsole
 from raydd.data.placement import Residence
 from raydd.evaluation import records
 from raydd.evaluation.tables import words
@@ -104,7 +105,7 @@ def differences(compared: pa.Table) -> Iterator[str]:
 def print_whole(table: Table, console: Console) -> None:
     """Print a table, as wide as it is where that is no terminal, whose lines would be folded."""
     width = console.measure(table, options=console.options.update(width=10_000)).maximum
-    whole = console if console.is_terminal else Console(file=console.file, width=width, highlight=False)
+    whole = console if console.is_terminal else PlainConsole(file=console.file, width=width, highlight=False)
     whole.print(table)
 
 

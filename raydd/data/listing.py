@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from unicodedata import category
 from urllib.parse import unquote, urlsplit
 
 import torch
@@ -19,6 +20,8 @@ from raydd.core.errors import ConfigError, DataError
 from raydd.data.image_files import suffixes
 from raydd.storage import Folder
 
+_UNPRINTED = ("Cc", "Zl", "Zp")
+"""Categories of Unicode: control characters, and what breaks lines."""
 _NAMED = 10  # bad files that a message names
 
 
@@ -58,6 +61,11 @@ class Listing:
             raise DataError(
                 f"{self.where}: labels run from {low} to {high}, but must be 0 to {num_classes - 1} "
                 f"for its {num_classes} classes"
+            )
+        if odd := [name for name in self.class_names if any(category(letter) in _UNPRINTED for letter in name)]:
+            raise DataError(
+                f"{self.where}: the class name {odd[0]!r} has a line break or another character that is not printed; "
+                "rename the class"
             )
         counts = self.labels.bincount(minlength=num_classes).tolist()
         empty = [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]

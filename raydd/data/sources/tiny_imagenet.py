@@ -68,7 +68,10 @@ def _annotated(folder: Folder, wnids: tuple[str, ...]) -> Listing:
         raise DataError(f"{where}: there is no such file, which tells the classes of the images in {images.uri}")
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     labels: dict[str, int] = {}
-    for number, line in enumerate(folder.read(_ANNOTATIONS).decode(errors="replace").splitlines(), start=1):
+    lines = folder.read(_ANNOTATIONS).decode("utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in label_of:
