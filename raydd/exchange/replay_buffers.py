@@ -20,6 +20,7 @@ from raydd import networks
 from raydd.core.errors import ConfigError, DataError
 from raydd.data.prepared import PreparedData
 from raydd.exchange.tensor_files import load_pt
+from raydd.ingredients.class_order import moved_in_words, outputs_of
 from raydd.ingredients.trajectories import Snapshot, TrajectoryStore
 from raydd.ingredients.trajectory_card import TrajectoryCard
 from raydd.networks.config import NetworkConfig
@@ -95,12 +96,20 @@ def require_knowledge(params_P: Tensor, network: NetworkConfig, data: PreparedDa
     """The test accuracy of an expert at its end, on a part of the images.
 
     Raises:
-        ConfigError: it is no better than chance, as under another preprocessing, class order or network of this shape.
+        ConfigError: it is no better than chance, as under another preprocessing or network of this shape, or its
+            outputs are clearly those of other classes; says which.
     """
     module = networks.build(network, data.shape, data.num_classes)
     module.load_state_dict(FlatNetwork(module).unflatten(params_P), strict=False)
     rows = torch.linspace(0, len(data.test) - 1, min(_CHECKED, len(data.test))).long()
-    found = accuracy(predict(module, data.test.images[rows]), data.test.labels[rows])
+    logits, labels = predict(module, data.test.images[rows]), data.test.labels[rows]
+    if moved := moved_in_words(outputs_of(logits.argmax(1), labels, data.num_classes), data.class_names):
+        raise ConfigError(
+            "data.classes",
+            f"{where} looks like another class order: images of the first are classified as the second, {moved}; give "
+            "a dataset whose classes have the order of the experts'",
+        )
+    found = accuracy(logits, labels)
     require_better_than_chance(found, data.num_classes, len(rows), where)
     return found
 

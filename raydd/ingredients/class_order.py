@@ -42,9 +42,9 @@ def require_known_classes(module: Network, data: PreparedData, where: str) -> No
     """
     predicted, labels = _classified(module, data)
     names = data.class_names
-    moved = outputs_of(predicted, labels, len(names))
-    if moved != list(range(len(names))):
-        raise ConfigError("teacher.class_order", _another_order(moved, names, where))
+    outputs = outputs_of(predicted, labels, len(names))
+    if moved_in_words(outputs, names):
+        raise ConfigError("teacher.class_order", _another_order(outputs, names, where))
     correct, count = int((predicted == labels).sum()), len(labels)
     commonest = float(labels.bincount().max()) / count
     if binom.sf(correct - 1, count, commonest) > _BY_CHANCE and commonest**count <= _BY_CHANCE:
@@ -145,9 +145,19 @@ def _circles(permutation: Sequence[int]) -> Iterator[_Circle]:
             yield tuple(circle)
 
 
-def _another_order(outputs: Sequence[int], names: Sequence[str], where: str) -> str:
+def moved_in_words(outputs: Sequence[int], names: Sequence[str]) -> str:
+    """The first classes that have other outputs than their own, as `cat→dog`; empty where none has.
+
+    Args:
+        outputs: as `outputs_of` finds them.
+        names: of the classes.
+    """
     moved = [f"{names[k]}→{names[output]}" for k, output in enumerate(outputs) if k != output]
-    shown = ", ".join(moved[:_MOST_NAMED]) + f" and {len(moved) - _MOST_NAMED} more" * (len(moved) > _MOST_NAMED)
+    return ", ".join(moved[:_MOST_NAMED]) + f" and {len(moved) - _MOST_NAMED} more" * (len(moved) > _MOST_NAMED)
+
+
+def _another_order(outputs: Sequence[int], names: Sequence[str], where: str) -> str:
+    shown = moved_in_words(outputs, names)
     order = [name for _, name in sorted(zip(outputs, names, strict=True))]
     listed = " ".join(order) if len(order) <= _MOST_LISTED else "the class names in the order of its outputs"
     return (

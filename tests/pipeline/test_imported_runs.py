@@ -298,6 +298,9 @@ def test_buffers_that_are_not_trajectories_are_refused(tmp_path: Path) -> None:
     guessing = [[part + torch.randn_like(part) for part in params] for params in good]
     with pytest.raises(ConfigError, match="which is guessing"):
         foreign.run_import(write_buffers(tmp_path / "guess", [[guessing]]), "experts", tmp_path / "run", config=EXPERTS)
+    rolled = [[*params[:-2], params[-2].roll(1, 0), params[-1].roll(1, 0)] for params in good]
+    with pytest.raises(ConfigError, match=r"^data.classes: .* looks like another class order: .* 0→1, 1→2"):
+        foreign.run_import(write_buffers(tmp_path / "roll", [[rolled]]), "experts", tmp_path / "run", config=EXPERTS)
     source = write_buffers(tmp_path / "good", [[good]])
     with pytest.raises(UserError, match="do not say how the experts were trained"):
         foreign.run_import(source, "experts", tmp_path / "run")

@@ -48,7 +48,10 @@ def imagefolder(place: Place) -> tuple[Listing, Listing]:
 
 
 def split_folders(root: Folder) -> NamedSplits:
-    """Which folders are splits: those of such a name that hold folders, if all that hold some and no image are."""
+    """Which folders are splits: those of such names that hold folders.
+
+    Where no training split is among them they are classes, unless there are no other folders.
+    """
     names = root.folders()
     named = [name for name in names if kind_of(name) and (root / name).folders()]
     found = named_splits(named)
