@@ -13,19 +13,45 @@ _BEGINNINGS: Final = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00
 _LONGEST: Final = 16
 
 
-@cache
-def suffixes() -> frozenset[str]:
-    """Those of image formats, in small letters; of HEIC and AVIF photographs where pillow-heif is installed, too.
+_FORMATS: Final = (
+    *(
+        "AVIF",
+        "BMP",
+        "DIB",
+        "GIF",
+        "HEIF",
+        "JPEG",
+        "JPEG2000",
+        "PCX",
+        "PNG",
+        "PPM",
+        "PSD",
+        "SGI",
+        "TGA",
+        "TIFF",
+        "WEBP",
+    ),
+)
+"""What is read, whatever a file is called; of others Pillow starts programs (EPS), or reads what are no photographs."""
 
-    Whoever opens images asks first: then Pillow knows these formats in this process.
-    """
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats of Pillow's that images may be in; HEIC where pillow-heif is installed, too."""
     try:
         import pillow_heif  # here, because it is optional
     except ImportError:
         pass
     else:
         pillow_heif.register_heif_opener()
-    return frozenset(Image.registered_extensions())
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Those of these formats, in small letters."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats())
 
 
 def image_files(folder: Folder) -> list[str]:

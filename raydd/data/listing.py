@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import ConfigError, DataError
-from raydd.data.image_files import suffixes
+from raydd.data.image_files import formats
 from raydd.storage import Folder
 
 _UNPRINTED = ("Cc", "Zl", "Zp")
@@ -131,8 +131,7 @@ def open_encoded(encoded: bytes | None) -> Image.Image:
     """The image in the bytes of an image file; ValueError where there are none."""
     if not encoded:
         raise ValueError("empty, 0 bytes")
-    suffixes()
-    return Image.open(io.BytesIO(encoded))
+    return Image.open(io.BytesIO(encoded), formats=formats())
 
 
 def some(names: Sequence[str]) -> str:

@@ -276,3 +276,16 @@ def test_a_report_of_the_past_goes_when_all_is_well(tmp_path: Path) -> None:
     assert problems.count(Folder.at(report)) == 1
     assert load(config, KEY, Folder.at(report)).problems == ()
     assert problems.count(Folder.at(report)) == 0 and not (report / "problems.csv").exists()
+
+
+def test_no_file_makes_another_program_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow has Ghostscript draw what begins as EPS does, whatever the file is called."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\nshowpage\n"
+    found = decoded(encoded(noise(1)), drawing)
+    assert found.is_kept.tolist() == [True, False]
+    assert [what for *_, what in found.problems] == ["not an image"]
+    assert not (tmp_path / "started").exists()
