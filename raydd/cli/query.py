@@ -1,8 +1,6 @@
 """`raydd report RUN...`: the students of several runs, as a table, a CSV or Markdown file, or a page."""
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from rich.table import Table
 
 from raydd.cli import tables
 from raydd.cli.output import console
+from raydd.core.csv_text import csv_text
 from raydd.evaluation.tables import collection, query
 from raydd.evaluation.tables.collection import Collection
 from raydd.evaluation.tables.pooling import FIELDS, PooledLine, after_all_stages, pool, told_apart
@@ -66,7 +65,7 @@ def report(known: argparse.Namespace, console: Console) -> int:
     if not lines:
         asked = " and ".join(map(str, conditions))
         console.print(f"none of {found.table.num_rows:,} students passes {escape(asked)}", soft_wrap=True)
-    for file, text in ((known.csv, _csv(*_whole(lines))), (known.markdown, _markdown(header, rows))):
+    for file, text in ((known.csv, csv_text(*_whole(lines))), (known.markdown, _markdown(header, rows))):
         if file:
             _write(file, text)
     if known.html and lines:
@@ -150,12 +149,6 @@ def _printed(header: Sequence[str], rows: Cells) -> Table:
     for row in rows:
         table.add_row(*map(escape, row))
     return table
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
 
 
 def _markdown(header: Sequence[str], rows: Cells) -> str:

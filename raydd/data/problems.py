@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from raydd.core.csv_text import csv_text
 from raydd.core.errors import DataError
 from raydd.data.listing import some
 from raydd.storage import Folder
@@ -36,9 +37,7 @@ def write(problems: Sequence[ImageProblem], folder: Folder) -> None:
 
 def write_csv(folder: Folder, file: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table of words."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    folder.write(file, text.getvalue().encode(errors="backslashreplace"))
+    folder.write(file, csv_text(header, rows).encode(errors="backslashreplace"))
 
 
 def uri(folder: Folder) -> str:
