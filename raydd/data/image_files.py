@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import PurePosixPath
+from threading import RLock
 from typing import Final
 
 from PIL import Image
@@ -35,9 +36,24 @@ _FORMATS: Final = (
 """What is read, whatever a file is called; of others Pillow starts programs (EPS), or reads what are no photographs."""
 
 
-@cache
+_ONE_AT_A_TIME: Final = RLock()
+"""Threads that decode ask at once, and Pillow's tables must not grow while they are read."""
+
+
 def formats() -> tuple[str, ...]:
     """The formats of Pillow's that images may be in; HEIC where pillow-heif is installed, too."""
+    with _ONE_AT_A_TIME:
+        return _known()[0]
+
+
+def suffixes() -> frozenset[str]:
+    """Those of these formats, in small letters."""
+    with _ONE_AT_A_TIME:
+        return _known()[1]
+
+
+@cache
+def _known() -> tuple[tuple[str, ...], frozenset[str]]:
     try:
         import pillow_heif  # here, because it is optional
     except ImportError:
@@ -45,13 +61,8 @@ def formats() -> tuple[str, ...]:
     else:
         pillow_heif.register_heif_opener()
     Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-@cache
-def suffixes() -> frozenset[str]:
-    """Those of these formats, in small letters."""
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats())
+    known = tuple(name for name in _FORMATS if name in Image.OPEN)
+    return known, frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
 
 
 def image_files(folder: Folder) -> list[str]:

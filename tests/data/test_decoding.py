@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from functools import partial
@@ -289,3 +291,15 @@ def test_no_file_makes_another_program_start(tmp_path: Path, monkeypatch: pytest
     assert found.is_kept.tolist() == [True, False]
     assert [what for *_, what in found.problems] == ["not an image"]
     assert not (tmp_path / "started").exists()
+
+
+def test_many_threads_ask_for_the_formats_at_once() -> None:
+    """In a process that has not asked yet."""
+    program = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from raydd.data.image_files import formats, suffixes\n"
+        "with ThreadPoolExecutor(16) as pool:\n"
+        "    asked = [pool.submit(ask) for ask in (formats, suffixes) * 40]\n"
+        "    assert all(one.result() for one in asked) and '.jpg' in suffixes() and 'EPS' not in formats()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
