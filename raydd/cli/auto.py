@@ -30,7 +30,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hours", type=float, metavar="H", default=0.5, help="that all of it may take; default: 0.5")
     command.add_argument(
         "--labels",
-        choices=LABELS,
+        metavar="|".join(LABELS),
         default="hard",
         help="what students may be told: classes, labels of a set or a teacher, whichever is best; default: hard",
     )

@@ -47,9 +47,17 @@ def script(shell: str) -> str:
         for field in _fields(name) if main.COMMANDS[name].takes_fields else ():
             _add(command, field)
         for action in command._actions:
-            if isinstance(action.metavar, str) and action.metavar in _PLACES and not action.choices:
-                action.complete = _PLACES[action.metavar]  # type: ignore[attr-defined]
+            if isinstance(action.metavar, str) and not action.choices:
+                _complete(action, action.metavar)
     return str(shtab.complete(parser, shell))
+
+
+def _complete(action: argparse.Action, metavar: str) -> None:
+    """Say what a value may be: something on the disk, or one of several words."""
+    if metavar in _PLACES:
+        action.complete = _PLACES[metavar]  # type: ignore[attr-defined]
+    elif "|" in metavar and metavar.islower():
+        action.choices = metavar.split("|")
 
 
 def _fields(command: str) -> tuple[Field, ...]:

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from raydd.cli.progress import shown_progress
 from raydd.config import RunConfig, field_names
 from raydd.core.errors import ConfigError, UserError
 from raydd.core.interruption import Interrupted
-from raydd.core.progress import Progress, Work
+from raydd.core.progress import RUN, SECONDS_LEFT, Progress, Work
 
 if TYPE_CHECKING:
     from raydd.cluster.submit import Ending, Jobs
@@ -29,9 +30,11 @@ ADDRESS = "http://127.0.0.1:8265"
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _PROGRESS = re.compile(
-    rf"(?P<task>.+): (?P<done>{_NUMBER})/(?P<total>{_NUMBER})(?:, \d+\.\d+/s, \d+ s left)?,(?: (?P<note>.*))?"
+    rf"(?P<task>.+): (?P<done>{_NUMBER})/(?P<total>{_NUMBER})(?:, \d+\.\d+/s, \d+ s left)?(?:, (?P<note>.*?))?"
+    r"(?:; whole run: about (?P<left>\d+(?:\.\d+)?) (?P<unit>s|min|h) left)?"
 )
 """A line of `raydd.cli.progress.LineProgress`."""
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -102,6 +105,7 @@ class LogView:
         """Print on this console; draw on these bars."""
         self._console = console
         self._bars = bars
+        self._began = time.monotonic()
 
     def show(self, line: str) -> None:
         """Show one line."""
@@ -110,6 +114,9 @@ class LogView:
         else:
             done, total = float(found["done"]), float(found["total"])
             self._bars.update(Work.titled(found["task"]), done, total, found["note"] or "")
+            if found["left"]:
+                spent, left = time.monotonic() - self._began, float(found["left"]) * _SECONDS[found["unit"]]
+                self._bars.update(RUN, 100 * spent / max(spent + left, 1.0), 100, "", {SECONDS_LEFT: left})
 
 
 def _require_absolute(config: RunConfig) -> None:

@@ -64,8 +64,8 @@ def test_every_field_is_explained(capsys: Captured) -> None:
 
 def test_values_are_those_of_the_config_wherever_it_is_named(capsys: Captured) -> None:
     for arguments in (["run", QUICKSTART, "--help"], ["run", "--help", QUICKSTART]):
-        assert "--method.iterations INT (default 200)" in said(capsys, *arguments)
-    assert "--method.iterations INT (default 200)" not in said(capsys, "run", "--help")
+        assert "--method.iterations INT (default 100)" in said(capsys, *arguments)
+    assert "--method.iterations INT (default 100)" not in said(capsys, "run", "--help")
 
 
 def test_an_unknown_section_is_named(capsys: Captured) -> None:

@@ -25,7 +25,7 @@ from rich.console import Console
 from raydd.cli.progress import LineProgress
 from raydd.cli.submit import LogView
 from raydd.cluster.submit import Lines
-from raydd.core.progress import Numbers, Work
+from raydd.core.progress import RUN, SECONDS_LEFT, Numbers, Work
 from raydd.pipeline import execution
 from raydd.storage import Folder
 from tests.cli.test_main import require_message
@@ -108,6 +108,19 @@ def test_lines_of_progress_become_bars_again(title: str, done: float, total: flo
     (line,) = log.file.getvalue().splitlines()
     LogView(Console(file=io.StringIO()), bars).show(line)
     assert bars.updates == [(task, float(f"{done:g}"), float(f"{total:g}"), note)]
+
+
+def test_the_time_left_of_the_whole_run_becomes_its_bar() -> None:
+    log, bars = Console(file=io.StringIO(), markup=False), Notes()
+    lines = LineProgress(log)
+    lines._last = -1e9
+    lines.update(RUN, 10, 100, "", {SECONDS_LEFT: 250.0})
+    lines.update(Work("distill"), 3, 9, "loss 0.5")
+    assert isinstance(log.file, io.StringIO)
+    LogView(Console(file=io.StringIO()), bars).show(log.file.getvalue().strip())
+    (task, *_, note), (whole, done, total, _) = bars.updates
+    assert task == Work("distill") and note == "loss 0.5"
+    assert whole == RUN and 0 <= done < 5 and total == 100
 
 
 def test_other_lines_are_shown_as_they_are() -> None:
