@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raydd import config as configs
-from raydd import networks
 from raydd.core.errors import ConfigError, DataError
 from raydd.core.progress import NoProgress
 from raydd.ingredients.class_order import outputs_of, reordered
-from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from tests.support import foreign
@@ -84,17 +82,7 @@ def test_an_order_that_is_not_of_the_classes_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def good() -> dict[str, Tensor]:
-    """A teacher of digits that is right nine times in ten."""
-    data, network = foreign.digits(), NetworkConfig(width=8, depth=2, norm="batch")
-    torch.manual_seed(0)
-    module = networks.build(network, data.shape, 10)
-    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
-    for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(module(data.train.images[:]), data.train.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return module.state_dict()
+    return foreign.taught_digits()
 
 
 Run = Callable[..., configs.RunConfig]

@@ -12,14 +12,12 @@ import yaml
 
 import raydd
 from raydd import config as configs
-from raydd import networks
 from raydd.cli.main import main
 from raydd.core.errors import ArtefactError, ConfigError, DataError, UserError
 from raydd.core.progress import NoProgress, Progress
 from raydd.exchange.export import export
 from raydd.ingredients.base import Ingredient
 from raydd.methods.imported import fingerprint
-from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.inputs import RunInputs
@@ -312,16 +310,7 @@ def test_buffers_that_are_not_trajectories_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_taken_over_once_its_class_order_is_said(tmp_path: Path) -> None:
-    data, network = foreign.digits(), NetworkConfig(width=8, depth=2, norm="batch")
-    torch.manual_seed(0)
-    module = networks.build(network, data.shape, 10)
-    optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
-    for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(module(data.train.images[:]), data.train.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    state = module.state_dict()
+    data, state = foreign.digits(), foreign.taught_digits()
     turned = {name: t.flip(0) if name.startswith("head.") else t for name, t in state.items()}
     weights, backwards = tmp_path / "weights.pt", tmp_path / "backwards.pt"
     torch.save(state, weights)
