@@ -363,6 +363,15 @@ def test_a_root_that_is_not_there_names_one_that_is(source: str, tmp_path: Path)
         require(DataConfig(source=source, root=str(tmp_path / root)), words)
 
 
+@pytest.mark.parametrize("source", ["cifar10", "mnist", "tiny-imagenet"])
+def test_a_published_dataset_is_never_divided(source: str, tmp_path: Path) -> None:
+    """A download that is not complete would be another dataset under the same name."""
+    write_parquet(tmp_path / source / "train.parquet", list(range(10)) * 3)
+    require(
+        DataConfig(source=source, root=str(tmp_path), image_size=6), "the test images of a published dataset are given"
+    )
+
+
 @pytest.mark.parametrize(
     ("classes", "names"),
     [((2, 3), ("2", "3")), (("10", 1), ("1", "10")), ((0, 1), "has no class 0; it has 5: 1, 10, 11, 2, 3")],

@@ -33,19 +33,29 @@ _ENDING: Final = ".parquet"
 
 
 def parquet(
-    place: Place, class_names: tuple[str, ...] | None = None, label_columns: tuple[str, ...] = ("label",)
+    place: Place,
+    class_names: tuple[str, ...] | None = None,
+    label_columns: tuple[str, ...] = ("label",),
+    *,
+    is_published: bool = False,
 ) -> tuple[Listing, Listing]:
     """The splits in files that are called so, such as `root/train*.parquet` and `root/test*.parquet`.
 
     Where there is no test split whose images have labels, it is the validation split; without one the training images
     are divided. Rows are in file order, files in the order of their names. The dataset is named by its folder. Integer
     labels are named by the files' metadata, else by `class_names`, else by their numbers; labels that are text become
-    classes in the alphabetical order of the training labels. Labels are in the first of `label_columns` that is there.
+    classes in the alphabetical order of the training labels.
+
+    Args:
+        place: the folder, and the columns that the user names.
+        class_names: of integer labels that the files do not name.
+        label_columns: those that may hold the labels; the first that is there does.
+        is_published: whether the test images are known to the literature, so that nothing else may stand for them.
 
     Raises:
-        DataError: there is no training split, or a file is damaged, lacks a column, or has labels that are neither
-            integers nor text, classes under other names than the first file's, or test labels that no training image
-            has.
+        DataError: there is no training split, or no test split of a published dataset; or a file is damaged, lacks a
+            column, or has labels that are neither integers nor text, classes under other names than the first file's,
+            or test labels that no training image has.
     """
     columns = _Columns(place.image_columns(), place.label_columns(label_columns))
     splits = split_files(place.root)
@@ -63,6 +73,11 @@ def parquet(
             tested = test.labels(listing.class_names)
             check_one_kind([labels, tested], place.root.uri)
             return listing, _listing(test, tested, listing.class_names)
+    if is_published:
+        raise DataError(
+            f"test*.parquet in {place.root.uri}: there is no such file whose images have labels, and the test images of a "
+            "published dataset are given; put it beside the training files"
+        )
     return divided(listing)
 
 

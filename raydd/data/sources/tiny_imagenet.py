@@ -29,7 +29,7 @@ def tiny_imagenet(place: Place) -> tuple[Listing, Listing]:
     """
     root, folder = place.root, place.root / NAME
     if any(file.endswith(".parquet") for file in folder.files()):
-        return parquet(replace(place, root=folder))
+        return parquet(replace(place, root=folder), is_published=True)
     native = root / _NATIVE
     if not native.exists():
         raise DataError(

@@ -53,7 +53,7 @@ def torchvision_set(known: TorchvisionSet, place: Place) -> tuple[Listing, Listi
     """
     folder = place.root / known.name
     if any(file.endswith(".parquet") for file in folder.files()):
-        return parquet(replace(place, root=folder), known.class_names, known.label_columns)
+        return parquet(replace(place, root=folder), known.class_names, known.label_columns, is_published=True)
     return _read(known, place)
 
 
