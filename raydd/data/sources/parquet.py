@@ -75,8 +75,8 @@ def parquet(
             return listing, _listing(test, tested, listing.class_names)
     if is_published:
         raise DataError(
-            f"test*.parquet in {place.root.uri}: there is no such file whose images have labels, and the test images of a "
-            "published dataset are given; put it beside the training files"
+            f"test*.parquet in {place.root.uri}: there is no such file whose images have labels, and the test images "
+            "of a published dataset are given; put it beside the training files"
         )
     return divided(listing)
 
