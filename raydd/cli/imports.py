@@ -19,9 +19,10 @@ from raydd.storage import yaml_files
 
 _OTHERS: Final[Mapping[str, Callable[[Import], ImportOutcome]]] = {"experts": import_experts, "teacher": import_teacher}
 _ASKED: Final[Mapping[str, tuple[str, ...]]] = {
-    "soft_labels": ("pt", "res", "kip", "rat_bptt", "pdd"),
+    "soft_labels": ("pt", "res", "idc", "kip", "rat_bptt", "pdd"),
     "lr": ("pt", "rat_bptt"),
     "experiment": ("res",),
+    "factor": ("idc",),
     "class_order": (*FORMATS, "teacher"),
     "recipe": tuple(FORMATS),
 }
@@ -39,6 +40,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--soft-labels", choices=get_args(LabelKind), help="what soft labels are")
     command.add_argument("--lr", type=float, metavar="LR", help="the learned step size, where no file has it")
     command.add_argument("--experiment", type=int, metavar="N", help="of a res file, from 0; default: the last")
+    command.add_argument(
+        "--factor", type=int, metavar="N", help="of IDC's and NCFM's mosaics: a stored image is N x N training images"
+    )
     command.add_argument(
         "--class-order",
         metavar="NAMES|FILE|data",

@@ -26,6 +26,8 @@ class Answers:
     """The learned step size."""
     experiment: int | None = None
     """Which of several experiments in one file, from 0."""
+    factor: int | None = None
+    """Training images along each side of a stored one, which is a mosaic of them."""
     class_order: tuple[str, ...] | None = None
     """The dataset's class names in the order in which the files have the classes."""
 

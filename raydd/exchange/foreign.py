@@ -20,6 +20,7 @@ from raydd.exchange import value_space
 from raydd.exchange.answers import Answers, LabelKind
 from raydd.exchange.soft_labels import MEANING, as_logits
 from raydd.exchange.tensor_files import sha256
+from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet, union
 
 
@@ -35,13 +36,17 @@ class Foreign:
     """Classes [M], or soft labels [M, K]; None where the format has none and the images are class-major."""
     labels_where: str
     """What messages call the labels."""
-    files: tuple[Path, ...]
+    classes: Tensor | None = None
+    """int64 [M], where the files say them beside soft labels."""
+    files: tuple[Path, ...] = ()
     """All that was read."""
     kind: LabelKind | None = None
     """What soft labels are, where the format says it."""
     learned_lr: float | None = None
     from_pixels: bool = False
     """Whether the images were pixels in their files, so that there is no value space to be wrong about."""
+    formation: Formation | None = None
+    """How students decode the images; None where they are training images."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the files say, for the card. JSON."""
 
@@ -77,6 +82,7 @@ def synthetic_set(parts: Sequence[Foreign], data: PreparedData, answers: Answers
         learned_lr=whole.learned_lr,
         class_names=whole.class_names,
         preprocessing=whole.preprocessing,
+        formation=whole.formation,
         card={"dataset": data.name, "dataset_fingerprint": data.fingerprint, "source": source},
     )
 
@@ -98,6 +104,7 @@ def _stage(part: Foreign, number: int, data: PreparedData, answers: Answers) -> 
         learned_lr=(_learned_lr(part, answers),),
         class_names=data.class_names,
         preprocessing=data.preprocessing,
+        formation=part.formation,
     )
 
 
@@ -141,7 +148,8 @@ def _checked_labels(part: Foreign, num_classes: int, answers: Answers) -> tuple[
         raise DataError(f"{where}: soft labels of {labels.shape[1]} classes, the dataset has {num_classes}")
     if not bool(labels.isfinite().all()):
         raise DataError(f"{where}: soft labels are not all finite; take another file")
-    return _classes(labels, where), as_logits(labels, answers.soft_labels or part.kind, where)
+    classes = _classes(labels, where) if part.classes is None else part.classes
+    return classes, as_logits(labels, answers.soft_labels or part.kind, where)
 
 
 def _classes(soft_MK: Tensor, where: str) -> Tensor:

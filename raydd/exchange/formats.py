@@ -7,7 +7,7 @@ from typing import Final
 
 from raydd.core.errors import DataError
 from raydd.data.prepared import PreparedData
-from raydd.exchange import image_folders, kip, rat_bptt, res_files, stage_folders, triples
+from raydd.exchange import image_folders, kip, mosaics, own_exports, rat_bptt, res_files, stage_folders, triples
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign, synthetic_set
 from raydd.sets.synthetic import SyntheticSet
@@ -38,7 +38,9 @@ FORMATS: Final[Mapping[str, SetFormat]] = {
     "res": SetFormat(res_files.read, "dsa", "dsa"),
     "kip": SetFormat(kip.read, "dc-bench", "dc-bench"),
     "rat_bptt": SetFormat(rat_bptt.read, "dc-bench", "dc-bench"),
+    "idc": SetFormat(mosaics.read, "idc", "idc", asks_space=False),
     "imagefolder": SetFormat(image_folders.read, "rethinkdc", "rethinkdc", asks_space=False),
+    "parquet": SetFormat(own_exports.read, "dsa", "mtt", asks_space=False),
     "pdd": SetFormat(stage_folders.read, "pdd", "pdd"),
 }
 

@@ -1,7 +1,7 @@
 """Sets of image files in a folder for each class: `00000/` of RDED, `newCCC/classCCC_idIII.jpg` of SRe2L.
 
 A folder's class is its number, or it bears the class's name; anything else has to be said. Images must have the
-dataset's size: they are not resized.
+dataset's size: they are not resized. Raydd's own folders may have `soft_labels.npy` beside, logits in this order.
 
 Letters: N images, K classes, C H W.
 """
@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from raydd.core.errors import DataError
 from raydd.data.decoding import decode
@@ -19,6 +21,8 @@ from raydd.data.prepared import PreparedData
 from raydd.data.sources.imagefolder import listing_of
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
+from raydd.exchange.imagefolder_out import SOFT_LABELS
+from raydd.exchange.tensor_files import array
 from raydd.storage import Folder
 
 _NUMBERED: Final = re.compile(r"(?:new)?(\d+)")
@@ -43,16 +47,28 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
     if not files:
         raise DataError(f"{source}: there are no image files in its folders")
     listing = listing_of(source.name, str(source), data.class_names, files)
+    soft = _soft_labels(source / SOFT_LABELS)
     pixels = decode(listing.items(torch.arange(len(files))), len(files), None, data.shape[0])
     part = Foreign(
         where=str(source),
         images=data.preprocessing.forward(pixels),
-        labels=listing.labels,
-        labels_where=str(source),
-        files=tuple(folder.path / file for _, folder, file in files),
+        labels=listing.labels if soft is None else soft,
+        classes=listing.labels,
+        labels_where=str(source if soft is None else source / SOFT_LABELS),
+        files=(*(folder.path / file for _, folder, file in files), *([] if soft is None else [source / SOFT_LABELS])),
+        kind=None if soft is None else "logits",
         from_pixels=True,
     )
     return [part]
+
+
+def _soft_labels(file: Path) -> Tensor | None:
+    if not file.is_file():
+        return None
+    try:
+        return array(np.load(file, allow_pickle=False), str(file))
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{file}: is not an array of numbers, or is damaged ({error})") from error
 
 
 def _classes(names: list[str], data: PreparedData, answers: Answers, source: Path) -> list[int]:

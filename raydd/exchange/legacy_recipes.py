@@ -3,15 +3,16 @@
 Sources: MTT, FTD, TESLA (their evaluate_synset: epochs 0 to 1000, batches of 256, learned step size, momentum 0.9,
 decay 5e-4, DSA, a tenth and a fresh optimiser after the first half); DATM (the same in batches of 128, soft labels);
 DC (step size 0.01, no augmentation, epochs 0 to 300); DSA and DM (0.01, DSA, epochs 0 to 1000); PDD (as MTT, the
-optimiser kept); DC-BENCH (https://arxiv.org/abs/2207.09639: as DSA, which it also takes for KIP); RethinkDC
-(https://arxiv.org/abs/2502.06434: its hard-label recipe, AdamW 1e-3 with decay 0.01, cosine, batches of 128, 300
-epochs).
+optimiser kept); IDC (its method's usual recipe); DC-BENCH (https://arxiv.org/abs/2207.09639: as DSA, which it also takes
+for KIP); RethinkDC (https://arxiv.org/abs/2502.06434: its hard-label recipe, AdamW 1e-3 with decay 0.01, cosine, batches
+of 128, 300 epochs).
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from raydd.methods.condensation.idc import IDCConfig
 from raydd.training.recipe import Recipe
 
 _MTT: Final = Recipe(
@@ -32,6 +33,7 @@ LEGACY: Final[Mapping[str, Recipe]] = {
     "dc": replace(_MTT, epochs=301, lr=0.01, augmentation="none"),
     "dsa": replace(_MTT, lr=0.01),
     "dm": replace(_MTT, lr=0.01),
+    "idc": Recipe(**IDCConfig.usual["recipe"]),
     "dc-bench": replace(_MTT, lr=0.01),
     "pdd": replace(_MTT, schedule="step_kept"),
     "rethinkdc": _RETHINKDC,

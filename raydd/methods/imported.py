@@ -19,6 +19,7 @@ from torch import Tensor
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
+from raydd.data.preprocessing import Preprocessing
 from raydd.methods.base import Method, Start, Task
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import KeepsClasses
@@ -193,10 +194,19 @@ def require_fit(synthetic: SyntheticSet, data: PreparedData) -> None:
         raise ConfigError("data.image_size", f"{problem}, at this size")
     if synthetic.class_names != data.class_names:
         raise ConfigError("data.source", _differing(synthetic.class_names, data.class_names))
-    mine, theirs = data.preprocessing.describe(), synthetic.preprocessing.describe()
+    require_space(synthetic.preprocessing, data)
+
+
+def require_space(preprocessing: Preprocessing, data: PreparedData) -> None:
+    """See that the preprocessing of a set and that of a dataset lead into the same network space.
+
+    Raises:
+        ConfigError: they do not; names the field of `data` and what to set it to.
+    """
+    mine, theirs = data.preprocessing.describe(), preprocessing.describe()
     if mine["name"] != theirs["name"]:
         raise ConfigError("data.preprocess", f"is {mine['name']}, but the set was made under {theirs['name']}: set it")
-    apart = _apart(synthetic, data)
+    apart = _apart(preprocessing, data)
     if not apart <= SAME_SPACE:
         name = "data.statistics" if mine["name"] == "standardise" else "data.train_limit_per_class"
         raise ConfigError(
@@ -206,10 +216,10 @@ def require_fit(synthetic: SyntheticSet, data: PreparedData) -> None:
         )
 
 
-def _apart(synthetic: SyntheticSet, data: PreparedData) -> float:
+def _apart(preprocessing: Preprocessing, data: PreparedData) -> float:
     """The largest distance of a few real images under both preprocessings."""
     images: Tensor = data.train.images[:_PROBED]
-    theirs = synthetic.preprocessing.forward(data.preprocessing.inverse(images))
+    theirs = preprocessing.forward(data.preprocessing.inverse(images))
     return float((theirs - images).abs().max())
 
 

@@ -18,6 +18,7 @@ from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers, class_order
 from raydd.exchange.formats import FORMATS, read
 from raydd.exchange.soft_labels import as_logits
+from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet
 from tests.support import foreign
 
@@ -77,6 +78,58 @@ def test_students_of_a_res_file_are_trained_as_its_name_says(
 ) -> None:
     file = foreign.write_res(tmp_path / name, [(foreign.images(data), foreign.classes())], False)
     assert FORMATS["res"].recipe_name(read("res", file, data, NOTHING)) == recipe
+
+
+@pytest.mark.parametrize("name", ["data.pt", "data_20000.pt"])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_mosaics_of_idc_and_ncfm(data: PreparedData, tmp_path: Path, name: str, factor: int) -> None:
+    """Pixels in [0, 1], of which each stands for factor^2 training images, and is enlarged to them in pixels."""
+    pixels = torch.rand(20, *data.shape, generator=torch.Generator().manual_seed(3))
+    torch.save([pixels, foreign.classes()], tmp_path / name)
+    found = read("idc", tmp_path, data, Answers(factor=factor))
+    assert_same(found, data.preprocessing.forward(pixels))
+    seen = found.decoded()
+    half = [side // 2 for side in data.shape[1:]]
+    parts = [
+        image[:, row : row + half[0], column : column + half[1]]
+        for image in pixels
+        for row in (0, half[0])
+        for column in (0, half[1])
+    ]
+    large = torch.nn.functional.interpolate(torch.stack(parts), data.shape[1:], mode="bilinear")
+    expected = data.preprocessing.forward(pixels if factor == 1 else large)
+    torch.testing.assert_close(seen.images, expected)
+    assert torch.equal(seen.labels, foreign.classes(2 * factor**2))
+    assert FORMATS["idc"].recipe_name(found) == "idc" and found.card["source"]["factor"] == factor
+
+
+def test_the_factor_of_mosaics_has_to_be_said(tmp_path: Path) -> None:
+    data, pixels = foreign.digits(), torch.rand(20, 1, 8, 8)
+    folder = tmp_path / "conv3in_grad_mse_nd2000_cut_niter2000_factor2_lr0.005_mix_ipc2"
+    for place in (tmp_path, folder):
+        place.mkdir(exist_ok=True)
+        torch.save((pixels, foreign.classes()), place / "data.pt")
+    with pytest.raises(DataError, match="add --factor: 2 is usual"):
+        read("idc", tmp_path, data, NOTHING)
+    assert read("idc", folder, data, NOTHING).formation == Formation(factor=2)
+    with pytest.raises(DataError, match="folder's name says factor 2, --factor says 3"):
+        read("idc", folder, data, Answers(factor=3))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"images": torch.zeros(20, 1, 8, 8)}, "is not a pair of images and labels"),
+        ([3 * torch.randn(20, 1, 8, 8), foreign.classes()], r"pixels in \[0, 1\]; images in the space of networks"),
+        ([torch.zeros(20, 1, 8, 8, dtype=torch.uint8), foreign.classes()], "images are torch.uint8"),
+        ([torch.rand(20, 1, 8, 8), [0] * 20], "is list, not a tensor"),
+        ([torch.rand(20, 3, 8, 8), foreign.classes()], r"shape \[20, 3, 8, 8\]"),
+    ],
+)
+def test_other_files_are_no_mosaics(content: Any, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "data.pt")
+    with pytest.raises(DataError, match=words):
+        read("idc", tmp_path, foreign.digits(), Answers(factor=2))
 
 
 def test_kip_file(data: PreparedData, tmp_path: Path) -> None:
@@ -285,7 +338,8 @@ def test_an_empty_folder_is_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("pt", "images_best.pt"), ("res", "res_x.pt"), ("kip", "x.npz"), ("rat_bptt", "x.h5")]
+    ("name", "file"),
+    [("pt", "images_best.pt"), ("res", "res_x.pt"), ("idc", "data.pt"), ("kip", "x.npz"), ("rat_bptt", "x.h5")],
 )
 def test_a_damaged_file_is_named(name: str, file: str, tmp_path: Path) -> None:
     for written in (file, file.replace("images", "labels")):

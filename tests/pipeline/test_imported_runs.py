@@ -1,5 +1,6 @@
 """From other code's files to records: `raydd import` and the run that it makes ready."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,19 +16,24 @@ from raydd import config as configs
 from raydd.cli.main import main
 from raydd.core.errors import ArtefactError, ConfigError, DataError, UserError
 from raydd.core.progress import NoProgress, Progress
-from raydd.exchange.export import export
+from raydd.exchange.export import ExportTerms, export
 from raydd.ingredients.base import Ingredient
 from raydd.methods.imported import fingerprint
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
+from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Artefact, Folder
 from tests.support import foreign
 from tests.support.runs import CONFIG
 
 SHORT = {"epochs": 3, "lr": None, "momentum": 0.9, "batch_size": 10, "augmentation": "none"}
+SET_WITH_LR: dict[str, Any] = {
+    **foreign.CONFIG,
+    "evaluate": {**foreign.CONFIG["evaluate"], "recipe": {**SHORT, "lr": 0.1}},
+}
 SET: dict[str, Any] = {**foreign.CONFIG, "evaluate": {**foreign.CONFIG["evaluate"], "recipe": SHORT}}
 
 
@@ -92,6 +98,76 @@ def test_what_is_exported_comes_back(tmp_path: Path) -> None:
     assert torch.equal(
         SyntheticSet.load(Folder.at(tmp_path / "c" / "imported")).pixels(), SyntheticSet.load(own).pixels()
     )
+
+
+@pytest.mark.parametrize("form", ["pt", "imagefolder", "parquet"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_an_export_of_raydd_comes_back_without_a_question(form: Any, soft: bool, tmp_path: Path) -> None:
+    """Space, kind of labels, order of classes, step size and recipe are those of its card."""
+    labels = foreign.logits() if soft else foreign.classes()
+    theirs = foreign.write_triple(tmp_path / "theirs", foreign.images(foreign.digits()), labels, 0.03)
+    asked = ("--soft-labels", "logits") if soft else ()
+    foreign.run_import(theirs, "pt", tmp_path / "a", *asked, config=SET)
+    own = SyntheticSet.load(Folder.at(tmp_path / "a" / "imported"))
+    export(Folder.at(tmp_path / "a" / "imported"), form, Folder.at(tmp_path / "out"), ExportTerms(measure=False))
+    data = {"source": "digits", "train_limit_per_class": 12}
+    file = foreign.run_import(tmp_path / "out", form, tmp_path / "b", config={"data": data})
+    again, config = SyntheticSet.load(Folder.at(tmp_path / "b" / "imported")), configs.load(str(file))
+    assert torch.equal(again.labels, own.labels) and again.learned_lr == pytest.approx(own.learned_lr)
+    assert (again.soft_labels is None) == (not soft)
+    if soft:
+        assert own.soft_labels is not None and again.soft_labels is not None
+        assert torch.equal(again.soft_labels, own.soft_labels)
+    if form == "imagefolder":
+        assert torch.equal(again.pixels(), own.pixels())
+    else:
+        assert torch.equal(again.images, own.images)
+    assert (config.data.preprocess, config.data.statistics) == ("standardise", "computed")
+    assert config.evaluate.recipe == configs.load(str(tmp_path / "a" / "import.yaml")).evaluate.recipe
+    if form == "pt":
+        assert config.method.fingerprint == fingerprint(own)  # type: ignore[union-attr]
+
+
+def test_an_export_of_other_pixels_or_classes_or_a_damaged_one_does_not_come_back(tmp_path: Path) -> None:
+    foreign.run_import(soft_set(tmp_path / "theirs"), "pt", tmp_path / "a", "--soft-labels", "logits", config=SET)
+    out = tmp_path / "out"
+    export(Folder.at(tmp_path / "a" / "imported"), "pt", Folder.at(out))
+
+    def refused(words: str, form: str = "pt", *flags: str, **data: Any) -> None:
+        config = {"data": {**foreign.CONFIG["data"], **data}}
+        with pytest.raises(UserError, match=words):
+            foreign.run_import(out, form, tmp_path / "b", *flags, config=config)
+        assert not (tmp_path / "b").exists()
+
+    refused("data.statistics: .* apart", train_limit_per_class=100)
+    refused("say --format pt", "imagefolder")
+    refused("its classes are not those of", classes=[0, 1, 2])
+    refused("in another order than --class-order", "pt", "--class-order", "9,8,7,6,5,4,3,2,1,0")
+    (out / "labels_best.pt").write_bytes((out / "labels_best.pt").read_bytes()[:-1])
+    refused("labels_best.pt: is not the file that card.json names")
+    (out / "labels_best.pt").unlink()
+    refused("labels_best.pt: is missing")
+    card = json.loads((out / "card.json").read_text())
+    (out / "card.json").write_text(json.dumps({**card, "class_names": 3}))
+    refused("card.json: class_names")
+
+
+def test_mosaics_of_idc_become_a_run(tmp_path: Path) -> None:
+    """The README's command, by the flags of the command line; the students see four images of each stored one."""
+    torch.save([torch.rand(20, 1, 8, 8), foreign.classes()], tmp_path / "data.pt")
+    file = foreign.run_import(tmp_path / "data.pt", "idc", tmp_path / "a", "--factor", 2, config=SET_WITH_LR)
+    assert configs.load(str(file)).method.formation == Formation(factor=2)  # type: ignore[union-attr]
+    rows = raydd.results(execute(file).folder.path).to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["images_per_class"] for row in rows if row["subject"] == "imported"} == {2}
+
+
+def test_a_network_of_auto_depth_is_imported_for(tmp_path: Path) -> None:
+    config = {**SET, "network": {"width": 8, "depth": "auto"}}
+    flags = ("--soft-labels", "logits")
+    file = foreign.run_import(soft_set(tmp_path / "theirs"), "pt", tmp_path / "a", *flags, config=config)
+    assert yaml.safe_load(file.read_text())["network"]["depth"] in ("auto", 3)
+    execute(file)
 
 
 def test_a_distilled_set_leaves_by_pt_and_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from raydd.data.prepared import PreparedData, prepare
 from raydd.exchange.answers import Answers, LabelKind, class_order
 from raydd.exchange.formats import FORMATS, read
 from raydd.exchange.legacy_recipes import LEGACY
+from raydd.exchange.own_exports import OwnCard
 from raydd.methods.imported import fingerprint
 from raydd.pipeline.runs.run import versions
 from raydd.sets.synthetic import SyntheticSet
@@ -51,6 +52,7 @@ class Import:
     soft_labels: LabelKind | None = None
     lr: float | None = None
     experiment: int | None = None
+    factor: int | None = None
     class_order: str | None = None
     """See `answers.class_order`."""
     recipe: str | None = None
@@ -83,16 +85,25 @@ def import_set(wanted: Import) -> ImportOutcome:
     Raises:
         UserError: something is wrong or not answered; nothing was written.
     """
-    folder = Folder.at(wanted.to) / SET
-    if FORMATS[wanted.format].asks_space:
+    folder, own = Folder.at(wanted.to) / SET, OwnCard.of(wanted.source)
+    if own is not None:
+        _require_form(wanted, own)
+        wanted = replace(wanted, values={**wanted.values, "data": own.data_values(wanted.values["data"])})
+    elif FORMATS[wanted.format].asks_space:
         _require_space(wanted)
     base = wanted.base()
     data = prepare(base.data, Key.root(base.seed))
     answers = Answers(
-        soft_labels=wanted.soft_labels, lr=wanted.lr, experiment=wanted.experiment, class_order=wanted.order(data)
+        soft_labels=wanted.soft_labels,
+        lr=wanted.lr,
+        experiment=wanted.experiment,
+        factor=wanted.factor,
+        class_order=wanted.order(data),
     )
+    if own is not None:
+        answers = own.answers(answers, data)
     found = read(wanted.format, wanted.source, data, answers)
-    config = configs.from_mapping(_configuration(wanted, found))
+    config = configs.from_mapping(_configuration(wanted, found, own))
     recipe = {"recipe": asdict(config.evaluate.recipe), "recipe_name": config.evaluate.recipe_name}
     card = {**found.card, **recipe, "versions": versions()}
     with left_whole(wanted.to, config, folder):
@@ -122,10 +133,10 @@ def left_whole(to: str, config: RunConfig, made: Folder | None) -> Iterator[None
         raise
 
 
-def _configuration(wanted: Import, found: SyntheticSet) -> dict[str, Any]:
+def _configuration(wanted: Import, found: SyntheticSet, own: OwnCard | None) -> dict[str, Any]:
     """Of the run that evaluates a set, as plain data."""
     learned = found.learned_lr[-1] is not None
-    name, recipe = _recipe(wanted, found)
+    name, recipe = _recipe(wanted, found, own)
     if recipe.get("lr", 0) is None and not learned:
         raise UserError(
             f"{wanted.source}: students of the recipe {name} take the step size that the set learned, and no file says "
@@ -146,19 +157,27 @@ def _configuration(wanted: Import, found: SyntheticSet) -> dict[str, Any]:
             "images_per_class": sizes[0],
             "labels": "hard" if found.soft_labels is None else "stored",
             "learned_lr": learned,
+            **({} if found.formation is None else {"formation": asdict(found.formation)}),
         },
         "stages": _stages(sizes),
         "evaluate": {**evaluate, "recipe": recipe, "recipe_name": name},
     }
 
 
-def _recipe(wanted: Import, found: SyntheticSet) -> tuple[str, Mapping[str, Any]]:
-    """Name and fields of the students' recipe: the one asked for, the configuration's, or else the format's."""
+def _recipe(wanted: Import, found: SyntheticSet, own: OwnCard | None) -> tuple[str, Mapping[str, Any]]:
+    """Name and fields of the students' recipe: asked for, or the configuration's, the export's, the format's."""
     given = wanted.values.get("evaluate") or {}
     if wanted.recipe is None and "recipe" in given:
         return given.get("recipe_name", "given"), given["recipe"]
+    if wanted.recipe is None and own is not None and own.recipe is not None:
+        return own.recipe
     name = wanted.recipe or FORMATS[wanted.format].recipe_name(found)
     return name, asdict(LEGACY[name])
+
+
+def _require_form(wanted: Import, own: OwnCard) -> None:
+    if own.format != wanted.format:
+        raise UserError(f"{own.folder}: is an export of raydd as {own.format}; say --format {own.format}")
 
 
 def _stages(sizes: list[int]) -> dict[str, Any]:
@@ -186,8 +205,9 @@ def _require_space(wanted: Import) -> None:
 def _facts(found: SyntheticSet, config: RunConfig) -> tuple[str, ...]:
     labels = "hard labels" if found.soft_labels is None else "soft labels"
     rates = ", ".join("none" if lr is None else f"{lr:g}" for lr in found.learned_lr)
+    decoded = "" if found.formation is None else f", each a mosaic of {found.formation.num_decoded(1)} training images"
     lines = [
-        f"{len(found)} images of {found.num_classes} classes, {labels}, learned step size {rates}; "
+        f"{len(found)} images of {found.num_classes} classes{decoded}, {labels}, learned step size {rates}; "
         f"recipe {config.evaluate.recipe_name}"
     ]
     for values in found.card["source"]["values"][-1:]:
