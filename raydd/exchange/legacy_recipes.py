@@ -1,11 +1,11 @@
 """How the papers of the formats train students, and test them at the end.
 
 Sources: MTT, FTD, TESLA (their evaluate_synset: epochs 0 to 1000, batches of 256, learned step size, momentum 0.9,
-decay 5e-4, DSA, a tenth and a fresh optimiser after the first half); DATM (the same in batches of 128, soft labels);
-DC (step size 0.01, no augmentation, epochs 0 to 300); DSA and DM (0.01, DSA, epochs 0 to 1000); PDD (as MTT, the
-optimiser kept); IDC (its method's usual recipe); DC-BENCH (https://arxiv.org/abs/2207.09639: as DSA, which it also takes
-for KIP); RethinkDC (https://arxiv.org/abs/2502.06434: its hard-label recipe, AdamW 1e-3 with decay 0.01, cosine, batches
-of 128, 300 epochs).
+decay 5e-4, DSA, a tenth and a fresh optimiser after the first half); DATM (the same in batches of 128, soft labels); DC
+(step size 0.01, no augmentation, epochs 0 to 300); DSA and DM (0.01, DSA, epochs 0 to 1000); PDD (as MTT, the optimiser
+kept); IDC (its method's usual recipe); DC-BENCH (https://arxiv.org/abs/2207.09639: as DSA, which it also takes for
+KIP); RethinkDC (https://arxiv.org/abs/2502.06434: its hard-label recipe, AdamW 1e-3 with decay 0.01, cosine, batches of
+128, 300 epochs).
 """
 
 from collections.abc import Mapping
