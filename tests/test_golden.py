@@ -55,6 +55,8 @@ VOLATILE = ("seconds", "time", "peak_memory_bytes", "device", "commit")
 """Columns of the records."""
 LATER = {"evaluate.lr": "recipe", "evaluate.keep": "nothing", "data.nested": "skip", "teacher.class_order": None}
 """Fields that came after the record, with the defaults by which nothing changes."""
+LATER_OF_TRAININGS = {"decays_all": False, "norm_momentum": 0.1, "crop_padding": 0, "randaugment_fill": "mean"}
+"""The same, of every recipe and its views."""
 UNSTEADY = ("versions", "source", "config", "path")
 """Fields of cards: what a set was made with and where it came from."""
 
@@ -97,7 +99,15 @@ def without_later(resolved: dict[str, Any]) -> dict[str, Any]:
         part, _, name = path.partition(".")
         if resolved[part].get(name) == default:
             del resolved[part][name]
-    return resolved
+    return {name: without_later_of_trainings(value) for name, value in resolved.items()}
+
+
+def without_later_of_trainings(value: Any) -> Any:
+    """A part of a resolved configuration without the fields of `LATER_OF_TRAININGS` that have their default."""
+    if not isinstance(value, dict):
+        return value
+    kept = {name: inner for name, inner in value.items() if LATER_OF_TRAININGS.get(name, value) != inner}
+    return {name: without_later_of_trainings(inner) for name, inner in kept.items()}
 
 
 def content_keys() -> dict[str, str]:
@@ -188,7 +198,8 @@ def lasting(out: Path) -> dict[str, str]:
 def steady(value: Any) -> Any:
     """A card without what differs from one making to the next."""
     if isinstance(value, dict):
-        return {name: steady(inner) for name, inner in value.items() if name not in UNSTEADY}
+        kept = without_later_of_trainings(value)
+        return {name: steady(inner) for name, inner in kept.items() if name not in UNSTEADY}
     return [steady(inner) for inner in value] if isinstance(value, list) else value
 
 

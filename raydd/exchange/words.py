@@ -55,7 +55,8 @@ def _epochs(recipe: Recipe, num_images: int) -> str:
 
 def _optimiser(recipe: Recipe) -> str:
     if recipe.optimizer == "adamw":
-        decay = f"weight decay {recipe.weight_decay:g} of weights alone, not of biases and norms"
+        spared = "all parameters" if recipe.decays_all else "weights alone, not of biases and norms"
+        decay = f"weight decay {recipe.weight_decay:g} of {spared}"
         return f"AdamW, betas {BETAS[0]:g} and {BETAS[1]:g}, {decay}."
     text = f"SGD, momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}"
     if recipe.is_gsam:
@@ -125,13 +126,15 @@ def _views(views: ViewsConfig) -> str:
     steps = []
     if views.randaugment_ops:
         strength = f"strength {views.randaugment_magnitude:g} of 10, deviation {views.randaugment_std:g}"
-        steps.append(f"RandAugment, {views.randaugment_ops} operations ({strength}, as timm has it)")
+        colour = ", what movements uncover in ImageNet's mean colour" * (views.randaugment_fill == "imagenet")
+        steps.append(f"RandAugment, {views.randaugment_ops} operations ({strength}, as timm has it{colour})")
     if views.patch_shuffle > 1:
         grid = f"{views.patch_shuffle} x {views.patch_shuffle}"
         steps.append(f"its rows and columns of patches, a grid of {grid}, put in random order")
-    steps.append(
-        f"a random box of {100 * views.min_scale:g} % to 100 % of its area enlarged to the whole (RandomResizedCrop)"
-    )
+    part = f"{100 * views.min_scale:g} % to 100 % of its area"
+    resized = f"a random box of {part} enlarged to the whole (RandomResizedCrop)"
+    shifted = f"shifted by whole pixels, up to {views.crop_padding} either way, and filled up with black"
+    steps.append(shifted if views.crop_padding else resized)
     if views.flip:
         steps.append("mirrored left to right half of the time")
     text = f"every image anew in every epoch, as pixels: {'; '.join(steps)}."

@@ -11,7 +11,6 @@ Letters: M images, B batch, K classes, C H W.
 """
 
 import json
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
@@ -115,10 +114,10 @@ class StoredLabels:
             described = card["num_images"], card["views"]
         except (ValueError, KeyError, TypeError) as error:
             raise ArtefactError(f"{artefact.folder.uri}/{_CARD}: damaged ({error!r}); delete the folder") from error
-        if described != (len(views), asdict(views.config)):
+        if described != (len(views), views.config.identity()):
             raise ArtefactError(
                 f"{artefact.folder.uri}: labels of {described[0]} images under the views {described[1]}, "
-                f"wanted {len(views)} under {asdict(views.config)}; label the set again"
+                f"wanted {len(views)} under {views.config.identity()}; label the set again"
             )
         self._artefact = artefact
         self._views = views
@@ -206,7 +205,7 @@ def _publish(folder: Folder, key: str, views: ImageViews, views_key: Key, epochs
     card: dict[str, Any] = {
         "epochs": epochs,
         "num_images": len(views),
-        "views": asdict(views.config),
+        "views": views.config.identity(),
         "views_key": views_key.value,
     }
     with new_artefact(folder, KIND, key) as writer:

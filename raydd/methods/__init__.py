@@ -86,4 +86,4 @@ def method_identity(method: MethodConfig) -> dict[str, Any]:
     Not where an imported set lies, and `repeat_images` only where it is asked for.
     """
     unsaid = {"path"} if method.repeat_images else {"path", "repeat_images"}
-    return {name: value for name, value in asdict(method).items() if name not in unsaid}
+    return {name: value for name, value in asdict(method).items() if name not in unsaid} | method.revision

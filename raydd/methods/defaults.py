@@ -46,6 +46,11 @@ class MethodDefaults(NamedMethod):
     """Whether students' step size comes with every set of the method."""
 
     @property
+    def revision(self) -> dict[str, Any]:
+        """What of a method's work has changed under the same configuration, for content keys: nothing."""
+        return {}
+
+    @property
     def made_first(self) -> tuple[str, ...]:
         """Nothing."""
         return ()

@@ -68,6 +68,7 @@ def masked_mean_logits(task: Task, images_MCHW: Tensor, labels_M: Tensor, epoch:
 
     Experts at their last epoch, unless another is given (DATM's code; the paper names a single pre-trained expert). An
     image that no expert classifies correctly gets the mean over all experts, where the published code divides by zero.
+    Sums are float64, rounded once, where the code's are float32: labels differ from its own in the last digit.
     """
     total = torch.zeros(len(labels_M), task.data.num_classes, dtype=torch.float64)
     everyone, hits = total.clone(), torch.zeros(len(labels_M), 1, dtype=torch.float64)

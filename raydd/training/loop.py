@@ -95,6 +95,9 @@ class Training:
         self.keys = tuple(keys)
         self.lr = recipe.lr
         self._workers = dist.get_world_size() if shared and dist.is_initialized() else 1
+        for layer in (layer for module in modules for layer in module.modules()):
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = recipe.norm_momentum
         if self._workers > 1:
             global_batch_norm.convert(modules[0])
         self._network = modules[0] if len(modules) == 1 else Pack(modules)
@@ -107,6 +110,7 @@ class Training:
             recipe.momentum,
             recipe.weight_decay,
             stacked=len(modules) > 1,
+            decays_all=recipe.decays_all,
         )
 
     def run_epoch(self, epoch: int) -> list[EpochResult]:

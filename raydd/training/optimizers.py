@@ -51,6 +51,7 @@ def build(
     momentum: float,
     weight_decay: float,
     stacked: bool,
+    decays_all: bool = False,
 ) -> Optimizer:
     """The optimiser of these parameters.
 
@@ -62,10 +63,11 @@ def build(
         momentum: of sgd.
         weight_decay: relative to the step size.
         stacked: whether the parameters have a first dimension E.
+        decays_all: whether adamw spares none.
     """
     if name == "sgd":
         return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    decays = [parameter.ndim - stacked > 1 for parameter in parameters]
+    decays = [decays_all or parameter.ndim - stacked > 1 for parameter in parameters]
     groups = [
         {"params": [p for p, own in zip(parameters, decays, strict=True) if own is chosen], "weight_decay": decay}
         for chosen, decay in ((True, weight_decay), (False, 0.0))

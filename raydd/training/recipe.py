@@ -51,6 +51,11 @@ class Recipe:
     cutmix: float = 0.0
     """[mix_p] the part of the batches that are mixed by CutMix, one box for the whole batch [beta: 1]; IDC: 0.5. The
     accuracy of training counts an image's own label, however much of it is left."""
+    decays_all: bool = False
+    """Whether AdamW decays biases and norms as well (SRe2L's code for CIFAR)."""
+    norm_momentum: float = 0.1
+    """How much of a batch's moments the running ones of batch norms take over. 0.19 is what the code of RDED and DELT
+    amounts to, whose students go through every batch a second time to tell their accuracy."""
     sampling: Sampling = "uniform"
     """Which images an epoch goes through. uniform: each once. class_balanced: as many in all, but equally many of every
     class: those of small classes several times, and of large ones others in every epoch."""
@@ -74,6 +79,10 @@ class Recipe:
             raise ConfigError("warmup_epochs", f"must be from 0 to {self.epochs - 1}, is {self.warmup_epochs}")
         if not 0 <= self.cutmix <= 1:
             raise ConfigError("cutmix", f"must be from 0 to 1, is {self.cutmix}")
+        if not 0 < self.norm_momentum <= 1:
+            raise ConfigError("norm_momentum", f"must be above 0 and at most 1, is {self.norm_momentum}")
+        if self.decays_all and self.optimizer == "sgd":
+            raise ConfigError("decays_all", "says what AdamW decays; SGD decays all parameters: take false")
         if self.cutmix and self.views is not None:
             raise ConfigError("cutmix", "views have a mix of their own (views.mix): take 0")
         augmentation(self.augmentation)
@@ -92,7 +101,7 @@ class Recipe:
     def optimizer_name(self) -> str:
         """What records call the optimiser, such as `sgd-m0.9-wd0.0005`, `gsam-m0-wd0` or `adamw-wd0.01`."""
         name = "adamw" if self.optimizer == "adamw" else f"{'gsam' if self.is_gsam else 'sgd'}-m{self.momentum:g}"
-        return f"{name}-wd{self.weight_decay:g}"
+        return f"{name}-wd{self.weight_decay:g}{'-all' * self.decays_all}"
 
     def completed(self, learned_lr: float | None) -> Self:
         """The recipe with its own step size, or else with that which a set has learned, if any."""
@@ -104,6 +113,8 @@ class Recipe:
         GSAM's fields only where a step is GSAM's, and those that were added later only where they change anything.
         """
         values = asdict(self)
+        if self.views is not None:
+            values["views"] = self.views.identity()
         unsaid = {field.name for field in fields(self) if field.name in _LATER and values[field.name] == field.default}
         if not self.is_gsam:
             unsaid |= {name for name in values if name.startswith("gsam_")}
@@ -122,4 +133,7 @@ class Recipe:
         return self.epochs * math.ceil(num_images / self.batch_size)
 
 
-_LATER: Final = ("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views", "cutmix", "sampling")
+_LATER: Final = (
+    *("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views", "cutmix", "sampling"),
+    *("decays_all", "norm_momentum"),
+)

@@ -10,8 +10,8 @@ Letters: M images, B batch, C H W.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from raydd.training.randaugment import MAX_MAGNITUDE, randaugment
 
 RATIOS: Final = 3 / 4, 4 / 3
 """The least and the largest ratio of a crop's width to its height, before rounding."""
+IMAGENET_COLOUR: Final = [124, 116, 104]
+IMAGENET_GREY: Final = [117]
 TRIES: Final = 10
 """Boxes that are drawn for a crop before the central one is taken."""
 
@@ -49,6 +51,16 @@ class ViewsConfig:
     """The image's own share is drawn from Beta(alpha, alpha)."""
     flip: bool = True
     """Whether half of the views are mirrored left to right."""
+    crop_padding: int = 0
+    """[padding of RandomCrop] in place of a resized crop, a box of the image's size anywhere in the image with so many
+    black pixels around it; 0 resizes."""
+    randaugment_fill: Literal["mean", "imagenet"] = "mean"
+    """The colour of what RandAugment's movements uncover: the mean of the set, or ImageNet's (124, 116, 104)."""
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the views, for content keys; fields that were added later where they change anything."""
+        values = asdict(self)
+        return {f.name: values[f.name] for f in fields(self) if f.name not in _LATER or values[f.name] != f.default}
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
@@ -64,6 +76,11 @@ class ViewsConfig:
             raise ConfigError("patch_shuffle", f"must be at least 1, is {self.patch_shuffle}")
         if not 0 < self.mix_alpha < math.inf:
             raise ConfigError("mix_alpha", f"must be positive, is {self.mix_alpha}")
+        if self.crop_padding < 0:
+            raise ConfigError("crop_padding", f"must be 0 or larger, is {self.crop_padding}")
+
+
+_LATER: Final = ("crop_padding", "randaugment_fill")
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ class ImageViews:
         pixels = preprocessing.inverse(images_MCHW)
         self.config = config
         self._pixels = pixels.mul(255).round().clamp(0, 255).to(torch.uint8) if config.randaugment_ops else pixels
-        self._mean_C = 255 * pixels.mean((0, 2, 3))
+        self._fill_C = fill(config.randaugment_fill, pixels)
         self._preprocessing = preprocessing
 
     def __len__(self) -> int:
@@ -117,7 +134,7 @@ class ImageViews:
         if config.randaugment_ops:
             pixels = randaugment(
                 pixels,
-                self._mean_C,
+                self._fill_C,
                 key.child("randaugment", epoch),
                 ids,
                 layers=config.randaugment_ops,
@@ -129,9 +146,14 @@ class ImageViews:
             draws = uniform(key.child("shuffle", epoch), ids, 2 * config.patch_shuffle)
             pixels = shuffle_patches(pixels, draws.view(len(ids), 2, -1).argsort(dim=2, stable=True))
         height, width = pixels.shape[2:]
-        boxes = crop_boxes(key.child("crop", epoch), ids, height, width, config.min_scale)
         mirrored = uniform(key.child("flip", epoch), ids)[:, 0] < (0.5 if config.flip else 0.0)
-        return self._preprocessing.forward(resized_crops(pixels, boxes, mirrored))
+        if config.crop_padding:
+            corners = (uniform(key.child("crop", epoch), ids, 2) * (2 * config.crop_padding + 1)).long()
+            cropped = padded_crops(pixels, corners, config.crop_padding, mirrored)
+        else:
+            boxes = crop_boxes(key.child("crop", epoch), ids, height, width, config.min_scale)
+            cropped = resized_crops(pixels, boxes, mirrored)
+        return self._preprocessing.forward(cropped)
 
     def mix(self, key: Key, epoch: int, ids: Tensor) -> Mixed:
         """The views of images (ids int64 [B]) in an epoch, each mixed with its partner's own view in that epoch."""
@@ -149,6 +171,38 @@ class ImageViews:
         pasted = pasted_boxes(shares, row, column, height, width)
         images = torch.where(pasted[:, None], other, own)
         return Mixed(images, partners, 1 - pasted.float().mean((1, 2)))
+
+
+def fill(name: Literal["mean", "imagenet"], pixels_MCHW: Tensor) -> Tensor:
+    """The colour of what movements uncover, [C] in 0 to 255; ImageNet's is its luminance for grey images.
+
+    Args:
+        name: see `ViewsConfig.randaugment_fill`; of other than 1 or 3 channels always the mean.
+        pixels_MCHW: in units of [0, 1].
+    """
+    if name == "mean" or pixels_MCHW.shape[1] not in (1, 3):
+        return 255 * pixels_MCHW.mean((0, 2, 3))
+    return pixels_MCHW.new_tensor(IMAGENET_GREY if pixels_MCHW.shape[1] == 1 else IMAGENET_COLOUR)
+
+
+def padded_crops(images_BCHW: Tensor, corners_B2: Tensor, padding: int, mirrored_B: Tensor) -> Tensor:
+    """A box of each image's own size from the image with zeros around it, mirrored where asked: [B, C, H, W].
+
+    The same as torchvision's RandomCrop(size, padding) on pixels, and a flip.
+
+    Args:
+        images_BCHW: float.
+        corners_B2: int64 [B, 2], the box's row and column in the padded image, 0 to 2 * padding.
+        padding: how many zeros there are on each side.
+        mirrored_B: bool [B].
+    """
+    height, width = images_BCHW.shape[2:]
+    rows = corners_B2[:, :1] + torch.arange(height, device=images_BCHW.device)
+    columns = corners_B2[:, 1:] + torch.arange(width, device=images_BCHW.device)
+    columns = torch.where(mirrored_B[:, None], columns.flip(1), columns)
+    padded = F.pad(images_BCHW, (padding,) * 4).permute(0, 2, 3, 1)
+    samples = torch.arange(len(images_BCHW), device=images_BCHW.device)[:, None, None]
+    return padded[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def crop_boxes(key: Key, ids: Tensor, height: int, width: int, min_scale: float) -> Tensor:

@@ -384,6 +384,7 @@ def peak_growth(kind: str) -> tuple[int, int]:
     return size, growth
 
 
+@pytest.mark.slow
 def test_memory_grows_by_the_stored_parameters_alone() -> None:
     size, growth = peak_growth("adjoint")
     assert growth <= 30 * size * 4 + ALLOWANCE_BYTES

@@ -111,10 +111,8 @@ def killed_when_seen(title: str) -> Iterator[list[int]]:
     thread.join()
 
 
-@pytest.mark.parametrize(
-    ("streaming", "title"),
-    [("off", "ray::Maker.make"), pytest.param("on", "ray::MapWorker", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("streaming", "title"), [("off", "ray::Maker.make"), ("on", "ray::MapWorker")])
 def test_both_ways_make_what_one_process_makes_though_an_actor_is_killed(
     undisturbed: Path, pictures: Path, tmp_path: Path, streaming: str, title: str
 ) -> None:

@@ -145,11 +145,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_killed_actors_and_workers_on_ray_change_nothing(undisturbed: Path, killed: Path) -> None:
     assert {"experts/expert-00001.arrow", "synthetic/images-00000.parquet"} < made(killed).keys()
     require_same(killed, undisturbed)
 
 
+@pytest.mark.slow
 def test_the_second_run_makes_nothing_again(killed: Path) -> None:
     before = times(killed)
     printed = run(killed)

@@ -19,7 +19,12 @@ MOSAIC = ViewsConfig(min_scale=0.5, patch_shuffle=2)
 
 def delt_views(ops: int, magnitude: float) -> ViewsConfig:
     return ViewsConfig(
-        min_scale=0.25, randaugment_ops=ops, randaugment_magnitude=magnitude, randaugment_std=1.0, mix="cutmix"
+        min_scale=0.25,
+        randaugment_ops=ops,
+        randaugment_magnitude=magnitude,
+        randaugment_std=1.0,
+        randaugment_fill="imagenet",
+        mix="cutmix",
     )
 
 
@@ -33,8 +38,8 @@ CASES: list[tuple[Protocol, int, int, str, NetworkConfig, dict[str, Any]]] = [
     ),
     (
         "sre2l", 50, 100, "cifar100", RESNET,
-        SRE2L | {"batch_size": 128, "temperature": 30.0, "epochs": 400,
-                 "views": ViewsConfig(mix="mixup", mix_alpha=0.8)},
+        SRE2L | {"batch_size": 128, "temperature": 30.0, "epochs": 400, "decays_all": True,
+                 "views": ViewsConfig(mix="mixup", mix_alpha=0.8, crop_padding=4)},
     ),
     ("rded", 50, 10, "cifar10", RESNET, RDED | {"views": WHOLE}),
     ("rded", 10, 10, "cifar10", RESNET, RDED | {"views": WHOLE, "batch_size": 50}),

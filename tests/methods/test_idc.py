@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,7 +16,7 @@ from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data.fit_preprocessing import fit_zca
 from raydd.data.preprocessing import Standardise
-from raydd.methods import IDCConfig, Start, Task
+from raydd.methods import IDCConfig, Start, Task, method_identity
 from raydd.methods.base import NetworkStates
 from raydd.methods.condensation.family import Condensation, drawn_network, drift, siamese
 from raydd.methods.condensation.idc import Mosaics, mosaics
@@ -187,9 +188,19 @@ def test_every_stage_starts_from_images_of_its_own() -> None:
     assert not torch.equal(first.images, second.images)
 
 
-def test_noise() -> None:
+def test_noise_is_of_pixels_about_grey() -> None:
+    """N(1/2, 1/16), cut off at 0 and 1, beyond which 2.3 % of the values lie on either side."""
     pixels = build(replace(IDC, image_init="noise", images_per_class=20)).state_dict()["images"]
-    assert abs(float(pixels.mean()) - 0.5) < 0.02 and abs(float(pixels.std()) - 0.2) < 0.02
+    shares = [float((pixels <= limit).float().mean()) for limit in (0, 0.25, 0.5, 0.75)]
+    assert shares == pytest.approx([NormalDist().cdf(z) for z in (-2, -1, 0, 1)], abs=0.02)
+    assert float((pixels >= 1).float().mean()) == pytest.approx(NormalDist().cdf(-2), abs=0.01)
+    assert float(pixels.min()) == 0 and float(pixels.max()) == 1
+
+
+def test_noise_of_pixels_has_a_key_of_its_own() -> None:
+    """Sets that began at noise of network space, as they once did, are not taken for it."""
+    assert method_identity(replace(IDC, image_init="noise"))["noise"] == "pixels"
+    assert "noise" not in method_identity(IDC)
 
 
 def test_mosaics_of_too_few_images() -> None:

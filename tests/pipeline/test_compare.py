@@ -366,7 +366,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize("kind", ["user", pytest.param("work", marks=pytest.mark.slow)])
 def test_a_run_that_fails_leaves_the_others(kind: str, tmp_path: Path, capsys: Captured) -> None:
     changes, message = FAILURES[kind]
     first, second = two(tmp_path, **changes)

@@ -195,11 +195,18 @@ class StopAfter(NoProgress):
 @pytest.mark.parametrize(
     ("method", "updates"),
     [
-        ("datm", 38),
         ("dm", 17),
         *(
             pytest.param(method, updates, marks=pytest.mark.slow)
-            for method, updates in [("mtt", 17), ("mtt", 38), ("mtt", 53), ("datm", 17), ("dm", 5), ("dm", 38)]
+            for method, updates in [
+                ("mtt", 17),
+                ("mtt", 38),
+                ("mtt", 53),
+                ("datm", 17),
+                ("datm", 38),
+                ("dm", 5),
+                ("dm", 38),
+            ]
         ),
     ],
 )

@@ -263,7 +263,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from 
     [
         pytest.param(recover_once, (4, 8, 1, 1), (32, 32, 40, 1), id="one group"),
         pytest.param(recover_once, (4, 8, 1, 1), (16, 32, 30, 2), id="two groups"),
-        pytest.param(gather_once, (2, 2, 8), (10, 200, 48), id="gather"),
+        pytest.param(gather_once, (2, 2, 8), (10, 200, 48), id="gather", marks=pytest.mark.slow),
     ],
 )
 def test_peak_memory(

@@ -3,7 +3,8 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from raydd.core import keyed_random
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key, seeded
 from raydd.networks.config import NetworkConfig
+from raydd.training import optimizers
 from raydd.training.loop import Training, accuracy, predict
 from raydd.training.optimizers import LrSchedule, lr_factor
 from raydd.training.recipe import Recipe
@@ -106,7 +108,10 @@ class AdamWByHand(ByHand):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.decayed = torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for p in module().parameters()]).double()
+        decayed = [float(p.ndim > 1 or recipe.decays_all) for p in module().parameters()]
+        self.decayed = torch.cat(
+            [torch.full((p.numel(),), own) for p, own in zip(module().parameters(), decayed, strict=True)]
+        ).double()
         self.mean, self.square, self.steps = torch.zeros_like(self.theta), torch.zeros_like(self.theta), 0
 
     def update(self, gradient: Tensor, lr: float) -> None:
@@ -160,15 +165,46 @@ def test_epochs_are_sgd_by_hand(recipe: Recipe, soft: bool, orders: list[Tensor]
 ADAMW = {"optimizer": "adamw", "momentum": 0.0, "weight_decay": 0.3}
 
 
-def test_adamw_is_the_step_by_hand(orders: list[Tensor]) -> None:
+@pytest.mark.parametrize("decays_all", [False, True])
+def test_adamw_is_the_step_by_hand(decays_all: bool, orders: list[Tensor]) -> None:
     """But for the biases of convolutions, whose gradient before a norm is rounding alone: AdamW scales it up."""
-    recipe = replace(RECIPE, **ADAMW, temperature=2.0)
+    recipe = replace(RECIPE, **ADAMW, temperature=2.0, decays_all=decays_all)
     product, by_hand = training(recipe), AdamWByHand(recipe)
     felt = torch.cat([torch.full((p.numel(),), "conv.bias" not in name) for name, p in module().named_parameters()])
     for epoch in range(4):
         product.run_epoch(epoch)
         by_hand.run_epoch(orders[epoch], 0.05)
         torch.testing.assert_close(flat(product.modules[0])[felt], by_hand.theta[felt], rtol=1e-9, atol=1e-10)
+
+
+def test_decay_of_all_parameters_is_torchs_without_groups() -> None:
+    """SRe2L's code for CIFAR: `AdamW(net.parameters(), lr, weight_decay)`."""
+    own, theirs = (list(module().parameters()) for _ in range(2))
+    ours = optimizers.build("adamw", own, 0.01, 0.0, 0.3, stacked=False, decays_all=True)
+    plain = torch.optim.AdamW(theirs, lr=0.01, weight_decay=0.3)
+    for number in range(3):
+        for place, (a, b) in enumerate(zip(own, theirs, strict=True)):
+            a.grad = randn(10 * number + place, *a.shape)
+            b.grad = a.grad.clone()
+        ours.step()
+        plain.step()
+    assert all(torch.equal(a, b) for a, b in zip(own, theirs, strict=True))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_norms_that_take_every_batch_in_twice(members: int, orders: list[Tensor]) -> None:
+    """As in the code of RDED and DELT, whose students go through a batch once more: 0.19 is 1 - 0.9^2."""
+    network, recipe = replace(tiny.NETWORK, norm="batch"), replace(RECIPE, batch_size=NUM_IMAGES)
+    modules = [module(network) for _ in range(members)]
+    twice = module(network).train()
+    keys = [KEY.child(member) for member in range(members)]
+    Training(modules, images(), targets(True), replace(recipe, norm_momentum=0.19), keys).run_epoch(0)
+    for _ in range(2):
+        twice(images())
+    for own in modules:
+        for (name, ours), theirs in zip(own.named_buffers(), twice.buffers(), strict=True):
+            if "running" in name:
+                torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, msg=name)
 
 
 GSAM = {"gsam_rho": 0.05, "gsam_alpha": 0.3}
@@ -224,7 +260,7 @@ def test_keys_of_plain_trainings_do_not_know_gsam() -> None:
     later |= {"views": ViewsConfig(mix="mixup")}
     for name, value in later.items():
         recipe = replace(RECIPE, momentum=0.0, **{name: value})
-        added = asdict(value) if name == "views" else value
+        added = value.identity() if isinstance(value, ViewsConfig) else value
         assert recipe.identity() == {**replace(RECIPE, momentum=0.0).identity(), name: added}
     sharp = replace(RECIPE, gsam_alpha=0.3)
     assert sharp.identity() == {**RECIPE.identity(), "gsam_rho": 0.0, "gsam_alpha": 0.3, "gsam_adaptive": True}
@@ -578,6 +614,15 @@ def test_steps_count_the_smaller_last_batch() -> None:
 def test_what_cannot_be_trained_is_refused_by_its_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"^{field}: .*{value}"):
         replace(RECIPE, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [({"decays_all": True}, "decays_all"), ({"norm_momentum": 0.0}, "norm_momentum"), ({"norm_momentum": 1.1}, "norm")],
+)
+def test_recipes_of_norms_and_decay_that_cannot_be(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Recipe(**fields)
 
 
 def test_adamw_takes_nothing_of_sgds() -> None:

@@ -1,7 +1,7 @@
 """Views: crops against torchvision and loops, CutMix against loops over pixels, and the freedom of batches."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from raydd.training.views import (
     ImageViews,
     ViewsConfig,
     crop_boxes,
+    fill,
     pasted_boxes,
     resized_crops,
     shuffle_patches,
@@ -30,6 +31,7 @@ CONFIGS = {
     "mixup": ViewsConfig(mix="mixup", mix_alpha=0.8),
     "unmixed": ViewsConfig(mix="none"),
     "mosaic": ViewsConfig(min_scale=0.5, patch_shuffle=2),
+    "shifted": ViewsConfig(crop_padding=4),
     "delt": ViewsConfig(min_scale=0.25, randaugment_ops=2, randaugment_magnitude=6, randaugment_std=1),
 }
 
@@ -97,6 +99,59 @@ def test_a_crop_is_torchvisions_resized_crop(channels: int, height: int, width: 
     mirrored = torch.arange(30) % 3 == 0
     expected[mirrored] = expected[mirrored].flip(3)
     torch.testing.assert_close(resized_crops(pixels, boxes, mirrored), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [1, 4])
+def test_a_padded_crop_is_torchvisions(padding: int) -> None:
+    """RandomCrop(size, padding) of pixels, before they are normalised; every place is as likely as any other."""
+    from torchvision.transforms.v2 import functional as reference
+
+    config = ViewsConfig(crop_padding=padding, mix="none")
+    drawn = ImageViews(images(), STANDARDISE, config)
+    ids = torch.arange(40)
+    found = STANDARDISE.inverse(drawn.views(KEY, 3, ids))
+    places = range(2 * padding + 1)
+    seen = set()
+    for image, view in zip(STANDARDISE.inverse(images()), found, strict=True):
+        padded = reference.pad(image, [padding] * 4)
+        fits = [
+            (top, left, flipped)
+            for top in places
+            for left in places
+            for flipped in (False, True)
+            if torch.allclose(_cut(padded, top, left, flipped), view, atol=1e-6)
+        ]
+        assert len(fits) == 1
+        seen |= {*fits}
+    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == {*places}
+    assert {flipped for _, _, flipped in seen} == {False, True}
+
+
+def _cut(padded: Tensor, top: int, left: int, flipped: bool) -> Tensor:
+    crop = padded[:, top : top + 16, left : left + 16]
+    return crop.flip(2) if flipped else crop
+
+
+def test_what_movements_uncover() -> None:
+    """The set's mean, or DELT's constant; the luminance of that in grey images."""
+    pixels = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    assert fill("imagenet", pixels).tolist() == [124, 116, 104]
+    assert fill("imagenet", pixels[:, :1]).tolist() == [round(0.299 * 124 + 0.587 * 116 + 0.114 * 104)]
+    torch.testing.assert_close(fill("mean", pixels), 255 * torch.stack([pixels[:, c].mean() for c in range(3)]))
+    torch.testing.assert_close(fill("imagenet", pixels[:, :2]), fill("mean", pixels[:, :2]))
+    dark = STANDARDISE.forward(torch.zeros(60, 3, 16, 16, dtype=torch.uint8))
+    config = ViewsConfig(randaugment_ops=1, randaugment_magnitude=10, randaugment_fill="imagenet", mix="none")
+    seen = STANDARDISE.inverse(ImageViews(dark, STANDARDISE, config).views(KEY, 0, torch.arange(60)))
+    colour = torch.tensor([124, 116, 104]) / 255
+    assert any(bool(((view - colour[:, None, None]).abs().amax(0) < 1e-3).any()) for view in seen)
+
+
+def test_views_are_keyed_by_what_changes_them() -> None:
+    assert "crop_padding" not in ViewsConfig().identity() and "randaugment_fill" not in ViewsConfig().identity()
+    assert ViewsConfig(crop_padding=4).identity()["crop_padding"] == 4
+    assert {*ViewsConfig(crop_padding=4, randaugment_fill="imagenet").identity()} == {*asdict(ViewsConfig())}
+    with pytest.raises(ConfigError, match="crop_padding"):
+        ViewsConfig(crop_padding=-1)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])

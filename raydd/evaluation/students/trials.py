@@ -111,6 +111,10 @@ class LabelStore:
     views: ViewsConfig
     epochs: int
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others of the same set and teacher, for content keys."""
+        return {"views": self.views.identity(), "epochs": self.epochs}
+
     @classmethod
     def of(cls, trial: Trial, label_epochs: int | None) -> "LabelStore":
         """What a trial's student replays."""

@@ -37,7 +37,7 @@ from raydd.methods.condensation.family import Condensation, CondensationConfig
 from raydd.methods.cost import CostSetting
 from raydd.methods.defaults import USUAL_RECIPE
 from raydd.networks import Network
-from raydd.sets.formation import Formation, FormationMode, decode
+from raydd.sets.formation import GREY, Formation, FormationMode, decode
 from raydd.training.dsa import augmentation
 from raydd.training.loop import Training
 from raydd.training.recipe import Recipe
@@ -73,8 +73,8 @@ class IDCConfig(CondensationConfig):
     """[aug_type] see `raydd.training.dsa.augmentation`: all three. Real and synthetic images of a class see the same
     draw, whose parameters all of them share."""
     image_init: Literal["random", "noise"] = "random"
-    """[init: mix or noise] random: every part of a mosaic is a random real image, made smaller. noise: standard normal
-    values in network space."""
+    """[init: mix or noise] random: every part of a mosaic is a random real image, made smaller. noise: pixels of normal
+    values about 1/2 with a deviation of 1/4, cut off at black and white."""
     factor: int = 2
     """[factor] parts of an image along each axis; 1 is IDC-I [224 pixels: 3]."""
     decode: FormationMode = "single"
@@ -129,6 +129,11 @@ class IDCConfig(CondensationConfig):
         height = shape[1]
         base = next(base for base, largest in IMAGE_SIDES if height <= largest)
         return self.image_lr * (self.images_per_class / 10) * (height / base) ** 2
+
+    @property
+    def revision(self) -> dict[str, Any]:
+        """Noise was that of network space once."""
+        return {"noise": "pixels"} if self.image_init == "noise" else {}
 
     @property
     def reads_pixels(self) -> bool:
@@ -215,9 +220,10 @@ class Mosaics:
     formation: Formation | None
 
     def starting(self, data: PreparedData, images_per_class: int, real: bool, key: Key, repeat: bool) -> Tensor:
-        """Mosaics of random real images, or standard normal values."""
+        """Mosaics of random real images, or pixels of normal values about grey."""
         if not real:
-            return AsTheyAre().starting(data, images_per_class, real, key, repeat)
+            noise = AsTheyAre().starting(data, images_per_class, real, key, repeat)
+            return self.preprocessing.forward((noise / 4 + GREY).clamp(0, 1))
         return mosaics(AsTheyAre().starting(data, images_per_class * self.factor**2, real, key, repeat), self.factor)
 
     def held(self, images_BCHW: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import sys
-from dataclasses import asdict
 from functools import cached_property
 
 from raydd.config import RunConfig
@@ -39,7 +38,7 @@ class Run(RunInputs):
 
     def labels_key(self, store: LabelStore) -> str:
         """Content key of stored labels."""
-        return content_key({"set": self.synthetic_key, "teacher": self.teacher.key(), **asdict(store)})
+        return content_key({"set": self.synthetic_key, "teacher": self.teacher.key(), **store.identity()})
 
     def labels(self, store: LabelStore) -> Folder:
         """Where stored labels are, or will be."""

@@ -94,6 +94,7 @@ def test_the_config_makes_the_same_set_and_students(done: Done, tmp_path: Path) 
     assert accuracies[0] == accuracies[1]
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_made_again_to_the_same_choice(done: Done, tmp_path: Path) -> None:
     """In another folder, by the same decision, without some of what was made, half a run and a teacher among it."""
     out = tmp_path / "out"
