@@ -24,8 +24,8 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-_TUNE = "ray.tune.execution.tune_controller"
-"""Prints a traceback for every trial that is lost, also of those that it tries again."""
+_TUNE = ("ray.tune.execution.tune_controller", "ray.tune.tune", "ray.tune.analysis.experiment_analysis")
+"""Print a traceback for every trial that is lost, also of those that it tries again, and where their files are not."""
 _ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
 """How often Ray tries to reach a cluster, 45 seconds each time; by itself it does so for a quarter of an hour."""
 
@@ -42,7 +42,8 @@ def session() -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
-        yield
+        with silent(*_TUNE):
+            yield
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
@@ -50,22 +51,24 @@ def session() -> Iterator[None]:
     else:
         _join(address)
     try:
-        with heeded(), silent(_TUNE):  # Ray has put a handler of its own for SIGTERM into the place of ours
+        with heeded(), silent(*_TUNE):  # Ray has put a handler of its own for SIGTERM into the place of ours
             yield
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def silent(name: str) -> Iterator[None]:
-    """Have a logger of Ray's print nothing: whoever waits for the work says what became of it."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def silent(*names: str) -> Iterator[None]:
+    """Have loggers of Ray's print nothing: whoever waits for the work says what became of it."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
