@@ -22,6 +22,7 @@ from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
 from raydd.core.errors import ConfigError, UserError
 from raydd.data import DataConfig, problems
+from raydd.data.division import AS_PUBLISHED
 from raydd.data.folder_layout import TakenFolder, flags_of, take
 from raydd.data.giveaway import giveaways
 from raydd.data.inspection import Inspection
@@ -76,8 +77,9 @@ def inspect(known: argparse.Namespace, rest: Sequence[str], console: Console) ->
     folder.check_writable()
     with shown_progress(console, known.quiet) as progress:
         found = look_through(config, progress)
+    given = division(config)
     about = AboutFiles(
-        said=(*(() if taken is None else taken.said), division(config)),
+        said=(*(() if taken is None else taken.said), AS_PUBLISHED if given is None else given.in_words()),
         passed_over=passed_over(config),
         giveaways=tuple(giveaways(found.by_class)),
     )

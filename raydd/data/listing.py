@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import ConfigError, DataError
+from raydd.data.division import Division
 from raydd.data.image_files import formats
 from raydd.storage import Folder
 
@@ -51,6 +52,8 @@ class Listing:
     """The images of some rows (int64, ascending), read as the iteration goes."""
     place: Callable[[int], tuple[Folder, str]]
     """The folder and the file that hold a row's image; of a file that holds many, with "#" and the number in it."""
+    division: Division | None = None
+    """Of a test split whose source has splits of any names; None where it is as the dataset was published."""
 
     def check(self) -> None:
         """Raise a DataError unless the labels are 0..K-1 and every class has an image."""

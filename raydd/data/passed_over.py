@@ -7,12 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from raydd.data.config import DataConfig
+from raydd.data.division import Division
 from raydd.data.image_files import suffixes
 from raydd.data.listing import path_below
 from raydd.data.loading import checked_listings
 from raydd.data.sources.imagefolder import split_folders
-from raydd.data.sources.parquet import split_files, where_of
-from raydd.data.splits import kind_of_file
 from raydd.storage import Folder
 
 _DANGLING: Final = "links to nothing: what they stand for was not fetched, as by git-annex or DVC"
@@ -42,34 +41,16 @@ def passed_over(config: DataConfig) -> Counter[str]:
     return counts + (_no_files(root.path) if root.is_local else Counter())
 
 
-def division(config: DataConfig) -> str:
-    """Whose division into training and test images it is, and which splits are not read, in a sentence.
+def division(config: DataConfig) -> Division | None:
+    """Whose division into training and test images it is, and which splits are not read; None as published.
 
     Raises:
         DataError: as `load`.
     """
-    if config.source not in _IN_FOLDERS:
-        return "training and test images are divided as the dataset was published"
-    root, _, test = checked_listings(config)
-    if config.source == "imagefolder":
-        splits, form = split_folders(root), "{}/"
-        tested = next((names for names in splits.tests if (root / names[0]).uri == test.where), ())
-    else:
-        splits, form = split_files(root), "{}.parquet"
-        tested = next((names for names in splits.tests if where_of(names, root) == test.where), ())
-    unused = [name for name in (*splits.used, *splits.unused) if name not in (*splits.train, *tested)]
-    listed = [form.format(name) for name in unused]
-    others = f"; {', '.join(listed)} {'is' if len(listed) == 1 else 'are'} not read" * bool(listed)
-    if any(kind_of_file(name) == "val" for name in unused):
-        others += ": raydd holds out images of its own with data.validation_fraction"
-    if not tested:
-        return (
-            "no test images are given: raydd keeps one in five of every class for testing, drawn by chance, the same "
-            f"ones for every seed{others}"
-        )
-    given = ", ".join(map(form.format, tested))
-    note = "; there is no test split" if all(kind_of_file(name) == "val" for name in tested) else ""
-    return f"test images are those of {given}, as given{note}{others}"
+    if config.source.partition(":")[0] not in (*_IN_FOLDERS, "huggingface"):
+        return None
+    _, _, test = checked_listings(config)
+    return test.division
 
 
 class _Reason:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from raydd.core.errors import DataError
 from raydd.core.keyed_random import Key
+from raydd.data.division import Division
 from raydd.data.listing import Listing
 from raydd.data.stratified import drawn
 
@@ -46,6 +47,21 @@ class NamedSplits:
     def unused(self) -> tuple[str, ...]:
         """The names of the others."""
         return (*(name for names in self.tests[1:] for name in names), *self.others)
+
+    def division(self, tested: tuple[str, ...] = (), form: str = "{}") -> Division:
+        """What became of the splits.
+
+        Args:
+            tested: those of `tests` that are tested on; none where the training images were divided.
+            form: how a source writes a name.
+        """
+        unread = [name for name in (*self.used, *self.unused) if name not in (*self.train, *tested)]
+        return Division(
+            tested=tuple(map(form.format, tested)),
+            unread=tuple(map(form.format, unread)),
+            has_test=not all(kind_of_file(name) == "val" for name in tested),
+            leaves_validation=any(kind_of_file(name) == "val" for name in unread),
+        )
 
 
 def kind_of(name: str) -> str | None:
@@ -90,11 +106,15 @@ def _chosen(kinds: Mapping[str, tuple[str, ...]], found: Iterable[str]) -> Named
     return NamedSplits(train, tests, tuple(name for name in found if name not in used))
 
 
-def divided(whole: Listing) -> tuple[Listing, Listing]:
+def divided(whole: Listing, division: Division) -> tuple[Listing, Listing]:
     """A training and a test split of images that are in one: of every class 20 % are tested on.
 
     Rounded halves up, but at least one and not all. The draw is the same for every seed, so that all runs share the
     test images; it depends on each class's number of images and place among the classes alone.
+
+    Args:
+        whole: all the images.
+        division: which other splits there are.
 
     Raises:
         DataError: a class has one image or none; or as `Listing.check`.
@@ -108,7 +128,7 @@ def divided(whole: Listing) -> tuple[Listing, Listing]:
             )
     whole.check()
     is_test = drawn(whole.labels, len(whole.class_names), TEST_SHARE, Key.root(0), "test")
-    return _part(whole, ~is_test, "4 in 5"), _part(whole, is_test, "1 in 5")
+    return _part(whole, ~is_test, "4 in 5"), replace(_part(whole, is_test, "1 in 5"), division=division)
 
 
 def _part(whole: Listing, mask: Tensor, share: str) -> Listing:

@@ -15,7 +15,7 @@ from raydd.core.errors import ArtefactError, ConfigError, UserError
 from raydd.core.progress import NoProgress, ObservedProgress, Progress, Work
 from raydd.data import prepared, problems, size_of
 from raydd.data.outline import outline
-from raydd.data.passed_over import passed_over
+from raydd.data.passed_over import division, passed_over
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
 from raydd.evaluation import records
@@ -215,7 +215,10 @@ def _check(run: Run) -> None:
 
 
 def _tell_passed_over(run: Run, progress: Progress) -> None:
-    """Say how many files of the dataset's folder are not read, and why, and which splits."""
+    """Say which split is tested on, where that is not plain, and how many files are not read, and why."""
+    given = division(run.config.data)
+    if given is not None and not given.is_plain:
+        progress.update(Work("splits", "of the data"), 1, 1, given.in_words())
     for reason, count in passed_over(run.config.data).most_common():
         progress.update(Work("files", "passed over"), count, count, reason)
 

@@ -18,6 +18,7 @@ import pytest
 from raydd.core.errors import UserError
 from raydd.core.keyed_random import Key
 from raydd.data import DataConfig, load
+from raydd.data.division import AS_PUBLISHED
 from raydd.data.passed_over import division, passed_over
 from tests.support.image_files import encoded, noise, write_parquet
 
@@ -298,12 +299,22 @@ PLAIN = datasets.Features(
     {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}, "label": CLASSES}
 )
 HUB: dict[str, tuple[Write, Found | str]] = {
-    "a validation split": (by_datasets(FEATURES, train=CATS, validation=[0, 1]), NAMED),
-    "a training split alone": (by_datasets(FEATURES, train=CATS), HALVES),
-    "test labels of -1": (by_datasets(FEATURES, train=CATS, test=[-1, -1]), HALVES),
+    "a validation split": (
+        by_datasets(FEATURES, train=CATS, validation=[0, 1]),
+        and_said(NAMED, (), "those of validation, as given; there is no test split"),
+    ),
+    "a training split alone": (by_datasets(FEATURES, train=CATS), and_said(HALVES, (), "one in five of every class")),
+    "test labels of -1": (
+        by_datasets(FEATURES, train=CATS, test=[-1, -1]),
+        and_said(HALVES, (), "the same ones for every seed; test is not read"),
+    ),
     "test labels of -1 beside a validation split": (
         by_datasets(FEATURES, train=CATS, validation=[0, 1], test=[-1, -1]),
-        NAMED,
+        and_said(NAMED, (), "those of validation, as given; there is no test split; test is not read"),
+    ),
+    "a validation split beside a test split": (
+        by_datasets(FEATURES, train=CATS, validation=[0, 1], test=[0, 1]),
+        and_said(NAMED, (), "those of test, as given; validation is not read: raydd holds out images of its own"),
     ),
     "images that are not said to be": (by_datasets(PLAIN, train=CATS, test=[0, 1]), NAMED),
 }
@@ -323,7 +334,8 @@ def require(config: DataConfig, expected: Found | str) -> None:
     counted = sorted(f"{count} {reason}" for reason, count in passed_over(config).items())
     assert len(counted) == len(expected.passed_over)
     assert all(any(line.startswith(words) for line in counted) for words in expected.passed_over), counted
-    assert expected.said in division(config)
+    given = division(config)
+    assert expected.said in (AS_PUBLISHED if given is None else given.in_words())
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -1,6 +1,7 @@
 """Datasets that the package `datasets` loads: from the Hugging Face Hub, from its cache, or from a local folder."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def huggingface(place: Place) -> tuple[Listing, Listing]:
         if has_labels(splits[split].select_columns([label]).with_format("arrow")[:].column(0)):
             tested = opened(split)
             check_one_kind([train.labels, tested.labels], train.where)
-            return listing, tested.listing(listing.class_names)
-    return divided(listing)
+            return listing, replace(tested.listing(listing.class_names), division=named.division((split,)))
+    return divided(listing, named.division())
 
 
 def _columns(place: Place, features: Any, package: Any) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Image files in one folder per class."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -42,9 +43,10 @@ def imagefolder(place: Place) -> tuple[Listing, Listing]:
             "put the images of each class into a folder of its own, as in train/<class>/*"
         )
     folder = root / splits.train[0] if splits.train else root
-    if splits.tests:
-        return _split(place, folder), _split(place, root / splits.tests[0][0])
-    return divided(_split(place, folder))
+    if not splits.tests:
+        return divided(_split(place, folder), splits.division())
+    tested = _split(place, root / splits.tests[0][0])
+    return _split(place, folder), replace(tested, division=splits.division(splits.tests[0], "{}/"))
 
 
 def split_folders(root: Folder) -> NamedSplits:

@@ -9,7 +9,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from os.path import commonprefix
@@ -30,6 +30,7 @@ from raydd.storage import Folder
 
 _Part = TypeVar("_Part")
 _ENDING: Final = ".parquet"
+_FORM: Final = "{}" + _ENDING
 
 
 def parquet(
@@ -68,17 +69,19 @@ def parquet(
     names = train.class_names or class_names
     labels = train.labels(names)
     listing = _listing(train, labels, names)
-    for test in (_Files(place.root, stems, columns) for stems in splits.tests):
+    for stems in splits.tests:
+        test = _Files(place.root, stems, columns)
         if test.has_labels():
             tested = test.labels(listing.class_names)
             check_one_kind([labels, tested], place.root.uri)
-            return listing, _listing(test, tested, listing.class_names)
+            division = None if is_published else splits.division(stems, _FORM)
+            return listing, replace(_listing(test, tested, listing.class_names), division=division)
     if is_published:
         raise DataError(
             f"test*.parquet in {place.root.uri}: there is no such file whose images have labels, and the test images "
             "of a published dataset are given; put it beside the training files"
         )
-    return divided(listing)
+    return divided(listing, splits.division(form=_FORM))
 
 
 def split_files(root: Folder) -> NamedSplits:
