@@ -32,7 +32,10 @@ def labels_of(column: pa.ChunkedArray, where: str) -> LabelColumn:
         raise DataError(f"{where}: {column.null_count} rows have no label (null); label or remove them")
     if _is_text(column.type):
         return tuple(pc.cast(column, pa.string()).to_pylist())
-    return torch.from_numpy(column.cast(pa.int64()).to_numpy().copy())
+    try:
+        return torch.from_numpy(column.cast(pa.int64()).to_numpy().copy())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{where}: labels are no numbers of classes: {error}") from error
 
 
 def check_one_kind(parts: Sequence[LabelColumn], where: str) -> None:

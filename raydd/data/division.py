@@ -13,6 +13,8 @@ class Division:
 
     tested: tuple[str, ...] = ()
     """The split that is tested on, as the source calls it; empty where test images were drawn from the others."""
+    whole: str = ""
+    """What messages call the images that were divided."""
     unread: tuple[str, ...] = ()
     """Splits that are there, and not read."""
     has_test: bool = True

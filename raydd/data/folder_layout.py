@@ -10,7 +10,7 @@ from typing import Final
 
 from raydd.core.errors import DataError, UserError
 from raydd.data.config import DataConfig
-from raydd.data.image_files import image_files
+from raydd.data.image_files import folders_of_images, image_files
 from raydd.data.sources.imagefolder import split_folders
 from raydd.data.sources.table import PLACES, has_any
 from raydd.data.splits import kind_of, named_files
@@ -111,7 +111,7 @@ def _unwrapped(root: Folder) -> tuple[Folder, tuple[str, ...]]:
     """The folder that is meant where the one that is named holds nothing but another one."""
     inner = root
     while True:
-        folders = inner.folders()
+        folders = folders_of_images(inner)
         if len(folders) != 1 or kind_of(folders[0]) or _holds_data(inner):
             break
         below = inner / folders[0]
@@ -129,7 +129,7 @@ def _holds_data(folder: Folder) -> bool:
 
 def _refuse_loose_images(root: Folder) -> None:
     """Raise a DataError where there are images, and no folders that would say of which class they are."""
-    if (images := image_files(root)) and not root.folders():
+    if (images := image_files(root)) and not folders_of_images(root):
         raise DataError(
             f"{root.uri}: holds {len(images):,} image{'s' * (len(images) != 1)} and no folders; put the images of each "
             "class into a folder of its own, whose name is that of the class"
@@ -140,7 +140,7 @@ def _nested(root: Folder) -> tuple[str, tuple[str, ...]]:
     """How folders inside class folders are read, and why: see `DataConfig.nested`."""
     train = split_folders(root).train
     folder = root / train[0] if train else root
-    names = folder.folders()
+    names = folders_of_images(folder)
     inner = {
         name: [below for below in (folder / name).folders() if _has_images(folder / name / below)] for name in names
     }

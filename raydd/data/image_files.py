@@ -65,6 +65,15 @@ def _known() -> tuple[tuple[str, ...], frozenset[str]]:
     return known, frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
 
 
+LEFT_BY_SYSTEMS: Final = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that archives and disks have of themselves: they are of no class."""
+
+
+def folders_of_images(folder: Folder) -> list[str]:
+    """The names of the folders directly inside that may hold images, sorted."""
+    return [name for name in folder.folders() if name not in LEFT_BY_SYSTEMS]
+
+
 def image_files(folder: Folder) -> list[str]:
     """The names of a folder's image files, sorted: those of a known suffix, and those without one that begin so."""
     return [name for name in folder.files() if is_image(folder, name)]

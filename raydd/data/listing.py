@@ -6,6 +6,7 @@ Letters: N images, K classes.
 """
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -20,6 +21,7 @@ from raydd.core.errors import ConfigError, DataError
 from raydd.data.division import Division
 from raydd.data.image_files import formats
 from raydd.storage import Folder
+from raydd.storage.pointers import FETCH, is_pointer
 
 _UNPRINTED = ("Cc", "Zl", "Zp")
 """Categories of Unicode: control characters, and what breaks lines."""
@@ -57,6 +59,17 @@ class Listing:
 
     def check(self) -> None:
         """Raise a DataError unless the labels are 0..K-1 and every class has an image."""
+        self.check_labels()
+        counts = self.labels.bincount(minlength=len(self.class_names)).tolist()
+        empty = [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]
+        if empty:
+            raise DataError(
+                f"{self.where}: no image of class {some(empty)}; every class needs at least one, "
+                f"and labels run from 0 to {len(counts) - 1} without a gap; data.classes names those to read"
+            )
+
+    def check_labels(self) -> None:
+        """Raise a DataError unless there are labels, all of 0..K-1, and the classes' names can be told apart."""
         if len(self.labels) == 0:
             raise DataError(f"{self.where}: there are no images")
         low, high, num_classes = int(self.labels.min()), int(self.labels.max()), len(self.class_names)
@@ -70,12 +83,10 @@ class Listing:
                 f"{self.where}: the class name {odd[0]!r} has a line break or another character that is not printed; "
                 "rename the class"
             )
-        counts = self.labels.bincount(minlength=num_classes).tolist()
-        empty = [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]
-        if empty:
+        alike = Counter(name.strip() for name in self.class_names)
+        if twice := [name for name, count in alike.items() if count > 1]:
             raise DataError(
-                f"{self.where}: no image of class {some(empty)}; every class needs at least one, "
-                f"and labels run from 0 to {num_classes - 1} without a gap"
+                f"{self.where}: classes are called {twice[0]!r} with and without spaces at the end; give each one name"
             )
 
 
@@ -133,7 +144,9 @@ def path_below(root: Folder, folder: Folder) -> PurePosixPath:
 def open_encoded(encoded: bytes | None) -> Image.Image:
     """The image in the bytes of an image file; ValueError where there are none."""
     if not encoded:
-        raise ValueError("empty, 0 bytes")
+        raise ValueError("no image, null" if encoded is None else "empty, 0 bytes")
+    if is_pointer(encoded):
+        raise ValueError(FETCH)
     return Image.open(io.BytesIO(encoded), formats=formats())
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -12,18 +13,20 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from raydd.core.errors import DataError
+from raydd.core.errors import DataError, UserError
 from raydd.core.keyed_random import Key
 from raydd.data import problems
 from raydd.data.config import DataConfig
 from raydd.data.decoding import Decoded, decode, decode_all, fitted, look_at
 from raydd.data.facts import DataFacts
+from raydd.data.folder_layout import flags_of, take
 from raydd.data.image_set import ImageSet, Splits
 from raydd.data.listing import Listing, check_same_classes, first_per_class, of_classes, path_below, some
 from raydd.data.long_tail import long_tail_rows
 from raydd.data.place import Place
 from raydd.data.problems import ImageProblem
 from raydd.data.sources.table import files, has_any, listings, places, published
+from raydd.data.splits import check_divided
 from raydd.data.stratified import drawn, drawn_of
 from raydd.storage import Folder
 from raydd.storage.cache import cache_folder
@@ -222,19 +225,39 @@ def checked_listings(config: DataConfig) -> tuple[Folder, Listing, Listing]:
     if config.root is not None and has_files(config.source) and config.source.partition(":")[0] != "huggingface":
         _require_folder(root)
     place = Place(root=root, image_column=config.image_column, label_column=config.label_column, nested=config.nested)
-    train, test = listings(config.source, place)
-    train.check()
-    check_same_classes(train, test)
-    test.check()
-    if config.classes is not None:
-        train, test = (of_classes(listing, config.classes) for listing in (train, test))
+    try:
+        train, test = listings(config.source, place)
+        if config.classes is not None:
+            train = of_classes(train, config.classes)
+            test = of_classes(test, [name for name in train.class_names if name in test.class_names])
+        check_divided(train, test)
+        train.check()
+        check_same_classes(train, test)
+        test.check()
+    except DataError as error:
+        raise DataError(f"{error}{_read_otherwise(config, root)}") from error
     return root, train, test
+
+
+def _read_otherwise(config: DataConfig, root: Folder) -> str:
+    """By which other source or from which folder below the data could be read, in words; nothing where by none."""
+    if config.source not in ("imagefolder", "parquet"):
+        return ""
+    with suppress(UserError):
+        taken = take(root.uri)
+        if (taken.data.source, taken.data.root) != (config.source, root.uri):
+            inner = Place(root=Folder.at(taken.data.root or ""), nested=taken.data.nested)
+            listings(taken.data.source, inner)
+            return f"; it can be read with {' '.join(flags_of(taken.data, '--data.'))}"
+    return ""
 
 
 def _require_folder(root: Folder) -> None:
     """Raise a DataError where there is no such folder; names one beside it that is called nearly so."""
     if root.exists():
         return
+    if root.is_local and root.path.exists():
+        raise DataError(f"data.root: {root.uri} is a file; name the folder that holds the data, unpacked")
     near = []
     if root.is_local:
         above = next(path for path in root.path.parents if path.is_dir())

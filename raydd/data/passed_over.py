@@ -8,13 +8,15 @@ from typing import Final
 
 from raydd.data.config import DataConfig
 from raydd.data.division import Division
-from raydd.data.image_files import suffixes
+from raydd.data.image_files import LEFT_BY_SYSTEMS, suffixes
 from raydd.data.listing import path_below
 from raydd.data.loading import checked_listings
 from raydd.data.sources.imagefolder import split_folders
 from raydd.storage import Folder
+from raydd.storage.folder import leads_back
 
 _DANGLING: Final = "links to nothing: what they stand for was not fetched, as by git-annex or DVC"
+_LOOPS: Final = "links to a folder that they lie in"
 _SPECIAL: Final = "no files that can be read (pipes, sockets, devices)"
 _OF_HEIF: Final = (".heic", ".heif", ".hif")
 _UNREADABLE: Final = "under names that are not UTF-8: rename them"
@@ -36,7 +38,7 @@ def passed_over(config: DataConfig) -> Counter[str]:
         for listing in listings
         for folder, name in map(listing.place, range(len(listing.labels)))
     }
-    reason = _Reason(config, root)
+    reason = _Reason(config, root, listings[1].division)
     counts = Counter(reason.of(PurePosixPath(path)) for path in _files(root) if path not in used)
     return counts + (_no_files(root.path) if root.is_local else Counter())
 
@@ -56,15 +58,19 @@ def division(config: DataConfig) -> Division | None:
 class _Reason:
     """Why files are not read."""
 
-    def __init__(self, config: DataConfig, root: Folder) -> None:
+    def __init__(self, config: DataConfig, root: Folder, division: Division | None) -> None:
         self._config = config
-        self._splits = split_folders(root).used if config.source == "imagefolder" else ()
+        unread = () if division is None else division.unread
+        used = split_folders(root).used if config.source == "imagefolder" else ()
+        self._splits = [name for name in used if f"{name}/" not in unread]
 
     def of(self, path: PurePosixPath) -> str:
         """Of a file below the root."""
         if self._config.source == "parquet":
             return "no file of the splits that are read"
         top, *inside = path.parts
+        if systems := [part for part in path.parts[:-1] if part in LEFT_BY_SYSTEMS]:
+            return f"in {systems[0]}/, which no person has made"
         if self._splits and inside and top not in self._splits:
             return f"in {top}/, which is not read"
         if path.suffix.lower() not in suffixes():
@@ -86,6 +92,8 @@ def _no_files(folder: Path) -> Counter[str]:
             continue
         if os.fsencode(entry.name).decode(errors="replace") != entry.name:
             found[_UNREADABLE] += 1
+        elif leads_back(Path(entry.path)):
+            found[_LOOPS] += 1
         elif entry.is_dir():
             found += _no_files(Path(entry.path))
         elif not entry.is_file():

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from raydd.core.errors import DataError
@@ -48,6 +50,14 @@ class NamedSplits:
         """The names of the others."""
         return (*(name for names in self.tests[1:] for name in names), *self.others)
 
+    def below(self, path: str) -> "NamedSplits":
+        """The same names, with the path to the folder that they are in."""
+
+        def named(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(f"{path}{name}" for name in names)
+
+        return NamedSplits(named(self.train), tuple(map(named, self.tests)), named(self.others))
+
     def division(self, tested: tuple[str, ...] = (), form: str = "{}") -> Division:
         """What became of the splits.
 
@@ -59,8 +69,8 @@ class NamedSplits:
         return Division(
             tested=tuple(map(form.format, tested)),
             unread=tuple(map(form.format, unread)),
-            has_test=not all(kind_of_file(name) == "val" for name in tested),
-            leaves_validation=any(kind_of_file(name) == "val" for name in unread),
+            has_test=not all(_kind_of_path(name) == "val" for name in tested),
+            leaves_validation=any(_kind_of_path(name) == "val" for name in unread),
         )
 
 
@@ -100,6 +110,12 @@ def kind_of_file(stem: str) -> str | None:
     return kind_of(" ".join(words)) or (None if any(known[1:]) else known[0])
 
 
+def _kind_of_path(name: str) -> str | None:
+    """Of a folder, a file, or a file in a folder of a split."""
+    path = PurePosixPath(name)
+    return kind_of_file(path.name) or kind_of(path.parent.name)
+
+
 def _chosen(kinds: Mapping[str, tuple[str, ...]], found: Iterable[str]) -> NamedSplits:
     train, tests = kinds.get("train", ()), tuple(kinds[kind] for kind in ("test", "val") if kind in kinds)
     used = {*train, *(name for names in tests for name in names)}
@@ -117,18 +133,27 @@ def divided(whole: Listing, division: Division) -> tuple[Listing, Listing]:
         division: which other splits there are.
 
     Raises:
-        DataError: a class has one image or none; or as `Listing.check`.
+        DataError: as `Listing.check_labels`.
     """
-    counts = whole.labels.clamp(min=0).bincount(minlength=len(whole.class_names)).tolist()
-    for class_name, count in zip(whole.class_names, counts, strict=False):
+    whole.check_labels()
+    is_test = drawn(whole.labels, len(whole.class_names), TEST_SHARE, Key.root(0), "test")
+    return _part(whole, ~is_test, "4 in 5"), replace(
+        _part(whole, is_test, "1 in 5"), division=replace(division, whole=whole.where)
+    )
+
+
+def check_divided(train: Listing, test: Listing) -> None:
+    """Raise a DataError where a class that was divided has one image or none."""
+    if test.division is None or test.division.tested:
+        return
+    counts = torch.cat([train.labels, test.labels]).bincount(minlength=len(train.class_names)).tolist()
+    for class_name, count in zip(train.class_names, counts, strict=True):
         if count < 2:
             raise DataError(
-                f"{whole.where}, class {class_name}: there is {'one image' if count else 'no image'}, but one is "
-                "needed to train on and one to test on; add images, leave the class out, or give a test split"
+                f"{test.division.whole}, class {class_name}: there is {'one image' if count else 'no image'}, but one "
+                "is needed to train on and one to test on; add images, leave the class out (data.classes names those "
+                "to read), or give a test split"
             )
-    whole.check()
-    is_test = drawn(whole.labels, len(whole.class_names), TEST_SHARE, Key.root(0), "test")
-    return _part(whole, ~is_test, "4 in 5"), replace(_part(whole, is_test, "1 in 5"), division=division)
 
 
 def _part(whole: Listing, mask: Tensor, share: str) -> Listing:

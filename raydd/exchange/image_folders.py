@@ -24,6 +24,7 @@ from raydd.exchange.foreign import Foreign
 from raydd.exchange.imagefolder_out import SOFT_LABELS
 from raydd.exchange.tensor_files import array
 from raydd.storage import Folder
+from raydd.storage.foreign_files import guarded_file
 
 _NUMBERED: Final = re.compile(r"(?:new)?(\d+)")
 
@@ -65,10 +66,8 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
 def _soft_labels(file: Path) -> Tensor | None:
     if not file.is_file():
         return None
-    try:
+    with guarded_file(file, "an array of numbers"):
         return array(np.load(file, allow_pickle=False), str(file))
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{file}: is not an array of numbers, or is damaged ({error})") from error
 
 
 def _classes(names: list[str], data: PreparedData, answers: Answers, source: Path) -> list[int]:

@@ -7,7 +7,6 @@ Letters: N images, K classes, C H W.
 """
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +15,8 @@ from raydd.core.errors import DataError
 from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
-from raydd.exchange.tensor_files import array, only
+from raydd.exchange.tensor_files import array, only, require_unpacked
+from raydd.storage.foreign_files import guarded_file
 
 _NAMES = {"images": ("images", "x"), "labels": ("labels", "y")}
 
@@ -28,11 +28,10 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
         DataError: there is no such file, or it is not what it should be.
     """
     file = only(source, "*.npz")
-    try:
+    with guarded_file(file, "an .npz file of plain arrays"):
+        require_unpacked(file)
         with np.load(file, allow_pickle=False) as content:
             found = {name: _array(content, name, file) for name in _NAMES}
-    except (ValueError, OSError, BadZipFile) as error:
-        raise DataError(f"{file}: is not an .npz file of plain arrays ({error})") from error
     images = found["images"]
     if images.ndim != 4:
         raise DataError(f"{file}: images: have the shape {list(images.shape)}, not [N, H, W, C]")

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from raydd.core.errors import ArtefactError, ConfigError, DataError
+from raydd.core.errors import ConfigError, DataError
 from raydd.data.fit_preprocessing import literature_constants
 from raydd.data.prepared import PreparedData
 from raydd.data.preprocessing import Preprocessing, Standardise, restore
@@ -25,6 +24,7 @@ from raydd.exchange.tensor_files import sha256
 from raydd.methods.imported import require_space
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from raydd.storage.foreign_files import guarded
 
 _FORMATS: Final = ("pt", "imagefolder", "parquet")
 _SET: Final = "synthetic"
@@ -116,10 +116,8 @@ class OwnCard:
 
     def _space(self) -> Preprocessing:
         names = [name for name in self.files if name.endswith(WHITENING)]
-        try:
+        with guarded(str(self.folder), "an export whose preprocessing can be read", b""):
             return restore(self.preprocessing, load_file(self.folder / names[0]) if names else {})
-        except (SafetensorError, OSError, ArtefactError) as error:
-            raise DataError(f"{self.folder}: its preprocessing cannot be read ({error}); export it again") from error
 
     def _require_whole(self) -> None:
         for name, about in self.files.items():

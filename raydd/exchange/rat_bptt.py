@@ -15,6 +15,7 @@ from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import array, only
+from raydd.storage.foreign_files import guarded_file, require_room
 
 
 def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
@@ -26,11 +27,9 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
     """
     h5py = _library()
     file = only(source, "*.h5", "*.hdf5")
-    try:
-        with h5py.File(file, "r") as content:
-            found = {name: content[name][()] for name in ("data", "label", "epoch") if name in content}
-    except OSError as error:
-        raise DataError(f"{file}: is not an HDF5 file, or is damaged ({error})") from error
+    with guarded_file(file, "an HDF5 file"), h5py.File(file, "r") as content:
+        names = [name for name in ("data", "label", "epoch") if content.get(name, getlink=True) is not None]
+        found = {name: _values(content, name, f"{file}: {name}", h5py) for name in names}
     if "data" not in found:
         raise DataError(f"{file}: has no dataset `data`, as RaT-BPTT's files have")
     flat, values = array(found["data"], f"{file}: data"), math.prod(data.shape)
@@ -49,6 +48,19 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
         facts={"epoch": int(found["epoch"])} if "epoch" in found else {},
     )
     return [part]
+
+
+def _values(content: Any, name: str, where: str, h5py: Any) -> Any:
+    """The array of a dataset that lies in the file itself, and is as large there as it says."""
+    if not isinstance(content.get(name, getlink=True), h5py.HardLink):
+        raise DataError(f"{where}: is a link, which raydd does not follow; give the file that holds the dataset itself")
+    found = content[name]
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{where}: is a group, not a dataset")
+    if found.external or found.is_virtual:
+        raise DataError(f"{where}: lies in other files, which raydd does not open; write it into this one")
+    require_room(found.nbytes, found.id.get_storage_size(), where)
+    return found[()]
 
 
 def _library() -> Any:

@@ -1,9 +1,9 @@
 """Tensors from other people's files. No code in them is ever run."""
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from raydd.core.errors import DataError
+from raydd.storage.foreign_files import (
+    Allowed,
+    first_line,
+    guarded_file,
+    pickled,
+    require_file,
+    require_room,
+    require_stored,
+)
 
 _SCALAR: Final[Callable[..., Any]] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
-_NUMBERS: Final[list[Callable[..., Any] | tuple[Callable[..., Any], str]]] = [
+_NUMBERS: Final[list[Allowed]] = [
     np.dtype,
     type(np.dtype("float64")),
     type(np.dtype("float32")),
@@ -30,7 +39,8 @@ def only(source: Path, *patterns: str) -> Path:
     Raises:
         DataError: there is none, or there are several.
     """
-    if source.is_file():
+    if not source.is_dir():
+        require_file(source)
         return source
     found = sorted(file for pattern in patterns for file in source.glob(pattern))
     if len(found) != 1:
@@ -45,24 +55,23 @@ def load_pt(path: Path) -> Any:
     Raises:
         DataError: there is no such file, it is not torch's, or holds other objects.
     """
-    try:
-        with torch.serialization.safe_globals(_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except UnpicklingError as error:
-        raise DataError(
-            f"{path}: holds pickled objects beside tensors, which raydd does not run ({_what(error)}); load it where "
-            "you trust it, and save the tensors alone"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a file that torch.save wrote, or is damaged ({_what(error)})") from error
+    with guarded_file(path, "a file that torch.save wrote"):
+        require_unpacked(path)
+        return pickled(path, str(path), _NUMBERS)
+
+
+def require_unpacked(path: Path) -> None:
+    """Raise a DataError where the parts of a zip file, as torch and NumPy write them, declare what cannot be there."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            require_room(sum(part.file_size for part in archive.infolist()), path.stat().st_size, str(path))
 
 
 def tensor(value: object, where: str) -> Tensor:
     """The value, if it is a tensor, without its history; a DataError that names the place if not."""
     if not isinstance(value, Tensor):
         raise DataError(f"{where}: is {type(value).__name__}, not a tensor")
+    require_stored(value, where)
     return value.detach()
 
 
@@ -84,17 +93,10 @@ def array(value: Any, where: str) -> Tensor:
     try:
         return torch.from_numpy(np.ascontiguousarray(value))
     except TypeError as error:
-        raise DataError(f"{where}: holds no numbers ({_what(error)})") from error
+        raise DataError(f"{where}: holds no numbers ({first_line(error)})") from error
 
 
 def sha256(path: Path) -> str:
     """Of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _what(error: Exception) -> str:
-    """The part of torch's message that says which object it was, or its first line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "GLOBAL" in line or "global" in line]
-    return (named or lines or [type(error).__name__])[0][:160]

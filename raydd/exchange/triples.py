@@ -14,6 +14,7 @@ from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import load_pt, number, tensor
+from raydd.storage.foreign_files import require_file
 
 _LR = ("lr", "syn_lr")
 
@@ -51,7 +52,8 @@ def images_file(source: Path) -> Path:
     Raises:
         DataError: there is none, there are several, or it is the copy for viewing.
     """
-    if source.is_file():
+    if not source.is_dir():
+        require_file(source)
         return _for_training(source)
     for name in ("images_best.pt", "images.pt"):
         if (source / name).is_file():

@@ -113,8 +113,12 @@ class Folder:
         return [info.base_name for info in self.listing() if info.type == FileType.File]
 
     def folders(self) -> list[str]:
-        """The names of the folders directly inside, sorted; empty where there is no folder."""
-        return [info.base_name for info in self.listing() if info.type == FileType.Directory]
+        """The names of the folders directly inside, sorted, but for links back to one that this lies in.
+
+        Empty where there is no folder.
+        """
+        found = [info.base_name for info in self.listing() if info.type == FileType.Directory]
+        return [name for name in found if not (self.is_local and leads_back(self.path / name))]
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -288,6 +292,11 @@ def _name(info: Any) -> str | None:
 def is_plain(name: str) -> bool:
     """Whether a name stays in its folder and is not hidden."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
+
+
+def leads_back(path: Path) -> bool:
+    """Whether a path is a link to a folder that it lies in, so that whoever follows it comes round for ever."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _plain(name: str) -> str:

@@ -3,16 +3,14 @@
 import io
 from argparse import Namespace
 from collections.abc import Mapping
-from pickle import UnpicklingError
 from typing import Any, Final
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from raydd.core.errors import ArtefactError, ConfigError, UserError
 from raydd.storage.folder import Folder
+from raydd.storage.foreign_files import guarded, pickled, require_stored
 
 _OF_NETWORK: Final = ("model", "state_dict", "model_state_dict", "net", "network", "model_state")
 """What training code calls the parameters in a checkpoint."""
@@ -41,16 +39,10 @@ def parameters(raw: bytes, name: str) -> dict[str, Tensor]:
     Raises:
         ArtefactError: it holds none, or other things too.
     """
-    try:
+    with guarded(name, "a file of parameters", raw, ArtefactError):
         if name.endswith(".safetensors"):
             return load_tensors(raw)
-        with torch.serialization.safe_globals([Namespace]):  # torchvision's trainer keeps its arguments
-            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ArtefactError(
-            f"{name}: holds no parameters that can be read ({first_line}); give another file"
-        ) from error
+        state = pickled(io.BytesIO(raw), name, [Namespace], ArtefactError)  # torchvision's trainer keeps its arguments
     if not isinstance(state, dict):
         raise ArtefactError(f"{name}: is not a mapping of names to tensors; save the network's state_dict() alone")
     found = next((state[key] for key in _OF_NETWORK if _are_tensors(state.get(key))), state)
@@ -60,6 +52,8 @@ def parameters(raw: bytes, name: str) -> dict[str, Tensor]:
             f"{name}: holds {inside}, and no mapping of names to tensors under {', '.join(_OF_NETWORK)}; save the "
             "network's state_dict() alone"
         )
+    for inside, tensor in found.items():
+        require_stored(tensor, f"{name}: {inside}", ArtefactError)
     return dict(found)
 
 

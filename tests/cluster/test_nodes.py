@@ -137,7 +137,7 @@ def test_two_workers_wait_for_a_second_node(cluster: Nodes, long: Path, tmp_path
         first = command.until(lambda: rows(out))
         cluster.kill_one_with(WORKER, command)
         command.until(lambda: len(rows(out)) > len(first))
-        assert len(cluster.processes(WORKER)) == 2
+        command.until(lambda: len(cluster.processes(WORKER)) == 2)
         cluster.kill_one_with(WORKER, command)
         command.until(lambda: "waiting for resources: 1/2, at most" in command.output())
         cluster.have(2)
@@ -173,7 +173,7 @@ def test_elastic_workers_go_on_with_those_that_are_left(cluster: Nodes, long: Pa
     shutil.copytree(long / "experts", out / "experts")
     with on(cluster, "distill", out, config=config) as command:
         first = command.until(lambda: rows(out))
-        assert len(cluster.processes(WORKER)) == 2
+        command.until(lambda: len(cluster.processes(WORKER)) == 2)
         cluster.kill_one_with(WORKER, command)
         command.until(lambda: len(rows(out)) > len(first))
         assert len(cluster.processes(WORKER)) == 1

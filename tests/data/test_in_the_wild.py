@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from raydd.data.division import AS_PUBLISHED
 from raydd.data.passed_over import division, passed_over
 from tests.support.image_files import encoded, noise, write_parquet
 
-Write = Callable[[Path], None]
+Write = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,75 @@ def heic(root: Path) -> None:
         noise(number, 64, 64).save(root / "cat" / f"IMG_{number}.HEIC")
 
 
+def archive_of_macos(root: Path) -> None:
+    images(root, "cat", "dog")
+    (root / "__MACOSX" / "cat").mkdir(parents=True)
+    (root / "__MACOSX" / "cat" / "note.png").write_bytes(b"\0\5\x16\7" * 30)
+    for name in (".DS_Store", "cat/.DS_Store", "cat/._000.png"):
+        (root / name).write_bytes(b"Mac OS X")
+
+
+def link_to_itself(root: Path) -> None:
+    images(root, "cat", "dog")
+    (root / "cat" / "again").symlink_to(root)
+
+
+def unlabelled_in_one_folder(root: Path) -> None:
+    images(root, "train/cat", "train/dog")
+    images(root, "test/unknown", count=4)
+
+
+def classes_apart(root: Path) -> None:
+    images(root, "train/cat", "train/dog")
+    images(root, "test/cat", count=2)
+
+
+def packed(root: Path) -> None:
+    images(root / "inside", "cat", "dog")
+    shutil.make_archive(str(root / "train"), "zip", root / "inside")
+    shutil.rmtree(root / "inside")
+
+
+def with_pointers(root: Path) -> None:
+    images(root, "cat", "dog")
+    (root / "cat" / "x.png").write_bytes(POINTER)
+
+
+def with_web_pages(root: Path) -> None:
+    images(root, "cat", "dog")
+    (root / "cat" / "x.jpg").write_text("<html>404</html>")
+
+
+def detections(root: Path) -> None:
+    images(root, "train/images")
+    (root / "train" / "labels").mkdir()
+    (root / "train" / "labels" / "000.txt").write_text("0 .5 .5 .1 .1")
+
+
+def empty_class(root: Path) -> None:
+    images(root, "cat", "dog")
+    (root / "emu").mkdir()
+
+
+def every_mode(root: Path) -> None:
+    images(root, "cat", "dog")
+    for mode, name in (("CMYK", "jpg"), ("P", "png"), ("1", "png"), ("LA", "png"), ("RGBA", "webp"), ("L", "tif")):
+        noise(1).convert(mode).save(root / "cat" / f"{mode}.{name}")
+
+
+def linked_class(root: Path) -> None:
+    images(root.with_name(f"{root.name} elsewhere"), "cat")
+    images(root, "dog")
+    (root / "cat").symlink_to(root.with_name(f"{root.name} elsewhere") / "cat")
+
+
+def left_by_notebooks(root: Path) -> None:
+    images(root, "cat", "dog", "cat/.ipynb_checkpoints", ".ipynb_checkpoints")
+    (root / "dog" / "Thumbs.db").write_text("of no use")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 130\n"
+
 FOLDERS: dict[str, tuple[Write, Found | str]] = {
     **{
         f"folders {train}, {test}": (splits_called(train, test), GIVEN)
@@ -164,6 +234,41 @@ FOLDERS: dict[str, tuple[Write, Found | str]] = {
     "names without suffix": (
         without_suffix,
         Found({"cat": 4, "dog": 8}, {"cat": 1, "dog": 2}, ("1 no image by its name (no suffix)",)),
+    ),
+    "an archive of macOS": (archive_of_macos, and_said(DIVIDED, ("1 in __MACOSX/, which no person has made",))),
+    "a link to a folder above": (link_to_itself, and_said(DIVIDED, ("1 links to a folder that they lie in",))),
+    "test images in one folder that is no class": (
+        unlabelled_in_one_folder,
+        and_said(DIVIDED, ("4 in test/, which is not read",), "test/ is not read"),
+    ),
+    "a test split that lacks a class": (classes_apart, "its classes are not those of"),
+    "an archive that nobody unpacked": (packed, "holds no folders, but train.zip; unpack it"),
+    "images alone": (lambda root: images(root, "."), "holds 5 images and no folders"),
+    "arrays alone": (
+        lambda root: np.save(root / "X.npy", np.zeros(3)),
+        "holds X.npy and no folders, and there are no class folders",
+    ),
+    "a folder in a folder": (
+        lambda root: images(root, "set/cat", "set/dog"),
+        "it can be read with --data.source imagefolder --data.root",
+    ),
+    "pointers of Git LFS": (with_pointers, "a pointer of Git LFS, not the file; fetch it with git lfs pull"),
+    "web pages in the place of images": (with_web_pages, "x.jpg (not an image)"),
+    "boxes of objects": (detections, "class labels: there is no image"),
+    "an empty class": (
+        empty_class,
+        "class emu: there is no image, but one is needed to train on and one to test on",
+    ),
+    "names that differ in a space": (
+        lambda root: images(root, "cat", "cat ", "dog"),
+        "classes are called 'cat' with and without spaces",
+    ),
+    "all modes of pixels": (every_mode, Found({"cat": 9, "dog": 4}, {"cat": 2, "dog": 1})),
+    "a class behind a link": (linked_class, DIVIDED),
+    "what notebooks and Windows leave": (left_by_notebooks, and_said(DIVIDED, ("1 no image by its name (.db)",))),
+    "names of any script": (
+        lambda root: images(root, "猫 с пробелом", "犬😀"),
+        Found({"猫 с пробелом": 4, "犬😀": 4}, {"猫 с пробелом": 1, "犬😀": 1}),
     ),
     "photographs of a telephone": (heic, Found({"cat": 8, "dog": 4}, {"cat": 2, "dog": 1})),
 }
@@ -241,6 +346,38 @@ def of_truth(root: Path) -> None:
 NAMED = Found({"cat": 2, "dog": 3}, {"cat": 1, "dog": 1})
 HALVES = Found({"cat": 1, "dog": 2}, {"cat": 1, "dog": 1})
 NUMBERED = Found({"0": 2, "1": 3}, {"0": 2, "1": 3})
+
+
+def in_folders(*paths: str) -> Write:
+    """Files of both splits at these paths."""
+
+    def write(root: Path) -> None:
+        for path, labels in zip(paths, (CATS, [0, 1]), strict=True):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            write_parquet(root / path, labels, names=["cat", "dog"])
+
+    return write
+
+
+def writes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def cut_off(root: Path) -> None:
+    write_parquet(root / "train.parquet", CATS)
+    writes(root / "train.parquet", (root / "train.parquet").read_bytes()[:-30])
+
+
+def write_text_labels(root: Path, labels: list[Any], name: str = "train.parquet", kind: Any = None) -> None:
+    cells = pa.array([encoded(noise(row)) for row in range(len(labels))])
+    pq.write_table(pa.table({"image": cells, "label": pa.array(labels, kind)}), root / name)
+
+
+def too_large_labels(root: Path) -> None:
+    table = pa.table({"image": [encoded(noise(0))] * 3, "label": pa.array([2**63 + 1, 0, 1], pa.uint64())})
+    pq.write_table(table, root / "train.parquet")
+
+
 PARQUET: dict[str, tuple[Write, Found | str]] = {
     "a validation split": (files(train=CATS, validation=[0, 1]), and_said(NAMED, (), "validation.parquet, as given")),
     "other names": (files(Training__00000__of__00001=CATS, Testing__00000__of__00001=[0, 1]), NAMED),
@@ -278,6 +415,43 @@ PARQUET: dict[str, tuple[Write, Found | str]] = {
     ),
     "two columns of one name": (two_columns, "has 2 columns called label; rename them"),
     "images without bytes": (without_bytes, "column image must be struct{bytes, path} or binary"),
+    "a repository of the Hub": (
+        in_folders("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        and_said(NAMED, (), "those of data/test-00000-of-00001.parquet, as given"),
+    ),
+    "as the Hub converts": (in_folders("default/train/0000.parquet", "default/test/0000.parquet"), NAMED),
+    "a folder for each split": (
+        in_folders("Training/a.parquet", "valid/a.parquet"),
+        and_said(NAMED, (), "those of valid/a.parquet, as given; there is no test split"),
+    ),
+    "classes that differ in a space": (
+        lambda root: write_text_labels(root, ["cat", " cat", "dog"]),
+        "classes are called 'cat' with and without spaces at the end",
+    ),
+    "labels of -1 to train on": (files(train=[0, 0, 1, -1, 1]), "labels run from -1 to 1"),
+    "labels beyond all numbers": (too_large_labels, "labels are no numbers of classes"),
+    "a pointer of Git LFS": (
+        lambda root: writes(root / "train.parquet", POINTER),
+        "train.parquet: is a pointer of Git LFS, not the file",
+    ),
+    "a file that was cut off": (cut_off, "train.parquet: cannot be read as a Parquet file"),
+    "labels that are lists": (lambda root: write_text_labels(root, [[0], [1], [0, 1]]), "must be integers from 0"),
+    "labels that are fractions": (lambda root: write_text_labels(root, [0.0, 1.0, 1.0]), "must be integers from 0"),
+    "labels of many widths": (
+        lambda root: [
+            write_text_labels(root, [0, 1], f"{split}-{bits}.parquet", kind)
+            for split in ("train", "test")
+            for bits, kind in ((8, pa.int8()), (16, pa.uint16()), (64, pa.int64()))
+        ],
+        Found({"0": 3, "1": 3}, {"0": 3, "1": 3}),
+    ),
+    "labels of dictionaries": (
+        lambda root: [
+            write_text_labels(root, ["cat", "dog"], f"{split}.parquet", pa.dictionary(pa.int32(), pa.string()))
+            for split in ("train", "test")
+        ],
+        Found({"cat": 1, "dog": 1}, {"cat": 1, "dog": 1}),
+    ),
     "labels that are true or false": (of_truth, Found({"0": 1, "1": 2}, {"0": 1, "1": 1})),
 }
 
@@ -298,6 +472,21 @@ FEATURES = datasets.Features({"image": datasets.Image(), "label": CLASSES})
 PLAIN = datasets.Features(
     {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}, "label": CLASSES}
 )
+REVERSED = datasets.ClassLabel(names=["dog", "cat"])
+
+
+def in_another_order(root: Path) -> None:
+    by_datasets(FEATURES, train=CATS)(root)
+    by_datasets(datasets.Features({"image": datasets.Image(), "label": REVERSED}), test=[0, 1])(root)
+
+
+def without_an_image(root: Path) -> None:
+    cells = [{"bytes": encoded(noise(0)), "path": None}, None] * 2
+    (root / "data").mkdir()
+    whole = datasets.Dataset.from_dict({"image": cells, "label": [0, 0, 1, 1]}, features=FEATURES)
+    whole.to_parquet(root / "data" / "train-00000-of-00001.parquet")
+
+
 HUB: dict[str, tuple[Write, Found | str]] = {
     "a validation split": (
         by_datasets(FEATURES, train=CATS, validation=[0, 1]),
@@ -316,11 +505,19 @@ HUB: dict[str, tuple[Write, Found | str]] = {
         by_datasets(FEATURES, train=CATS, validation=[0, 1], test=[0, 1]),
         and_said(NAMED, (), "those of test, as given; validation is not read: raydd holds out images of its own"),
     ),
+    "labels in another order": (
+        in_another_order,
+        "has the classes dog, cat in this order, and the package datasets reads its labels as cat, dog",
+    ),
+    "no image in a row": (
+        without_an_image,
+        "train, row 1 (no image, null)",
+    ),
     "images that are not said to be": (by_datasets(PLAIN, train=CATS, test=[0, 1]), NAMED),
 }
 
 
-def require(config: DataConfig, expected: Found | str) -> None:
+def require(config: DataConfig, expected: Found | str, count_files: bool = True) -> None:
     """That a dataset is read as expected, or refused with these words."""
     if isinstance(expected, str):
         with pytest.raises(UserError) as error:
@@ -331,11 +528,26 @@ def require(config: DataConfig, expected: Found | str) -> None:
     for split, wanted in ((splits.train, expected.train), (splits.test, expected.test)):
         counts = np.bincount(split.labels.numpy(), minlength=len(split.class_names)).tolist()
         assert dict(zip(split.class_names, counts, strict=True)) == wanted
+    if not count_files:
+        return
     counted = sorted(f"{count} {reason}" for reason, count in passed_over(config).items())
     assert len(counted) == len(expected.passed_over)
     assert all(any(line.startswith(words) for line in counted) for words in expected.passed_over), counted
     given = division(config)
     assert expected.said in (AS_PUBLISHED if given is None else given.in_words())
+
+
+def test_classes_that_are_not_whole_can_be_left_out(tmp_path: Path) -> None:
+    """Without images to train on, or to test on, or in the training split alone."""
+    (tmp_path / "a").mkdir()
+    empty_class(tmp_path / "a")
+    images(tmp_path / "b", "train/cat", "train/dog", "train/emu")
+    images(tmp_path / "b", "test/cat", "test/dog", "test/yak", count=2)
+    for name, expected in (("a", DIVIDED), ("b", GIVEN)):
+        config = DataConfig(source="imagefolder", root=str(tmp_path / name), image_size=6)
+        with pytest.raises(UserError):
+            load(config, Key.root(0))
+        require(replace(config, classes=("cat", "dog")), replace(expected, passed_over=()), count_files=False)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -274,7 +274,7 @@ def test_parquet_files_that_are_not_what_they_say(tmp_path: Path) -> None:
 def test_parquet_images_may_not_be_null(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [0, 1, 1], images=[encoded(noise(0)), encoded(noise(1)), None])
     write_parquet(tmp_path / "test.parquet", [0, 1])
-    with pytest.raises(DataError, match=r"train\.parquet, row 2 \(empty, 0 bytes\)"):
+    with pytest.raises(DataError, match=r"train\.parquet, row 2 \(no image, null\)"):
         load_from("parquet", tmp_path)
 
 

@@ -351,9 +351,9 @@ def test_files_without_parameters_are_refused(tmp_path: Path, capsys: pytest.Cap
     for name in ("noise.pt", "noise.safetensors"):
         (tmp_path / name).write_bytes(b"noise" * 100)
     for name, message in {
-        "pickle.pt": "holds no parameters that can be read",
-        "noise.pt": "holds no parameters that can be read",
-        "noise.safetensors": "holds no parameters that can be read",
+        "pickle.pt": "holds pickled objects beside tensors",
+        "noise.pt": "is not a file of parameters, or is damaged",
+        "noise.safetensors": "is not a file of parameters, or is damaged",
         "list.pt": "is not a mapping of names to tensors",
         "mixed.pt": "holds fc.weight, epoch, and no mapping of names to tensors under model, state_dict",
         "other.safetensors": "the stored parameters are not this network's",

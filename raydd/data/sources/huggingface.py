@@ -1,18 +1,22 @@
 """Datasets that the package `datasets` loads: from the Hugging Face Hub, from its cache, or from a local folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import ConfigError, DataError
 from raydd.data.columns import LabelColumn, check_one_kind, has_labels, holds_labels, labels_of, numbered
-from raydd.data.listing import Item, Listing, open_encoded
+from raydd.data.listing import Item, Listing, open_encoded, some
 from raydd.data.place import Place
+from raydd.data.sources.parquet import class_names_in
 from raydd.data.splits import divided, named_splits
 from raydd.storage import Folder
 
@@ -52,6 +56,9 @@ def huggingface(place: Place) -> tuple[Listing, Listing]:
     image, label = _columns(place, features, package)
     images = package.Image(decode=False)
 
+    if (names := getattr(features[label], "names", None)) is not None and Path(name).is_dir():
+        _require_one_order(Path(name), label, names)
+
     def opened(split: str) -> _Split:
         rows = splits[split].select_columns([image, label]).cast_column(image, images)
         return _Split(place, split, rows, image, label)
@@ -64,6 +71,18 @@ def huggingface(place: Place) -> tuple[Listing, Listing]:
             check_one_kind([train.labels, tested.labels], train.where)
             return listing, replace(tested.listing(listing.class_names), division=named.division((split,)))
     return divided(listing, named.division())
+
+
+def _require_one_order(folder: Path, label: str, names: Sequence[str]) -> None:
+    """Raise a DataError where a file has its classes in another order: `datasets` takes the first one's for all."""
+    for file in sorted(folder.rglob("*.parquet")):
+        with suppress(pa.ArrowException, OSError):
+            own = class_names_in(pq.read_schema(file), label, str(file))
+            if own is not None and list(own) != list(names):
+                raise DataError(
+                    f"{file}: has the classes {some(own)} in this order, and the package datasets reads its labels as "
+                    f"{some(names)}; read the folder with data.source parquet, which takes each file by its own names"
+                )
 
 
 def _columns(place: Place, features: Any, package: Any) -> tuple[str, str]:
@@ -122,5 +141,7 @@ class _Split:
 
 def _open(cell: Any) -> Image.Image:
     """The image of a cell, which has its bytes or, of local files, their path."""
+    if cell is None:
+        return open_encoded(None)
     encoded, path = cell["bytes"], cell["path"]
     return open_encoded(Path(path).read_bytes() if encoded is None and path else encoded)

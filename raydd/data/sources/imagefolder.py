@@ -3,18 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from raydd.core.errors import DataError
-from raydd.data.image_files import image_files
-from raydd.data.listing import Item, Listing, folder_name, open_encoded
+from raydd.data.image_files import folders_of_images, image_files
+from raydd.data.listing import Item, Listing, folder_name, open_encoded, some
 from raydd.data.place import Nested, Place
 from raydd.data.splits import NamedSplits, divided, kind_of, named_splits
 from raydd.storage import Folder
 
+_ARCHIVES: Final = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".7z", ".rar")
 File = tuple[int, Folder, str]
 """The label of an image file, its folder and its name."""
 
@@ -35,18 +37,21 @@ def imagefolder(place: Place) -> tuple[Listing, Listing]:
             be divided has only one.
     """
     root, splits = place.root, split_folders(place.root)
-    if not splits.train and (splits.tests or not root.folders()):
+    if not folders_of_images(root) and root.files():
+        raise DataError(_files_alone(root))
+    if not splits.train and (splits.tests or not folders_of_images(root)):
         return _split(place, root / "train"), _split(place, root / "test")
-    if not splits.train and all(map(kind_of, root.folders())):
+    if not splits.train and all(map(kind_of, names := folders_of_images(root))):
         raise DataError(
-            f"{root.uri}: its folders are called splits ({', '.join(root.folders())}) and hold no folders of classes; "
+            f"{root.uri}: its folders are called splits ({', '.join(names)}) and hold no folders of classes; "
             "put the images of each class into a folder of its own, as in train/<class>/*"
         )
-    folder = root / splits.train[0] if splits.train else root
-    if not splits.tests:
-        return divided(_split(place, folder), splits.division())
-    tested = _split(place, root / splits.tests[0][0])
-    return _split(place, folder), replace(tested, division=splits.division(splits.tests[0], "{}/"))
+    train = _split(place, root / splits.train[0] if splits.train else root)
+    for (name,) in splits.tests:
+        if not _is_unlabelled(root / name, train.class_names, place.nested):
+            tested = _split(place, root / name, fewest=1)
+            return train, replace(tested, division=splits.division((name,), "{}/"))
+    return divided(train, splits.division(form="{}/"))
 
 
 def split_folders(root: Folder) -> NamedSplits:
@@ -54,8 +59,8 @@ def split_folders(root: Folder) -> NamedSplits:
 
     Where no training split is among them they are classes, unless there are no other folders.
     """
-    names = root.folders()
-    named = [name for name in names if kind_of(name) and (root / name).folders()]
+    names = folders_of_images(root)
+    named = [name for name in names if kind_of(name) and folders_of_images(root / name)]
     found = named_splits(named)
     if found.train or len(named) == len(names):
         return found
@@ -85,21 +90,45 @@ def listing_of(dataset: str, where: str, class_names: tuple[str, ...], files: Se
     return Listing(dataset, where, class_names, labels, items, place)
 
 
-def _split(place: Place, folder: Folder) -> Listing:
-    class_names = _class_names(folder, place.nested)
+def _files_alone(root: Folder) -> str:
+    """What is wrong with a folder that holds files and no folders."""
+    names = root.files()
+    archives = [name for name in names if name.lower().endswith(_ARCHIVES)]
+    if archives:
+        return f"{root.uri}: holds no folders, but {some(archives)}; unpack it, and let data.root be what comes of it"
+    number = len(image_files(root))
+    held = f"{number:,} image{'s' * (number != 1)}" if number else some(names)
+    return (
+        f"{root.uri}: holds {held} and no folders, and there are no class folders; put the images of each class into a "
+        "folder of its own, whose name is that of the class"
+    )
+
+
+def _is_unlabelled(folder: Folder, class_names: Sequence[str], nested: Nested) -> bool:
+    """Whether the images of a split lie in one folder that is no class: where nobody knows what they show."""
+    names = _names(folder, nested)
+    return len(names) == 1 and names[0] not in class_names
+
+
+def _split(place: Place, folder: Folder, fewest: int = 2) -> Listing:
+    class_names = _class_names(folder, place.nested, fewest)
     files = in_class_folders(folder, class_names, place.nested)
     _refuse_what_is_deeper(folder, class_names, files)
     return listing_of(folder_name(place.root), folder.uri, class_names, files)
 
 
-def _class_names(folder: Folder, nested: Nested) -> tuple[str, ...]:
-    class_names = tuple(_innermost(folder) if nested == "classes" else folder.folders())
+def _names(folder: Folder, nested: Nested) -> list[str]:
+    return _innermost(folder) if nested == "classes" else folders_of_images(folder)
+
+
+def _class_names(folder: Folder, nested: Nested, fewest: int) -> tuple[str, ...]:
+    class_names = tuple(_names(folder, nested))
     if not class_names:
         raise DataError(
             f"{folder.uri}: there are no class folders; data.root must hold train/<class>/* and test/<class>/* (or "
             "val), or only one of train/<class>/* and <class>/*, which is then divided"
         )
-    if len(class_names) == 1:
+    if len(class_names) < fewest:
         raise DataError(
             f"{folder.uri}: there is one class folder, {class_names[0]}, and nothing to tell it from; add folders of "
             "other classes, or let data.root be the folder above or below, if those are there"
@@ -110,7 +139,7 @@ def _class_names(folder: Folder, nested: Nested) -> tuple[str, ...]:
 def _innermost(folder: Folder, path: str = "") -> list[str]:
     """The paths of the folders below that hold image files, or no folder."""
     found: list[str] = []
-    for name in folder.folders():
+    for name in folders_of_images(folder):
         below = folder / name
         deeper = _innermost(below, f"{path}{name}/")
         found += [f"{path}{name}"] * bool(image_files(below) or not deeper) + deeper
@@ -120,7 +149,7 @@ def _innermost(folder: Folder, path: str = "") -> list[str]:
 def _all_below(folder: Folder) -> Iterator[Folder]:
     """A folder and all that are below it."""
     yield folder
-    for name in folder.folders():
+    for name in folders_of_images(folder):
         yield from _all_below(folder / name)
 
 

@@ -7,8 +7,8 @@ holds integers, whose names may stand in the schema's metadata under `huggingfac
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -21,16 +21,18 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from raydd.core.errors import DataError
+from raydd.core.errors import DataError, UserError
 from raydd.data.columns import LabelColumn, check_one_kind, has_labels, holds_labels, joined, labels_of, numbered
 from raydd.data.listing import Item, Listing, folder_name, open_encoded, some
 from raydd.data.place import Place
-from raydd.data.splits import NamedSplits, divided, named_files
+from raydd.data.splits import NamedSplits, divided, kind_of, named_files, named_splits
 from raydd.storage import Folder
+from raydd.storage.pointers import FETCH, LONGEST, is_pointer
 
 _Part = TypeVar("_Part")
 _ENDING: Final = ".parquet"
 _FORM: Final = "{}" + _ENDING
+_ABOVE: Final = ("data", "default")
 
 
 def parquet(
@@ -85,8 +87,34 @@ def parquet(
 
 
 def split_files(root: Folder) -> NamedSplits:
-    """Which Parquet files of a folder are of which split, without their endings."""
-    return named_files(name.removesuffix(_ENDING) for name in root.files() if name.endswith(_ENDING))
+    """Which Parquet files below a folder are of which split, without their endings.
+
+    They lie in the folder itself, or in `data` as in a repository of the Hub, or in `default` as the Hub converts one;
+    and are called so, or lie in folders that are.
+    """
+    nothing = NamedSplits((), (), ())
+    for above in ("", *(f"{name}/" for name in _ABOVE if name in root.folders())):
+        folder = root / above.rstrip("/") if above else root
+        inside = {name: _stems(folder / name) for name in folder.folders() if kind_of(name)}
+        splits = named_files(_stems(folder))
+        if splits == nothing:
+            splits = _of_folders(named_splits(name for name, stems in inside.items() if stems), inside)
+        if splits != nothing:
+            return splits.below(above)
+    return nothing
+
+
+def _stems(folder: Folder) -> list[str]:
+    return [name.removesuffix(_ENDING) for name in folder.files() if name.endswith(_ENDING)]
+
+
+def _of_folders(folders: NamedSplits, inside: Mapping[str, Sequence[str]]) -> NamedSplits:
+    """The files in the folders that are splits."""
+
+    def files(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"{name}/{stem}" for name in names for stem in inside[name])
+
+    return NamedSplits(files(folders.train), tuple(map(files, folders.tests)), files(folders.others))
 
 
 @dataclass(frozen=True)
@@ -147,7 +175,7 @@ class _Shard:
             self._check(schema, label_column)
             self._is_struct = pa.types.is_struct(schema.field(self._image_column).type)
             self.column = file.read([label_column]).column(0)
-        self.class_names = _class_names(schema, label_column, self._where)
+        self.class_names = class_names_in(schema, label_column, self._where)
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -196,7 +224,14 @@ class _Shard:
             with pq.ParquetFile(self._folder.local(self.name)) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
+            if is_pointer(self._start()):
+                raise DataError(f"{self._where}: is {FETCH}") from error
             raise DataError(f"{self._where}: cannot be read as a Parquet file: {error}") from error
+
+    def _start(self) -> bytes:
+        with suppress(UserError, OSError), self._folder.local(self.name).open("rb") as file:
+            return file.read(LONGEST)
+        return b""
 
     def _check(self, schema: Any, label_column: str) -> None:
         wanted = (self._image_column, label_column)
@@ -228,7 +263,7 @@ def _is_encoded(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _class_names(schema: Any, label_column: str, where: str) -> tuple[str, ...] | None:
+def class_names_in(schema: Any, label_column: str, where: str) -> tuple[str, ...] | None:
     """The names in the Hugging Face metadata, if they are there; metadata in another form say nothing.
 
     Raises:
