@@ -6,8 +6,12 @@ from typing import Final
 
 from torch import Tensor
 
-_WRAPPERS: Final = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put in front of every name."""
+_WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
+"""What DataParallel, torch.compile, and classes around a network such as Lightning's, put in front of every name."""
+_COUNTED: Final = ("total_ops", "total_params")
+"""What thop leaves in a network: no parameters."""
+_HEAD: Final = re.compile(r"(?:fc|linear|classifier|head)\.(?:\d+\.|fc\.)?(?P<rest>weight|bias)")
+"""The last layer of ResNets, alone or in a sequence."""
 _LISTED: Final = re.compile(r"layers\.(?P<kind>conv|norm)\.(?P<block>\d+)\.(?P<rest>.+)")
 """The ConvNet of RDED's and DELT's code."""
 _NUMBERED: Final = re.compile(r"features\.(?P<place>\d+)\.(?P<rest>.+)")
@@ -17,12 +21,13 @@ _NUMBERED: Final = re.compile(r"features\.(?P<place>\d+)\.(?P<rest>.+)")
 def named_as_here(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A network's parameters and buffers under raydd's names; those that are under no name that is known stay.
 
-    Known are torchvision's ResNet-18 (`layer1.0.conv1.weight`, `fc.bias`), the ConvNets of RDED and DELT
-    (`layers.conv.0.weight`, `classifier.bias`) and of DC (`features.0.weight`), each behind `module.` or `_orig_mod.`.
+    Known are torchvision's ResNet-18 (`layer1.0.conv1.weight`, `fc.bias`) and that of pytorch-cifar
+    (`layer2.0.shortcut.0.weight`, `linear.bias`), the ConvNets of RDED and DELT (`layers.conv.0.weight`,
+    `classifier.bias`) and of DC (`features.0.weight`), each behind what may be put in front of all names.
     """
-    plain = _unwrapped(state)
-    if "fc.weight" in plain:
-        return {f"head.{name[3:]}" if name.startswith("fc.") else f"body.{name}": t for name, t in plain.items()}
+    plain = _unwrapped({name: tensor for name, tensor in state.items() if not name.endswith(_COUNTED)})
+    if "layer1.0.conv1.weight" in plain:
+        return {_of_resnet(name): tensor for name, tensor in plain.items()}
     blocks = _blocks(plain)
     return {_renamed(name, blocks): tensor for name, tensor in plain.items()}
 
@@ -32,6 +37,11 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     while wrapper := next((each for each in _WRAPPERS if plain and all(name.startswith(each) for name in plain)), None):
         plain = {name.removeprefix(wrapper): tensor for name, tensor in plain.items()}
     return plain
+
+
+def _of_resnet(name: str) -> str:
+    found = _HEAD.fullmatch(name)
+    return f"body.{name.replace('.shortcut.', '.downsample.')}" if found is None else f"head.{found['rest']}"
 
 
 def _blocks(state: Mapping[str, Tensor]) -> dict[int, str]:

@@ -54,6 +54,8 @@ def parameters(raw: bytes, name: str) -> dict[str, Tensor]:
         )
     for inside, tensor in found.items():
         require_stored(tensor, f"{name}: {inside}", ArtefactError)
+        if not bool(tensor.isfinite().all()):
+            raise ArtefactError(f"{name}: {inside} has values that are not finite; give another file")
     return dict(found)
 
 

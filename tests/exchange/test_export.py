@@ -150,6 +150,7 @@ def test_the_readme_of_tensors_does_what_it_says(
     torch.testing.assert_close(done["loss"](logits, done["labels"]).double(), cross_entropy(*wanted))
     assert done["loader"].batch_size == 8
     assert soft == ("lr" in done)
+    assert soft != ("DATM's evaluation takes soft labels alone" in Path("README.md").read_text())
 
 
 def test_the_accuracy_is_that_of_the_set(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from raydd.networks import build, load_state, named_as_here
@@ -51,6 +52,40 @@ class Numbered(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
+class Shortened(nn.Module):
+    """A block of pytorch-cifar: two convolutions, and a shortcut of its own name where the shape changes."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or before != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (inner + self.shortcut(x)).relu()
+
+
+class OfCIFAR(nn.Module):
+    """The ResNet-18 of pytorch-cifar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
+        for number, (before, width) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512)), 1):
+            first = Shortened(before, width, 1 if number == 1 else 2)
+            setattr(self, f"layer{number}", nn.Sequential(first, Shortened(width, width, 1)))
+        self.linear = nn.Linear(512, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.conv1(x)).relu()
+        for number in range(1, 5):
+            x = getattr(self, f"layer{number}")(x)
+        return self.linear(x.mean((2, 3)))
+
+
 def images() -> Tensor:
     return torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -75,6 +110,34 @@ def test_convnets_of_other_code_answer_as_ours(theirs: str, wrapped: tuple[str, 
     state = {"".join(wrapped) + name: tensor for name, tensor in module.state_dict().items()}
     load_state(ours, named_as_here(state))
     torch.testing.assert_close(ours(images()), module(images()), rtol=0, atol=1e-6)
+
+
+def of_torchvision(head: str) -> nn.Module:
+    """Its ResNet-18 for small images, as SRe2L's code changes it; some put the last layer into a sequence."""
+    module = torchvision.models.resnet18(num_classes=CLASSES)
+    module.conv1, module.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()  # type: ignore[assignment]
+    if head == "sequence":
+        module.fc = nn.Sequential(nn.Dropout(0.5), module.fc)  # type: ignore[assignment]
+    return module
+
+
+RESNETS = {
+    "pytorch-cifar": OfCIFAR,
+    "torchvision": lambda: of_torchvision("alone"),
+    "a sequence": lambda: of_torchvision("sequence"),
+}
+
+
+@pytest.mark.parametrize("wrapped", ["", "module.", "model.", "net.", "_orig_mod.module.", "backbone."])
+@pytest.mark.parametrize("theirs", RESNETS)
+def test_resnets_of_other_code_answer_as_ours(theirs: str, wrapped: str) -> None:
+    torch.manual_seed(3)
+    module = with_statistics(RESNETS[theirs]())
+    ours = build(NetworkConfig(name="resnet18", norm="batch", stem="small"), (3, 32, 32), CLASSES).eval()
+    counted = {"total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1)}
+    state = {wrapped + name: tensor for name, tensor in {**module.state_dict(), **counted}.items()}
+    load_state(ours, named_as_here(state))
+    torch.testing.assert_close(ours(images()), module(images()), rtol=1e-4, atol=1e-4)
 
 
 def test_our_own_names_stay() -> None:
