@@ -120,8 +120,15 @@ def append(*paths: RunPlace, to: str | Path) -> Folder:
 
 
 def results(*paths: RunPlace) -> pa.Table:
-    """The records of one or several runs, one row a student (see `raydd.evaluation.records.SCHEMA`)."""
-    return records.read(*(folder_of(path) / "results" for path in paths))
+    """The records of one or several runs, one row a student (see `raydd.evaluation.records.SCHEMA`).
+
+    Raises:
+        ArtefactError: a record is damaged, or is of students of another set than the run's.
+    """
+    folders = [folder_of(path) for path in paths]
+    for folder in folders:
+        records.require_own(folder)
+    return records.read(*(folder / "results" for folder in folders))
 
 
 def probes(*paths: RunPlace) -> pa.Table:

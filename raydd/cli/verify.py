@@ -1,11 +1,11 @@
-"""`raydd verify RUN`: every checksum and schema in a run's folder."""
+"""`raydd verify DIR`: every checksum, name and schema below a run's folder, or a sweep's."""
 
 import argparse
 
 from rich.markup import escape
 
 from raydd.cli.output import console
-from raydd.pipeline import execution
+from raydd.pipeline.verifying import verify
 from raydd.storage import Folder
 
 
@@ -16,6 +16,6 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(known: argparse.Namespace, rest: list[str]) -> int:
     """Check all, and say what is intact; returns the exit code."""
-    for checked in execution.verify(Folder.at(known.run)):
+    for checked in verify(Folder.at(known.run)):
         console.print(f"intact: {escape(checked)}", soft_wrap=True)
     return 0

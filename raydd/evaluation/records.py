@@ -11,16 +11,17 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydd.core.errors import ArtefactError
-from raydd.storage import Folder, content_key
+from raydd.storage import Artefact, Folder, content_key
+from raydd.storage.readable import legible
 
 Status = Literal["ok", "failed"]
 Subject = Literal["synthetic", "ema", "init", "random", "k_center", "herding", "imported", "full"]
@@ -152,6 +153,14 @@ class Record:
             raise ValueError("a failed record has an error and no accuracies")
 
 
+_SET: Final = "synthetic"
+"""The folder of a run's distilled set, beside that of its records."""
+_NEEDED: Final = frozenset(f.name for f in fields(Record) if f.default is MISSING and f.default_factory is MISSING) - {
+    "learned_lr"
+}
+"""What no record may lack."""
+_SHARES: Final = ("train_accuracy", "validation_accuracy", "test_accuracy", "best_test_accuracy")
+
 Confusion = Sequence[Sequence[int]]
 """How many test images of each class were taken for each: K rows, one a true class, of K counts."""
 
@@ -201,11 +210,7 @@ def find(folder: Folder, record_id: str) -> Record | None:
     """
     if not folder.has(_part(record_id)):
         return None
-    row = _read_part(folder, _part(record_id)).to_pylist()[0]
-    values = {f.name: row.get(f.name) for f in fields(Record)}
-    classes = values["class_accuracy"]
-    values |= {"metrics": dict(values["metrics"] or ()), "class_accuracy": None if classes is None else tuple(classes)}
-    return Record(**values)
+    return _record(_read_part(folder, _part(record_id)).to_pylist()[0])
 
 
 def read_confusion(folder: Folder, record_id: str) -> Confusion | None:
@@ -242,6 +247,43 @@ def read_probes(*folders: Folder) -> pa.Table:
     """
     table = _read(folders)
     return table.filter(pc.is_valid(table["probe"]))
+
+
+def verify(folder: Folder) -> int:
+    """Read every record in a folder; returns how many there are.
+
+    Raises:
+        ArtefactError: naming the first that is not as it was written.
+    """
+    return sum(_read_part(folder, name).num_rows for name in folder.files() if _is_part(name))
+
+
+def keys(folder: Folder) -> list[tuple[str, str]]:
+    """The file of every record in a folder, and the content key of the set that its student is of.
+
+    Raises:
+        ArtefactError: a part file is damaged.
+    """
+    parts = ((name, _read_part(folder, name)) for name in folder.files() if _is_part(name))
+    return [(name, str(part["config_key"][0].as_py())) for name, part in parts]
+
+
+def require_own(folder: Folder) -> None:
+    """See that the records of a run's folder are of the set that lies beside them; of other folders nothing is known.
+
+    Raises:
+        ArtefactError: naming one that is of students of another set, or of another run's.
+    """
+    artefact = Artefact.find(folder / _SET)
+    if artefact is None:
+        return
+    table, own = _read([folder / "results"]), artefact.manifest.key
+    table = table.filter(pc.equal(table["stage"], pc.max(table["stage"])))
+    for row in table.filter(pc.not_equal(table["config_key"], own)).select(["record_id", "config_key"]).to_pylist():
+        raise ArtefactError(
+            f"{folder.uri}/results/{_part(row['record_id'])}: is of students of another set ({row['config_key']}) than "
+            f"the one in {folder.uri}/{_SET} ({own}); move it out of the results"
+        )
 
 
 def _read(folders: Sequence[Folder]) -> pa.Table:
@@ -283,9 +325,10 @@ def _read_part(folder: Folder, name: str) -> pa.Table:
     content = folder.read(name)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        digest = (file.metadata.metadata or {}).get(_DIGEST, _BLANK)
-        says_digest = _DIGEST in content or _DIGEST in (file.schema_arrow.metadata or {})
-        if says_digest and _digest(content.replace(digest, _BLANK)) != digest:
+        digest = (file.metadata.metadata or {}).get(_DIGEST)
+        if digest is None:
+            raise OSError("it says no sha256 of itself")
+        if _digest(content.replace(digest, _BLANK)) != digest:
             raise OSError("its sha256 is not the one in it")
         table = file.read().replace_schema_metadata(None)
         for place, column in enumerate(table.schema.names):
@@ -296,7 +339,23 @@ def _read_part(folder: Folder, name: str) -> pa.Table:
         raise ArtefactError(f"{folder.uri}/{name}: damaged record ({error}); delete it and evaluate again") from error
     if "record_id" not in table.column_names or table.num_rows != 1:
         raise ArtefactError(f"{folder.uri}/{name}: not one student's record; move it out of the results")
+    if name != (own := _part(str(table["record_id"][0].as_py()))):
+        raise ArtefactError(f"{folder.uri}/{name}: is {own} under another name; delete it and evaluate again")
+    with legible(f"{folder.uri}/{name}"):
+        _record(table.to_pylist()[0])
     return table
+
+
+def _record(row: Mapping[str, Any]) -> Record:
+    """A row as it is written; TypeError or ValueError where something is missing, or is not what it should be."""
+    values: dict[str, Any] = {f.name: row.get(f.name) for f in fields(Record)}
+    if lacking := [f.name for f in fields(Record) if values[f.name] is None and f.name in _NEEDED]:
+        raise ValueError(f"has no {', '.join(lacking)}")
+    if odd := [name for name in _SHARES if (share := values[name]) is not None and not 0 <= share <= 1]:
+        raise ValueError(f"{odd[0]} is {values[odd[0]]}, not a fraction")
+    classes = values["class_accuracy"]
+    values |= {"metrics": dict(values["metrics"] or ()), "class_accuracy": None if classes is None else tuple(classes)}
+    return Record(**values)
 
 
 def _agreeing(parts: list[pa.Table]) -> Iterator[pa.Table]:

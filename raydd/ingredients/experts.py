@@ -151,7 +151,7 @@ class Experts(Watcher):
     def _keep(self, metrics: Sequence[Mapping[str, float]], only_new: bool = False) -> None:
         for folder, state, measured in zip(self.works, self.training.state_dicts(), metrics, strict=True):
             if not (only_new and folder.files()):
-                folder.write(_epoch_file(self.epoch), self_checked.pack(state, measured))
+                self_checked.write(folder, _epoch_file(self.epoch), state, measured)
 
 
 def expert_key(seed: int, number: int) -> Key:
@@ -278,4 +278,4 @@ def _epoch_file(epoch: int) -> str:
 def _kept(folder: Folder, epoch: int) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The state of an expert in training after an epoch, and what was measured of it."""
     name = _epoch_file(epoch)
-    return self_checked.unpack(folder.read(name), (folder / name).uri)
+    return self_checked.read(folder, name)

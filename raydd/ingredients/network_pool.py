@@ -58,12 +58,12 @@ class NetworkPool(Sequence[Mapping[str, Tensor]]):
                 return load_tensors(artefact.read(name))
         if not self.work.has(name):
             raise ArtefactError(f"{self.work.uri}: network {number} of the pool is not trained")
-        tensors, _ = self_checked.unpack(self.work.read(name), (self.work / name).uri)
+        tensors, _ = self_checked.read(self.work, name)
         return tensors
 
     def write(self, number: int, state: Mapping[str, Tensor]) -> None:
         """Keep a network that is trained."""
-        self.work.write(_member(number), self_checked.pack(state))
+        self_checked.write(self.work, _member(number), state)
 
     def missing(self) -> list[int]:
         """The networks that are not trained yet, or not there any more."""

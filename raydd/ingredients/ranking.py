@@ -167,7 +167,7 @@ class Parts:
 
     def write(self, number: int, p_true: Tensor) -> None:
         """Finish a part: float32 [its rows]."""
-        self.folder.write(self._name(number), self_checked.pack({"p_true": p_true}))
+        self_checked.write(self.folder, self._name(number), {"p_true": p_true})
 
     def merged(self) -> Tensor:
         """The scores of all images, float32 [N].
@@ -178,8 +178,7 @@ class Parts:
         return torch.cat([self._read(number) for number in range(len(self))])
 
     def _read(self, number: int) -> Tensor:
-        name = self._name(number)
-        tensors, _ = self_checked.unpack(self.folder.read(name), (self.folder / name).uri)
+        tensors, _ = self_checked.read(self.folder, self._name(number))
         return tensors["p_true"]
 
     def _name(self, number: int) -> str:

@@ -11,14 +11,13 @@ from typing import Any
 from raydd import config as configs
 from raydd import networks
 from raydd.config import RunConfig
-from raydd.core.errors import ArtefactError, ConfigError, UserError
+from raydd.core.errors import ConfigError, UserError
 from raydd.core.progress import NoProgress, ObservedProgress, Progress, Work
 from raydd.data import prepared, problems, size_of
 from raydd.data.outline import outline
 from raydd.data.passed_over import division, passed_over
 from raydd.data.prepared import PreparedData
 from raydd.data.streamed_splits import expected, streams
-from raydd.evaluation import records
 from raydd.ingredients.base import Ingredient
 from raydd.ingredients.order import Name, chain, everything, name_of, unmade
 from raydd.methods.initial import require_images
@@ -31,8 +30,9 @@ from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.runs.size import counted
 from raydd.pipeline.time_left import PlannedTime, TimeLeft
+from raydd.pipeline.work.own_records import set_aside
 from raydd.plan import DataFacts, Plan, make_plan
-from raydd.storage import Folder, verify_below
+from raydd.storage import verify_below
 from raydd.storage.event_log import EventLog
 from raydd.storage.lock import locked
 
@@ -73,6 +73,7 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
+        set_aside(run, logged)
         wanted = [target(run, step) for step in steps]
         counted = NumberedSteps(everything(wanted), _time_left(run, wanted, executor), progress)
         for number, step in enumerate(steps):
@@ -149,19 +150,6 @@ def graph_of(config: RunConfig) -> tuple[list[Ingredient[Any]], list[Ingredient[
     """
     wanted = _targets(Run.of(config))
     return list(everything(wanted)), unmade(wanted)
-
-
-def verify(folder: Folder) -> list[str]:
-    """Check every sha256 and schema below a run's folder; returns what was checked.
-
-    Raises:
-        ArtefactError: naming the first file that is not as it was written.
-    """
-    checked = verify_below(folder)
-    records.read(folder / "results")
-    if not checked:
-        raise ArtefactError(f"{folder.uri}: there are no finished artefacts here")
-    return checked
 
 
 def _counted(config: RunConfig) -> DataFacts:

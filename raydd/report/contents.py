@@ -81,6 +81,7 @@ def read(folder: Folder) -> RunContents:
     Raises:
         ArtefactError: it holds no record, or something in it is damaged.
     """
+    records.require_own(folder)
     table = records.read(folder / "results")
     if not table.num_rows:
         raise ArtefactError(

@@ -41,7 +41,7 @@ class Checkpoints:
         """Replace the checkpoint by this state, tensors and JSON scalars under flat names, and these metrics."""
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         scalars = {name: value for name, value in state.items() if name not in tensors}
-        self.folder.write(self.file, self_checked.pack(tensors, {"scalars": scalars, "rows": rows}))
+        self_checked.write(self.folder, self.file, tensors, {"scalars": scalars, "rows": rows})
 
     def load(self) -> tuple[dict[str, Any], list[MetricsRow]] | None:
         """The newest state and its metrics, or None at the beginning.
@@ -51,7 +51,7 @@ class Checkpoints:
         """
         if not self.folder.has(self.file):
             return None
-        tensors, facts = self_checked.unpack(self.folder.read(self.file), (self.folder / self.file).uri)
+        tensors, facts = self_checked.read(self.folder, self.file)
         return {**tensors, **facts["scalars"]}, facts["rows"]
 
     def delete(self) -> None:

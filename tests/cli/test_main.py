@@ -21,6 +21,7 @@ from rich.console import Console
 import raydd as package
 from raydd import config as configs
 from raydd.core.progress import Numbers, Progress, Work
+from raydd.evaluation import records
 from raydd.pipeline import execution
 from raydd.storage import Folder, self_checked
 from raydd.storage.lock import locked
@@ -345,7 +346,11 @@ def test_what_was_deleted_to_be_made_anew_is(done: SmallRun, capsys: Captured) -
     require_message(capsys.readouterr().err, f"{folders[0]} was made with 10", f"; and likewise {folders[1]}")
     for folder in folders:
         shutil.rmtree(folder)
+    old = [file.name for file in (done.out / "results").iterdir()]
     assert done.does("run", "--method.iterations", "11") == 0
+    aside = done.out / "work" / "records of other sets"
+    assert {file.name for file in aside.iterdir()} <= {*old} and raydd("verify", done.out) == 0
+    assert records.read(Folder.at(done.out / "results")).num_rows == STUDENTS
 
 
 def test_another_method_would_replace_what_is_finished(done: SmallRun, tmp_path: Path, capsys: Captured) -> None:
@@ -608,7 +613,8 @@ def test_verify(done: SmallRun, capsys: Captured) -> None:
     before = state(done.out)
     assert raydd("verify", done.out) == 0
     folders = "experts", "stages/000/init", "stages/000/synthetic", "synthetic", "work/data"
-    assert capsys.readouterr().out.splitlines() == [f"intact: {done.out / folder}" for folder in folders]
+    counted = f"results, {STUDENTS} records", "work/diversity, 3 parts of unfinished work"
+    assert capsys.readouterr().out.splitlines() == [f"intact: {done.out / what}" for what in (*folders, *counted)]
     assert state(done.out) == before
 
 
@@ -639,8 +645,15 @@ def test_verify_finds_one_altered_byte(
 
 
 def test_verify_where_there_is_nothing(tmp_path: Path, capsys: Captured) -> None:
-    require_refusal(tmp_path, capsys, lambda: raydd("verify", tmp_path), "there are no finished artefacts here")
-    require_refusal(tmp_path, capsys, lambda: raydd("verify", tmp_path / "x"), "there are no finished artefacts here")
+    require_refusal(
+        tmp_path, capsys, lambda: raydd("verify", tmp_path), "there is nothing here that raydd has made and can check"
+    )
+    require_refusal(
+        tmp_path,
+        capsys,
+        lambda: raydd("verify", tmp_path / "x"),
+        "there is nothing here that raydd has made and can check",
+    )
 
 
 def test_progress_is_told_unless_quiet(fresh: SmallRun, capsys: Captured) -> None:

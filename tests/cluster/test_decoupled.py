@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import raydd
-from raydd.pipeline import execution
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.pipeline.test_decoupled_runs import CONFIG as SMALL
@@ -54,7 +54,7 @@ def test_a_killed_worker_changes_nothing(disturbed: Path, tmp_path: Path) -> Non
         assert [file.read_bytes() for file in found] == [file.read_bytes() for file in wanted]
     counted = [SyntheticSet.load(Folder.at(out / "synthetic")).card for out in (disturbed, tmp_path / "run")]
     assert [card["image_iterations"] for card in counted] == 2 * [10 * (240 + 120)]
-    execution.verify(Folder.at(disturbed))
+    verify(Folder.at(disturbed))
 
 
 @pytest.mark.slow

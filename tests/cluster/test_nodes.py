@@ -16,8 +16,8 @@ import raydd as package
 from raydd import config as configs
 from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import ConfigError
-from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.cluster.test_decoupled import CONFIG as DELT
@@ -102,7 +102,7 @@ def test_a_node_that_dies_changes_nothing_where_another_is_there(cluster: Nodes,
     alone = distilled(tmp_path, CONFIG)
     assert rows(out)[: len(before)] == before
     assert made(out) == made(alone) and timeless(out) == timeless(alone)
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_elastic_workers_go_on_with_those_that_are_left(cluster: Nodes, long: Pa
     start = SyntheticSet.load(Folder.at(long / "stages" / "000" / "init")).images
     assert (images(out) - images(long)).norm() < 1e-3 * (images(long) - start).norm()
     assert [row["iteration"] for row in rows(out)] == list(range(LONG["method"]["iterations"]))
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_class_groups_of_a_lost_node_are_recovered_by_others(cluster: Nodes, tmp
         assert command.wait() == 0, command.output()
     assert [manifest.stat().st_mtime_ns for manifest in before] == times
     assert torch.equal(images(out), images(alone))
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def test_the_quickstart_runs_on_three_nodes_of_which_one_dies(cluster: Nodes, tm
         command.until(lambda: epochs(out))
         cluster.kill_one_with("ray::Maker.make", command)
         assert command.wait() == 0, command.output()
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
     rows_of_students = package.results(out).to_pylist()
     assert {row["status"] for row in rows_of_students} == {"ok"}
     assert len({row["record_id"] for row in rows_of_students}) == len(rows_of_students) == STUDENTS_OF_QUICKSTART

@@ -20,8 +20,8 @@ from raydd.cluster import actor_pool, runtime
 from raydd.cluster.actors import Maker
 from raydd.config.cluster import ClusterConfig
 from raydd.core.progress import NoProgress
-from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.support.runs import (
@@ -55,7 +55,7 @@ def require_same(out: Path, wanted: Path) -> None:
     assert made(out) == made(wanted)
     assert students(out).equals(students(wanted))
     assert timeless(out) == timeless(wanted)
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
 
 
 def timeless(out: Path) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_command_goes_on(tmp_pat
 def test_two_workers_agree_with_one(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(out, "--cluster.num-workers", "2")
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
     two, one = (SyntheticSet.load(Folder.at(folder / "synthetic")) for folder in (out, undisturbed))
     start = SyntheticSet.load(Folder.at(undisturbed / "stages" / "000" / "init"))
     assert two.soft_labels is not None and one.soft_labels is not None and start.soft_labels is not None
@@ -307,7 +307,7 @@ def test_an_autoscaling_cluster_is_waited_for_within_its_limits(tmp_path: Path) 
         printed = run(out, "--cluster.num-workers", "3", RAY_ADDRESS=address)
         assert "waiting for resources: 3/3" in printed
         assert not autoscaler(address).cluster_resource_state.cluster_resource_constraints[0].resource_requests
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ import yaml
 
 import raydd
 from raydd import config as configs
-from raydd.pipeline import execution
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.pipeline.test_stages import METHODS, STAGES, images, opened, staged
@@ -88,7 +88,7 @@ def test_a_killed_worker_changes_no_stage(disturbed: Path, tmp_path: Path) -> No
     (wanted, _) = tiny.on_workers(2, walked, str(quiet.file))
     found = SyntheticSet.load(Folder.at(disturbed / "synthetic"))
     assert torch.equal(found.images, wanted["images"])
-    execution.verify(Folder.at(disturbed))
+    verify(Folder.at(disturbed))
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from raydd.cli.progress import LineProgress
 from raydd.cli.submit import LogView
 from raydd.cluster.submit import Lines
 from raydd.core.progress import RUN, SECONDS_LEFT, Numbers, Work
-from raydd.pipeline import execution
+from raydd.pipeline.verifying import verify
 from raydd.storage import Folder
 from tests.cli.test_main import require_message
 from tests.support import runs
@@ -220,7 +220,7 @@ def test_the_quickstart_succeeds_as_a_job_and_its_progress_is_seen(cluster: str,
     for line in ("expert 0: 12/12", "expert 3: 12/12", "python -m raydd run quickstart.yaml --out"):
         assert printed.count(line) == 1, printed
     assert "warning" not in printed and "INFO" not in printed.replace("INFO job_manager", "")
-    execution.verify(Folder.at(out))
+    verify(Folder.at(out))
 
 
 @pytest.mark.slow

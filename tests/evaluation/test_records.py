@@ -1,10 +1,12 @@
 """Records survive the way to disk and back; summaries agree with numpy."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
 from raydd.evaluation.records import SCHEMA, Record
 from raydd.evaluation.tables.summary import difference, pool_draws, summarise
-from raydd.storage import Folder
+from raydd.storage import Folder, new_artefact
 
 TYPES = {
     pa.string(): "record_id probe variant run status error method dataset subject labels mode budget network "
@@ -156,12 +158,68 @@ def test_parameters_of_a_sweep_are_columns_whatever_their_types(folder: Folder) 
 
 def test_columns_that_an_older_part_lacks_are_null(folder: Folder) -> None:
     (old,) = table_of(folder, make_record()).to_batches()
-    with folder.writing("part-0123.parquet") as path:
-        pq.write_table(pa.Table.from_batches([old]).drop(["budget"]), path)
-    folder.delete(f"part-{make_record().record_id}.parquet")
+    folder.write(PART, digested(pa.Table.from_batches([old]).drop(["peak_memory_bytes", "probe"])))
     table = records.read(folder)
     assert table.schema.equals(SCHEMA)
-    assert table["budget"].to_pylist() == [None]
+    assert table["peak_memory_bytes"].to_pylist() == table["probe"].to_pylist() == [None]
+
+
+PART = f"part-{make_record().record_id}.parquet"
+
+
+def digested(table: pa.Table) -> bytes:
+    """A part file of a table that says its own digest, as `write` makes it."""
+    blank = _parquet(table.replace_schema_metadata({b"raydd.sha256": b"0" * 64}))
+    return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"budget": None}, "has no budget"),
+        ({"test_accuracy": 61.5}, "test_accuracy is 61.5, not a fraction"),
+        ({"test_accuracy": None}, "a record that is ok has a test accuracy"),
+        ({"status": "failed"}, "a failed record has an error"),
+        ({"time": None, "run": None}, "has no run, time"),
+    ],
+)
+def test_records_of_odd_shape_are_damaged_though_their_digest_is_right(
+    folder: Folder, changes: dict[str, Any], words: str
+) -> None:
+    (row,) = table_of(folder, make_record()).to_pylist()
+    folder.write(PART, digested(pa.Table.from_pylist([{**row, **changes}], SCHEMA)))
+    for read in (records.read, records.verify, lambda place: records.find(place, make_record().record_id)):
+        with pytest.raises(ArtefactError, match=rf"{PART}: .*{words}"):
+            read(folder)
+
+
+def test_a_record_without_a_digest_is_damaged(folder: Folder) -> None:
+    table = table_of(folder, make_record())
+    folder.write(PART, _parquet(table))
+    with pytest.raises(ArtefactError, match="it says no sha256 of itself"):
+        records.read(folder)
+
+
+def test_a_record_under_another_name_is_found(folder: Folder) -> None:
+    """As by `cp part-X.parquet part-Y.parquet`, after which one student would count as another."""
+    table_of(folder, make_record())
+    folder.write("part-fedcba9876543210.parquet", folder.read(PART))
+    for read in (records.read, records.verify):
+        with pytest.raises(ArtefactError, match=f"part-fedcba9876543210.parquet: is {PART} under another name"):
+            read(folder)
+
+
+def test_records_of_students_of_another_set_are_found(tmp_path: Path) -> None:
+    run = Folder.at(tmp_path)
+    records.write(run / "results", make_record())
+    records.require_own(run)
+    with new_artefact(run / "synthetic", "synthetic", make_record().config_key):
+        pass
+    records.require_own(run)
+    records.write(run / "results", make_record(record_id="f" * 16, config_key="f" * 16))
+    with pytest.raises(ArtefactError, match="part-f{16}.parquet: is of students of another set"):
+        records.require_own(run)
+    assert dict(records.keys(run / "results")) == {PART: make_record().config_key, f"part-{'f' * 16}.parquet": "f" * 16}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from raydd.ingredients.coreset import KIND, Selection, herding, k_center, select
 from raydd.pipeline import execution
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.verifying import verify
 from raydd.pipeline.work.training_sets import training_set
 from raydd.storage import Folder, content_key
 from raydd.training.loop import Training
@@ -231,7 +232,7 @@ def test_students_learn_from_selections_and_a_second_run_makes_nothing(small: Sm
     assert not list((small.out / "work" / "checkpoints").glob("selection-*"))
     before = small.artefacts()
     assert asked(config) == [] and small.artefacts() == before
-    execution.verify(Folder.at(small.out))
+    verify(Folder.at(small.out))
 
 
 def test_the_images_are_those_that_the_network_tells_apart(small: SmallRun, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.support.small import SmallRun, raydd, state
@@ -98,7 +99,7 @@ def test_every_class_group_is_an_artefact_and_the_set_their_union(finished: Smal
         parts = torch.cat([part.images[part.labels == label] for part in of_groups])
         assert torch.equal(parts, made.images[made.labels == label])
     assert made.card["image_iterations"] == ITERATIONS[name] == run.config.method.image_iterations(10)
-    assert execution.verify(run.folder)
+    assert verify(run.folder)
 
 
 def test_images_are_whole_pixels_and_stored_once(finished: SmallRun) -> None:

@@ -25,6 +25,7 @@ from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
+from raydd.pipeline.verifying import verify
 from raydd.pipeline.work import auto
 from raydd.plan import DataFacts
 from raydd.sets.synthetic import SyntheticSet
@@ -185,7 +186,7 @@ def test_only_what_is_missing_is_made_again(lost: list[str], again: list[tuple[s
     same = [name for name in before if name in after and not name.startswith(("results/", "metrics/", "work/"))]
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     assert set(before) - set(after) <= {name for name in before if name.startswith("work")}
-    execution.verify(Folder.at(small.out))
+    verify(Folder.at(small.out))
 
 
 def test_nothing_is_written_where_resources_are_lacking(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import raydd as package
-from raydd.pipeline import execution
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.support.children import running, wait_for
@@ -140,7 +140,7 @@ def test_ray_makes_the_same_through_all_that(faults: Faults, tmp_path: Path) -> 
     with started([sys.executable, "-m", "raydd", "run", str(file), "--out", out], tmp_path / "log") as command:
         assert command.wait() == 0, command.output()
     assert faults.counts.total() > before + 500
-    assert execution.verify(Folder.at(out))
+    assert verify(Folder.at(out))
     here = Folder.at(tmp_path / "here")
     assert images(Folder.at(out)).images.equal(images(here).images)
     assert accuracies(Folder.at(out)) == accuracies(here)
@@ -153,5 +153,5 @@ def test_the_quickstart_on_ray_in_a_store(endpoint: str, tmp_path: Path, monkeyp
     arguments = ["raydd", "run", str(ROOT / "configs" / "quickstart.yaml"), "--out", out]
     with started([sys.executable, "-m", *arguments], tmp_path / "log") as command:
         assert command.wait() == 0, command.output()
-    assert execution.verify(Folder.at(out))
+    assert verify(Folder.at(out))
     assert {"report.html", "preview.png", "config.yaml"} <= set(keys("quickstart/"))

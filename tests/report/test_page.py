@@ -88,7 +88,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     run = Folder.at(tmp_path_factory.mktemp("run"))
     add_students(run)
     synthetic_set(0).save(run / "stages" / "000" / "init", "0" * 16)
-    synthetic_set(1).save(run / "synthetic", "0" * 16)
+    synthetic_set(1).save(run / "synthetic", "0123456789abcdef")
     write_lines(run / "metrics", "distill-000.jsonl", outer_loop(60))
     experts = [
         {"expert": e, "epoch": t, "train_accuracy": 0.1 * t, "test_accuracy": None} for e in (0, 1) for t in (1, 2)

@@ -80,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     for number, start in enumerate(staged(10)):
         start.save(run / "stages" / f"{number:03d}" / "init", "0" * 16)
         write_lines(run / "metrics", f"distill-{number:03d}.jsonl", outer_loop(40 + number))
-    union(staged()).save(run / "synthetic", "0" * 16)
+    union(staged()).save(run / "synthetic", "0123456789abcdef")
     return run
 
 
@@ -231,7 +231,7 @@ def test_starts_that_stayed_as_they_were_are_not_shown_twice(run: Folder, tmp_pa
     records.write(same / "results", make_record())
     for number, start in enumerate(staged()):
         start.save(same / "stages" / f"{number:03d}" / "init", "0" * 16)
-    union(staged()).save(same / "synthetic", "0" * 16)
+    union(staged()).save(same / "synthetic", "0123456789abcdef")
     alts = [attrs["alt"] or "" for tag, attrs in Page(report.build(same)).tags if tag == "img"]
     assert alts and not [alt for alt in alts if "before" in alt]
 

@@ -87,7 +87,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     start, result = (replace(synthetic_set(seed), soft_labels=None, learned_lr=(None,)) for seed in (0, 1))
     start.save(run / "stages" / "000" / "init", "0" * 16)
     counted = {"image_iterations": 115_500, "uniform_iterations": 200_000}
-    replace(result, card={**result.card, **counted}).save(run / "synthetic", "0" * 16)
+    replace(result, card={**result.card, **counted}).save(run / "synthetic", "0123456789abcdef")
     for group, lines in {0: pack(40, 100, 1), 8: pack(40, 100, 2), 16: pack(30, 50, 4)}.items():
         write_lines(run / "metrics", f"recover-000-{group:05d}.jsonl", lines)
     return run
@@ -201,7 +201,7 @@ def test_images_that_were_not_changed_are_shown_once(tmp_path: Path) -> None:
     run = Folder.at(tmp_path)
     records.write(run / "results", make_record(method="rded"))
     for folder in (run / "stages" / "000" / "init", run / "synthetic"):
-        synthetic_set(0).save(folder, "0" * 16)
+        synthetic_set(0).save(folder, "0123456789abcdef")
     assert {attrs["alt"] for tag, attrs in Page(report.build(run)).tags if tag == "img"} == {
         f"{name}, image {number}" for name in NAMES for number in (1, 2)
     }

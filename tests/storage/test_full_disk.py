@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raydd.pipeline import execution
+from raydd.pipeline.verifying import verify
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.support.children import ROOT
@@ -57,7 +57,7 @@ while True:
     code, said = attempt()
     hidden = [str(path) for path in run.rglob(".*")]
     after = finished()
-    intact = execution.verify(Folder.at(run)) if after else []
+    intact = verify(Folder.at(run)) if after else []
     attempts.append({"code": code, "said": said, "hidden": hidden, "lost": sorted(before - set(intact))})
     if code == 0 or len(attempts) == 300:
         break
@@ -111,5 +111,5 @@ def test_wherever_a_disk_is_full_the_file_is_named_and_the_same_command_goes_on(
         assert TOLD.search(attempt["said"]) and "Traceback" not in attempt["said"], attempt
     assert {kind for kind in kinds if any(re.search(kind, attempt["said"]) for attempt in refused)} == kinds
     copied, wanted = (Folder.at(folder) for folder in (tmp_path / "copied", finished_run(tmp_path / "wanted").out))
-    assert execution.verify(copied)
+    assert verify(copied)
     assert SyntheticSet.load(copied / "synthetic").images.equal(SyntheticSet.load(wanted / "synthetic").images)

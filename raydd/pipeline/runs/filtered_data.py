@@ -61,11 +61,11 @@ class FilteredData:
             run.key(),
         )
         real_filter.restricted(run.data, mask, self.least, self.stage)
-        self.folder.write(self._file, self_checked.pack({_MASK: mask}))
+        self_checked.write(self.folder, self._file, {_MASK: mask})
 
     def data(self) -> PreparedData:
         """What is left."""
-        tensors, _ = self_checked.unpack(self.folder.read(self._file), (self.folder / self._file).uri)
+        tensors, _ = self_checked.read(self.folder, self._file)
         kept = real_filter.restricted(self.run.data, tensors[_MASK], self.least, self.stage)
         return replace(kept, fingerprint=self.named.fingerprint)
 

@@ -33,8 +33,8 @@ def diversity_of(run: Run, trial: Trial, chosen: TrainingSet) -> dict[str, float
     }
     folder, file = run.work / "diversity", f"{content_key(identity)}.json"
     if not folder.has(file):
-        folder.write(file, self_checked.write_json(_measured(run, chosen)))
-    found: dict[str, float] = self_checked.read_json(folder.read(file), (folder / file).uri)
+        self_checked.write_facts(folder, file, _measured(run, chosen))
+    found: dict[str, float] = self_checked.read_facts(folder, file)
     return found
 
 

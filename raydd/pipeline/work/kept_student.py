@@ -24,7 +24,7 @@ def leave(run: Run, trial: Trial, state: NetworkState) -> None:
     """Keep the state of a student that may become the one that is kept."""
     if _competes(run, trial) and not is_kept(run):
         own = {name.removeprefix(_MODULE): tensor for name, tensor in state.items() if name.startswith(_MODULE)}
-        _states(run).write(_file(run, trial), self_checked.pack(own))
+        self_checked.write(_states(run), _file(run, trial), own)
 
 
 def is_kept(run: Run) -> bool:
@@ -43,8 +43,7 @@ def publish(run: Run) -> None:
     finished = [(trial, record) for trial, record in found if record is not None and record.status == "ok"]
     if finished:
         trial, record = max(finished, key=lambda each: each[1].validation_accuracy or 0.0)
-        place = _states(run) / _file(run, trial)
-        parameters, _ = self_checked.unpack(_states(run).read(_file(run, trial)), place.uri)
+        parameters, _ = self_checked.read(_states(run), _file(run, trial))
         about = {name: getattr(record, name) for name in _SAID}
         KeptStudent(
             network=trial.network,

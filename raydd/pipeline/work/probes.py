@@ -85,7 +85,7 @@ def prepare(run: Run, preparation: Question, progress: Progress) -> None:
     if not _prepared(run).has(_file(run, preparation)):
         asker = run.config.evaluate.askers()[preparation.probe]
         made = asker.prepare(preparation, _Opened(run), progress)
-        _prepared(run).write(_file(run, preparation), self_checked.pack(made))
+        self_checked.write(_prepared(run), _file(run, preparation), made)
 
 
 def answer(run: Run, question: Question, progress: Progress) -> Record:
@@ -124,7 +124,7 @@ def _file(run: Run, question: Question) -> str:
 
 
 def _unpacked(folder: Folder, file: str) -> dict[str, Tensor]:
-    return self_checked.unpack(folder.read(file), (folder / file).uri)[0]
+    return self_checked.read(folder, file)[0]
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class _Opened:
         kept, file = run.work / "students", f"{run.record_id(trial)}.safetensors"
         student = networks.build(trial.network, run.data.shape, run.data.num_classes)
         if not kept.has(file):
-            kept.write(file, self_checked.pack(self._trained(trial, progress).state_dict()))
+            self_checked.write(kept, file, self._trained(trial, progress).state_dict())
         student.load_state_dict(_unpacked(kept, file))
         return student.to(run.device).eval()
 

@@ -85,7 +85,7 @@ def _train_leg(
             going_on.append(student.state if config.stages.carry_momentum else without_momenta(student.state))
             their_legs.append(own)
             if keeps:
-                _chains(run).write(_state_file(run, trial), self_checked.pack(going_on[-1]))
+                self_checked.write(_chains(run), _state_file(run, trial), going_on[-1])
     return going_on, their_legs
 
 
@@ -116,6 +116,7 @@ def _give_up(run: Run, failed: Record, legs: Sequence[Trial]) -> None:
             failed,
             record_id=run.record_id(leg),
             stage=leg.stage,
+            config_key=run.stages[leg.stage].union_key,
             num_images=num_images(run, leg),
             error=f"stage {failed.stage}: {failed.error}",
         )
@@ -133,7 +134,7 @@ def _state_file(run: Run, leg: Trial) -> str:
 
 def _state(run: Run, leg: Trial) -> NetworkState:
     folder, file = _chains(run), _state_file(run, leg)
-    tensors, _ = self_checked.unpack(folder.read(file), (folder / file).uri)
+    tensors, _ = self_checked.read(folder, file)
     return tensors
 
 

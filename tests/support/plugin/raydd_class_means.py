@@ -71,12 +71,12 @@ class ClassMeans(Ingredient[Tensor]):
         train = self.kitchen.data.train
         time.sleep(self.pause)
         mean = train.images[(train.labels == piece).nonzero().squeeze(1)].double().mean(0).float()
-        self._work.write(self._file(piece), self_checked.pack({"mean": mean}))
+        self_checked.write(self._work, self._file(piece), {"mean": mean})
 
     def finish(self) -> None:
         """Put them together."""
         files = map(self._file, range(self.kitchen.data.num_classes))
-        means = [self_checked.unpack(self._work.read(file), (self._work / file).uri)[0]["mean"] for file in files]
+        means = [self_checked.read(self._work, file)[0]["mean"] for file in files]
         with new_artefact(self.folder, self.kind, self.key()) as writer:
             writer.write(FILE, save({"means": torch.stack(means)}))
 
