@@ -4,11 +4,12 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
 
+from raydd.cluster.own_ray import kept_apart
 from raydd.cluster.session_folder import session_folder
 from raydd.config.cluster import ClusterConfig
 from raydd.core.errors import ResourceError, RunError, UserError
@@ -46,15 +47,15 @@ def session() -> Iterator[None]:
             yield
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        _start()
-    else:
-        _join(address)
-    try:
+    with ExitStack() as ended:
+        if address == "local":
+            ended.enter_context(kept_apart())
+            _start()
+        else:
+            _join(address)
+        ended.callback(ray.shutdown)
         with heeded(), silent(*_TUNE):  # Ray has put a handler of its own for SIGTERM into the place of ours
             yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -93,9 +94,8 @@ def explained() -> Iterator[None]:
 def _start() -> None:
     """A Ray of our own on this machine."""
     folder = session_folder()
-    options = {} if folder is None else {"_temp_dir": folder}
     try:
-        _connect("local", include_dashboard=False, num_cpus=_cpus(), **options)
+        _connect("local", include_dashboard=False, num_cpus=_cpus(), _temp_dir=folder)
     except Exception as error:  # whatever the system, and whichever of Ray's processes, may come to
         ray.shutdown()
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

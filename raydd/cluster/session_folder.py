@@ -1,47 +1,87 @@
-"""The folder in which a Ray of this machine keeps its sockets and logs: its name must be short."""
+"""The folder in which a Ray of this machine keeps its sockets and logs: of this user alone, under a short name."""
 
 import logging
 import os
+import re
+import shutil
+import stat
 from pathlib import Path
 from typing import Final
 
 from raydd.core.errors import ResourceError
 
-_SOCKET: Final = len("/ray/session_2026-12-31_23-59-59_999999_9999999/sockets/plasma_store")
+OWN: Final = f"raydd-{os.getuid()}"
+"""Into which nobody else may look."""
+_RAYS: Final = "ray"
+"""Ray opens its own folder to everybody, so that it lies in that one."""
+_SOCKET: Final = len(f"/{OWN}/{_RAYS}/session_2026-12-31_23-59-59_999999_9999999/sockets/plasma_store")
 _LONGEST: Final = 103
 """Bytes of a socket's name that every system takes."""
 _VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR")
-"""Where Ray looks for the folder, the first that is set; by default it is /tmp."""
-_OTHERS: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - Ray makes a folder of its own there
+"""Where Ray looks for a folder, the first that is set; by default it is /tmp."""
+_OTHERS: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a private folder is made there
+_SESSION: Final = re.compile(r"session_[-\d]+_[-\d]+_\d+_(?P<pid>\d+)")
 
 _log = logging.getLogger(__name__)
 
 
-def session_folder() -> str | None:
-    """The folder to tell Ray, where the one that it would take itself will not do; a warning says so.
+def session_folder() -> str:
+    """The folder to tell Ray, without what is left in it of processes that are gone.
+
+    A warning says where another one is taken than the environment names.
 
     Raises:
         ResourceError: no folder will do; names the variable to set.
     """
     name = next((name for name in _VARIABLES if os.environ.get(name)), None)
-    own = os.environ[name] if name is not None else _OTHERS[0]
-    why = _unfit(own)
-    if why is None:
-        return None
-    what = f"{name}={own}" if name is not None else own
+    above = os.environ[name] if name is not None else _OTHERS[0]
+    if (why := _unfit(above)) is None:
+        return _swept(Path(above) / OWN)
+    what = f"{name}={above}" if name is not None else above
     for other in _OTHERS:
         if _unfit(other) is None:
-            _log.warning("Ray's files of this run are in %s/ray: %s %s", other, what, why)
-            return f"{other}/ray"
+            _log.warning("Ray's files of this run are in %s/%s: %s %s", other, OWN, what, why)
+            return _swept(Path(other) / OWN)
     raise ResourceError(f"{what}: {why}, as Ray needs it; set RAY_TMPDIR to a short folder, or work with --no-ray")
 
 
 def _unfit(folder: str) -> str | None:
-    """Why Ray cannot have its sockets in a folder."""
+    """Why Ray cannot have its sockets in a folder of ours in this one."""
     path = Path(folder)
     if not path.is_absolute():
         return "is not an absolute path"
     if len(os.fsencode(folder.rstrip("/"))) + _SOCKET > _LONGEST:
         return f"is longer than {_LONGEST - _SOCKET} bytes"
     there = next(place for place in (path, *path.parents) if place.exists())
-    return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else "cannot be written to"
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return "cannot be written to"
+    own = path / OWN
+    is_ours = not own.is_symlink() and (not own.exists() or _is_ours(own))
+    return None if is_ours else f"has a {OWN} of another user in it"
+
+
+def _is_ours(folder: Path) -> bool:
+    return folder.is_dir() and folder.stat().st_uid == os.getuid()
+
+
+def _swept(folder: Path) -> str:
+    """Ray's folder in a private one, which is there, without the sessions of processes that have ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(stat.S_IRWXU)
+    sessions = folder / _RAYS
+    sessions.mkdir(exist_ok=True)
+    for session in sessions.iterdir():
+        found = _SESSION.fullmatch(session.name)
+        if found is not None and not session.is_symlink() and not _runs(int(found["pid"])):
+            shutil.rmtree(session, ignore_errors=True)
+    return str(sessions)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
