@@ -27,8 +27,10 @@ from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.view_labels import HardLabels
 from raydd.networks import Network, build
 from raydd.networks.config import NetworkConfig
+from raydd.pipeline.runs.run import LOCK
 from raydd.sets.joining import ABSENT, joined
 from raydd.storage import Folder
+from raydd.storage.lock import locked
 from raydd.training.loop import predict
 from raydd.training.recipe import Recipe
 from raydd.training.views import ImageViews, ViewsConfig
@@ -345,6 +347,9 @@ def test_classes_are_appended_to_a_set(tmp_path, capsys) -> None:
     runs = [half_run(tmp_path / str(number), classes) for number, classes in enumerate(SPLIT)]
     assert all(run.does("distill") == 0 for run in runs)
     parts = [api.load(run.out).synthetic for run in runs]
+    with locked(Folder.at(tmp_path / "all"), LOCK):
+        assert raydd("append", runs[1].out, runs[0].out, "--to", tmp_path / "all") == 2
+    assert not (tmp_path / "all" / "synthetic").exists() and "10 images" not in capsys.readouterr().out
     assert raydd("append", runs[1].out, runs[0].out, "--to", tmp_path / "all") == 0
     assert "10 images of 10 classes" in capsys.readouterr().out
     whole = api.load(tmp_path / "all")

@@ -261,7 +261,7 @@ def test_images_enlarge_by_click_and_by_keyboard(html: str, tmp_path: Path, widt
         assert tab.find(title) == titles[-1]
         tab.press("Escape")
         assert not tab.find(f"{viewer}.open")
-        assert tab.find("document.activeElement === [...document.querySelectorAll('.shot')].at(-1)")
+        assert tab.settles("document.activeElement === [...document.querySelectorAll('.shot')].at(-1)")
         tab.press("ArrowLeft")
         tab.press("Enter")
         assert tab.find(f"{viewer}.open") and tab.find(title) == titles[-2]

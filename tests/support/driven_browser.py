@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,13 @@ class Tab:
         found = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def settles(self, expression: str, seconds: float = 10) -> bool:
+        """Whether a JavaScript expression comes to be true: events such as the closing of a dialog come later."""
+        end = time.monotonic() + seconds
+        while not (found := bool(self.find(expression))) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1

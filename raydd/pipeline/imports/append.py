@@ -12,10 +12,11 @@ from raydd.data import DataConfig
 from raydd.data.loading import class_names
 from raydd.exchange.source import set_folder
 from raydd.methods.imported import fingerprint
-from raydd.pipeline.runs.run import versions
+from raydd.pipeline.runs.run import LOCK, versions
 from raydd.sets import joining
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from raydd.storage.lock import locked
 
 _CONFIG = "config.yaml"
 
@@ -30,14 +31,13 @@ def append(sources: Sequence[Folder], target: Folder) -> SyntheticSet:
     Raises:
         ArtefactError: there is no set, or sets do not go together.
         DataError: the dataset, whose labels say in which order the classes come, is missing.
-        UserError: there is one set alone, or something at the target.
+        UserError: there is one set alone, or something at the target, or somebody at work there.
     """
     if len(sources) < 2:
         raise UserError("append: name two sets at least")
     place = target / "synthetic"
     target.check_writable()
-    if place.exists():
-        raise UserError(f"{place.uri}: is there already; choose another --to, or delete that folder")
+    _require_free(place)
     parts = {source.uri: SyntheticSet.load(set_folder(source)) for source in sources}
     if len(parts) < len(sources):
         raise UserError("append: names one set twice")
@@ -50,8 +50,15 @@ def append(sources: Sequence[Folder], target: Folder) -> SyntheticSet:
     made = joining.joined(parts, ordered)
     kept = None if len(ordered) == len(every) else tuple(ordered)
     whole = replace(made, card=_card(parts, target, replace(data, classes=kept)))
-    whole.save(place, fingerprint(whole))
+    with locked(target, LOCK):
+        _require_free(place)
+        whole.save(place, fingerprint(whole))
     return whole
+
+
+def _require_free(place: Folder) -> None:
+    if place.exists():
+        raise UserError(f"{place.uri}: is there already; choose another --to, or delete that folder")
 
 
 def _dataset(sources: Sequence[Folder], parts: dict[str, SyntheticSet]) -> DataConfig:
