@@ -126,9 +126,10 @@ def results(*paths: RunPlace) -> pa.Table:
         ArtefactError: a record is damaged, or is of students of another set than the run's.
     """
     folders = [folder_of(path) for path in paths]
-    for folder in folders:
-        records.require_own(folder)
-    return records.read(*(folder / "results" for folder in folders))
+    tables = [records.read(folder / "results") for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        records.require_own(folder, table)
+    return tables[0] if len(tables) == 1 else records.read(*(folder / "results" for folder in folders))
 
 
 def probes(*paths: RunPlace) -> pa.Table:

@@ -73,7 +73,7 @@ COMMANDS = {
     "append": Command("append", "join distilled sets of disjoint classes into one"),
     "methods": Command("methods", "list methods, datasets and networks, and where they come from"),
     "inspect": Command("inspect", "counts, duplicates and problems of a dataset", True),
-    "verify": Command("verify", "check every sha256 and schema of a run"),
+    "verify": Command("verify", "check every sha256, name and schema below a folder"),
     "bench": Command("bench", "measure against the plain way of doing the same work", True),
     "completion": Command("completion", "print a script by which a shell completes all of this"),
 }

@@ -25,15 +25,15 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def kept_apart() -> Iterator[None]:
     """For as long as such a Ray lives, which begins inside."""
-    with _environment({_ON_EVERY_INTERFACE: "0", **_token()}):
-        before = ray_constants.ENABLE_RAY_CLUSTER
-        ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray was imported earlier, it has read the variable
-        AuthenticationTokenLoader.instance().reset_cache()
-        try:
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    try:
+        with _environment({_ON_EVERY_INTERFACE: "0", **_token()}):
+            ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray was imported earlier, it has read the variable
+            AuthenticationTokenLoader.instance().reset_cache()
             yield
-        finally:
-            ray_constants.ENABLE_RAY_CLUSTER = before
-    AuthenticationTokenLoader.instance().reset_cache()
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _token() -> Mapping[str, str]:

@@ -1,19 +1,30 @@
 """The folder in which a Ray of this machine keeps its sockets and logs: of this user alone, under a short name."""
 
+import hashlib
 import logging
 import os
 import re
 import shutil
+import socket
 import stat
 from pathlib import Path
 from typing import Final
 
 from raydd.core.errors import ResourceError
 
+
+def host_name() -> str:
+    """Eight letters for this host, and the name space in which its processes are numbered."""
+    numbers = Path("/proc/self/ns/pid")
+    space = str(numbers.readlink()) if numbers.is_symlink() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
 OWN: Final = f"raydd-{os.getuid()}"
 """Into which nobody else may look."""
-_RAYS: Final = "ray"
-"""Ray opens its own folder to everybody, so that it lies in that one."""
+_RAYS: Final = host_name()
+"""Ray opens its own folder to everybody, so that it lies in that one. It has the name of this host and of its
+processes' numbers: on a disk that several hosts share, a number that is nobody's here may be somebody's there."""
 _SOCKET: Final = len(f"/{OWN}/{_RAYS}/session_2026-12-31_23-59-59_999999_9999999/sockets/plasma_store")
 _LONGEST: Final = 103
 """Bytes of a socket's name that every system takes."""
@@ -82,6 +93,6 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # somebody else's, under the same number
+        pass
     return True

@@ -268,8 +268,12 @@ def keys(folder: Folder) -> list[tuple[str, str]]:
     return [(name, str(part["config_key"][0].as_py())) for name, part in parts]
 
 
-def require_own(folder: Folder) -> None:
-    """See that the records of a run's folder are of the set that lies beside them; of other folders nothing is known.
+def require_own(folder: Folder, table: pa.Table) -> None:
+    """See that records of a run's folder are of the set that lies beside them; of other folders nothing is known.
+
+    Args:
+        folder: the run's.
+        table: what `read` or `read_probes` found in it.
 
     Raises:
         ArtefactError: naming one that is of students of another set, or of another run's.
@@ -277,9 +281,9 @@ def require_own(folder: Folder) -> None:
     artefact = Artefact.find(folder / _SET)
     if artefact is None:
         return
-    table, own = _read([folder / "results"]), artefact.manifest.key
-    table = table.filter(pc.equal(table["stage"], pc.max(table["stage"])))
-    for row in table.filter(pc.not_equal(table["config_key"], own)).select(["record_id", "config_key"]).to_pylist():
+    own, last = artefact.manifest.key, pc.equal(table["stage"], pc.max(table["stage"]))
+    others = table.filter(pc.and_(last, pc.not_equal(table["config_key"], own)))
+    for row in others.select(["record_id", "config_key"]).to_pylist():
         raise ArtefactError(
             f"{folder.uri}/results/{_part(row['record_id'])}: is of students of another set ({row['config_key']}) than "
             f"the one in {folder.uri}/{_SET} ({own}); move it out of the results"

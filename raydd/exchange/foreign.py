@@ -38,7 +38,7 @@ class Foreign:
     """What messages call the labels."""
     classes: Tensor | None = None
     """int64 [M], where the files say them beside soft labels."""
-    files: tuple[Path, ...] = ()
+    files: tuple[Path, ...]
     """All that was read."""
     kind: LabelKind | None = None
     """What soft labels are, where the format says it."""

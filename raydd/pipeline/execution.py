@@ -73,7 +73,8 @@ def execute(config: RunConfig, executor: Executor, progress: Progress, last_step
     looked_on = observers.observed(run.folder, config.cluster, log, others, progress, **who)
     with locked(run.folder, LOCK), looked_on as observed:
         run.folder.write(CONFIG, configs.to_yaml(config).encode())
-        set_aside(run, logged)
+        if not run.has_synthetic():
+            set_aside(run, logged)
         wanted = [target(run, step) for step in steps]
         counted = NumberedSteps(everything(wanted), _time_left(run, wanted, executor), progress)
         for number, step in enumerate(steps):

@@ -81,8 +81,8 @@ def read(folder: Folder) -> RunContents:
     Raises:
         ArtefactError: it holds no record, or something in it is damaged.
     """
-    records.require_own(folder)
     table = records.read(folder / "results")
+    records.require_own(folder, table)
     if not table.num_rows:
         raise ArtefactError(
             f"{folder.uri}: nothing to report, there is no results/part-*.parquet; evaluate first (raydd evaluate)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raydd.cluster.session_folder import OWN
+from raydd.cluster.session_folder import OWN, host_name
 
 SESSION = """
 import json, os, sys
@@ -102,7 +102,7 @@ def test_a_local_session_listens_to_this_machine_alone(tmp_path: Path) -> None:
         assert address.startswith("127.0.0.1:") and len(token) == 64
         private = Path("/tmp") / OWN
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
-        assert any(path.name.endswith(f"_{pid}") for path in (private / "ray").iterdir())
+        assert any(path.name.endswith(f"_{pid}") for path in (private / host_name()).iterdir())
         assert not (tmp_path / ".ray").exists()
 
 

@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 import pytest
 
 from raydd.cluster import session_folder as module
-from raydd.cluster.session_folder import OWN, session_folder
+from raydd.cluster.session_folder import OWN, host_name, session_folder
 from raydd.core.errors import ResourceError
 from tests.support.runs import run as run_to_its_end
 from tests.support.small import CONFIG
@@ -26,10 +26,10 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
 def test_what_will_do_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert session_folder() == f"/tmp/{OWN}/ray"
+    assert session_folder() == f"/tmp/{OWN}/{host_name()}"
     short = Path(mkdtemp(dir="/var/tmp", prefix="m"))
     monkeypatch.setenv(name, str(short))
-    assert session_folder() == f"{short}/{OWN}/ray"
+    assert session_folder() == f"{short}/{OWN}/{host_name()}"
     assert stat.S_IMODE((short / OWN).stat().st_mode) == 0o700
     shutil.rmtree(short)
 
@@ -48,7 +48,7 @@ def test_what_will_not_do_is_replaced_with_a_warning(
     monkeypatch.setenv("RAY_TMPDIR", folder)
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith("/proc"))
     with caplog.at_level(logging.WARNING):
-        assert session_folder() == f"/tmp/{OWN}/ray"
+        assert session_folder() == f"/tmp/{OWN}/{host_name()}"
     assert f"RAY_TMPDIR={folder}" in caplog.text and why in caplog.text
 
 
@@ -59,9 +59,9 @@ def test_sessions_of_processes_that_are_gone_go_too(monkeypatch: pytest.MonkeyPa
     ended.wait()
     names = [f"session_2026-12-01_10-45-44_004021_{pid}" for pid in (ended.pid, os.getpid())]
     for name in (*names, "other"):
-        (short / OWN / "ray" / name / "sockets").mkdir(parents=True)
+        (short / OWN / host_name() / name / "sockets").mkdir(parents=True)
     session_folder()
-    assert {path.name for path in (short / OWN / "ray").iterdir()} == {names[1], "other"}
+    assert {path.name for path in (short / OWN / host_name()).iterdir()} == {names[1], "other"}
     shutil.rmtree(short)
 
 
@@ -73,7 +73,7 @@ def test_a_folder_of_another_user_is_not_taken(
     (short / "elsewhere").mkdir()
     (short / OWN).symlink_to(short / "elsewhere")
     with caplog.at_level(logging.WARNING):
-        assert session_folder() == f"/tmp/{OWN}/ray"
+        assert session_folder() == f"/tmp/{OWN}/{host_name()}"
     assert f"has a {OWN} of another user in it" in caplog.text
     shutil.rmtree(short)
 

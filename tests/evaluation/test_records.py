@@ -212,13 +212,13 @@ def test_a_record_under_another_name_is_found(folder: Folder) -> None:
 def test_records_of_students_of_another_set_are_found(tmp_path: Path) -> None:
     run = Folder.at(tmp_path)
     records.write(run / "results", make_record())
-    records.require_own(run)
+    records.require_own(run, records.read(run / "results"))
     with new_artefact(run / "synthetic", "synthetic", make_record().config_key):
         pass
-    records.require_own(run)
+    records.require_own(run, records.read(run / "results"))
     records.write(run / "results", make_record(record_id="f" * 16, config_key="f" * 16))
     with pytest.raises(ArtefactError, match="part-f{16}.parquet: is of students of another set"):
-        records.require_own(run)
+        records.require_own(run, records.read(run / "results"))
     assert dict(records.keys(run / "results")) == {PART: make_record().config_key, f"part-{'f' * 16}.parquet": "f" * 16}
 
 

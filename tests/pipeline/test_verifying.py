@@ -69,4 +69,4 @@ def test_a_record_of_another_run_is_seen(swept: SmallRun, tmp_path: Path) -> Non
     with pytest.raises(ArtefactError, match=f"{stranger.name}: is of students of another set"):
         verify(Folder.at(out))
     with pytest.raises(ArtefactError, match="of students of another set"):
-        records.require_own(Folder.at(out))
+        records.require_own(Folder.at(out), records.read(Folder.at(out) / "results"))
