@@ -94,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         errors.print(f"[bold red]stopped:[/] {escape(str(error))}", soft_wrap=True)
         return 1
+    except MemoryError as error:
+        errors.print(f"[bold red]stopped:[/] there is not enough memory: {escape(str(error) or 'none is left')}")
+        return 1
     except KeyboardInterrupt as interrupt:
         errors.print("interrupted; the same command goes on from here")
         return interrupt.exit_code if isinstance(interrupt, Interrupted) else 130

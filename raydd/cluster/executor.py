@@ -21,6 +21,7 @@ from raydd.cluster.gauges import Gauges
 from raydd.core import process
 from raydd.core.progress import Progress
 from raydd.ingredients.base import Ingredient, Spread
+from raydd.pipeline import memory
 from raydd.pipeline.runs.inputs import RunInputs
 
 _LEAVES_FREE: Final = ("train", "task")
@@ -62,6 +63,8 @@ class RayExecutor:
                 if waiting.require(bundle, count, field, cluster.wait_seconds, progress):
                     self._connection.callback(waiting.ask_for_nothing)
             shared_folders.require(run)
+            if len(runtime.alive()) == 1:
+                memory.require(run)
 
     def make(
         self,

@@ -153,8 +153,13 @@ def share_resources(config: ClusterConfig, count: int) -> dict[str, float]:
 
 def how_many_fit(bundle: Mapping[str, float]) -> int:
     """How many such bundles the cluster holds in all, node by node."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return sum(min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items()) for node in alive)
+    held = (node["Resources"] for node in alive())
+    return sum(min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items()) for node in held)
+
+
+def alive() -> list[dict[str, Any]]:
+    """The nodes that work, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def num_gpus() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raydd.cluster import runtime
 from raydd.core.errors import ConfigError
 from raydd.data import DataConfig
 from raydd.data.loading import default_root
@@ -33,7 +34,7 @@ def require(run: RunInputs) -> None:
     Raises:
         ConfigError: a node does not; names the field, the node, and what to do.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = runtime.alive()
     if len(nodes) < 2:
         return
     folders, data = dict(_local_folders(run)), run.config.data

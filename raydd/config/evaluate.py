@@ -1,7 +1,7 @@
 """What a run's config says of students and of what they are compared with."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from raydd.core.errors import ConfigError
 from raydd.evaluation.probes.continual import ContinualConfig
@@ -18,6 +18,8 @@ from raydd.methods import MethodConfig
 from raydd.networks.config import NetworkConfig
 from raydd.training.dsa import augmentation
 from raydd.training.recipe import Recipe
+
+_MOST_STUDENTS: Final = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,10 @@ class EvaluateConfig:
         if not method.has_learned_lr and self.protocol is None and self.recipe.lr is None:
             raise ConfigError("evaluate.recipe.lr", "this method's set comes without a step size: give one")
         self.regimes(method)
+        sets = len(self.baselines) + self.random_draws + 1
+        if (students := sets * max(1, len(self.networks)) * self.num_students) > _MOST_STUDENTS:
+            problem = f"with all draws and networks these are {students:,} students: take at most {_MOST_STUDENTS:,}"
+            raise ConfigError("evaluate.num_students", problem)
 
     def askers(self) -> dict[Probe, Asker]:
         """The probes that are asked for, by name."""

@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from raydd.config import bounds
 from raydd.config.cluster import ClusterConfig
 from raydd.config.completion import completed
 from raydd.config.evaluate import EvaluateConfig
@@ -70,10 +71,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what goes across the parts."""
-        seeds = {"seed": self.seed, "experts.seed": self.experts_seed, "teacher.seed": self.teacher_seed}
-        for name, seed in seeds.items():
-            if not -(2**63) <= seed < 2**63:
-                raise ConfigError(name, f"must fit into 64 bits, is {seed}")
+        bounds.check(self)
         if self.method.unrolls and self.network.norm == "batch":
             raise ConfigError(
                 "network.norm",

@@ -6,6 +6,7 @@ Grids and random draws are lists that are known beforehand, so that a sweep that
 import difflib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -27,6 +28,8 @@ ASHA_LOOKS = 20
 """Measurements of a student that ASHA watches."""
 ASHA_RUNGS = 3
 """One in so many students goes on after 1/9 of its epochs, and again after 1/3."""
+_MOST = 100_000
+"""Points of a grid."""
 _NOT_SWEPT = ("name", "out", "sweep", "cluster")
 
 
@@ -116,9 +119,11 @@ class SweepConfig:
                 continue
             if not space:
                 raise ConfigError(where, "name at least one value")
-            written = [json.dumps(value) for value in space]
-            if twice := [text for text in written if written.count(text) > 1]:
-                raise ConfigError(where, f"has {twice[0]} twice")
+            (written, times), *_ = Counter(json.dumps(value) for value in space).most_common(1)
+            if times > 1:
+                raise ConfigError(where, f"has {written} twice")
+        if self.search == "grid" and (points := math.prod(map(len, map(_values, self.parameters.values())))) > _MOST:
+            raise ConfigError("sweep.parameters", f"are {points:,} combinations: take at most {_MOST:,}")
 
     def check(self, fields: Sequence[str], validation_fraction: float) -> None:
         """See that all paths are fields, and that there is what a search goes by.

@@ -3,6 +3,7 @@
 Letters: N images that are listed, M of them that can be decoded, C H W.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from raydd.core import process
 from raydd.core.errors import DataError, UserError
 from raydd.data.listing import Item, some
 from raydd.data.overheard import overheard
@@ -210,7 +212,7 @@ class _Canvas:
         """Put the next image into its place."""
         size, wanted = pixels.shape[:2], self._channels or (1 if pixels.ndim == 2 else 3)
         if self._filled == 0:
-            self._images = np.empty((self._count, wanted, *size), np.uint8)
+            self._images = self._room(wanted, size)
         if size != self._images.shape[2:]:
             raise DataError(
                 f"{where} is {_in_words(size)}, images before it are {_in_words(self._images.shape[2:])}: "
@@ -219,10 +221,20 @@ class _Canvas:
         if pixels.ndim == 3 and self._images.shape[1] == 1:
             if self._channels is not None:
                 raise DataError(f"{where}: is coloured, where grey images are needed")
-            grey, self._images = self._images, np.empty((self._count, 3, *size), np.uint8)
+            grey, self._images = self._images, self._room(3, size)
             self._images[: self._filled] = grey[: self._filled]
         self._images[self._filled] = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
         self._filled += 1
+
+    def _room(self, channels: int, size: tuple[int, ...]) -> PixelArray:
+        """Uninitialised memory for all images, where there is as much."""
+        shape = (self._count, channels, *size)
+        if (asked := math.prod(shape)) > (most := process.memory_bytes(torch.device("cpu"))):
+            raise DataError(
+                f"{self._count:,} images of {_in_words(size)} take {asked / 1e9:,.0f} GB of memory, and this machine "
+                f"has {most / 1e9:,.0f} GB: set a lower data.image_size"
+            )
+        return np.empty(shape, np.uint8)
 
     def images(self) -> Tensor:
         """Those that were added; of unknown size where there are none."""

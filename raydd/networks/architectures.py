@@ -22,6 +22,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from raydd.core import process
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.networks.config import GROUPS, NetworkConfig
 from raydd.networks.traits import Architecture, Shape
@@ -261,9 +262,20 @@ def _check_size(config: NetworkConfig, shape: Shape) -> None:
             most = side.bit_length() - 1
             problem = f"{config.num_blocks} blocks pool an image of {size} to nothing; take at most {most}"
             raise ConfigError("network.depth", problem)
+        _check_weights(config, shape)
     elif config.stem == "imagenet" and side < _SMALLEST_IMAGENET_SIDE:
         problem = f"imagenet needs images of at least {_SMALLEST_IMAGENET_SIDE} pixels a side, not {size}; take small"
         raise ConfigError("network.stem", problem)
     elif side < (least := config.traits.smallest_side):
         problem = f"{config.name} needs images of at least {least}x{least}, not {size}; take convnet or mlp"
         raise ConfigError("network.name", problem)
+
+
+def _check_weights(config: NetworkConfig, shape: Shape) -> None:
+    """Refuse a ConvNet whose convolutions alone take more memory than there is, before any of it is asked for."""
+    parameters = 9 * config.width * (shape[0] + (config.num_blocks - 1) * config.width)
+    if 4 * parameters > (most := process.memory_bytes(torch.device("cpu"))):
+        problem = (
+            f"{config.num_blocks} blocks of {config.width:,} channels have {4 * parameters / 1e9:,.0f} GB of weights"
+        )
+        raise ConfigError("network.width", f"{problem}, and this machine has {most / 1e9:,.0f} GB of memory")

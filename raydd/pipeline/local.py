@@ -9,6 +9,7 @@ from raydd.core.errors import ConfigError, ResourceError
 from raydd.core.progress import Progress
 from raydd.data.streamed_images import read_here
 from raydd.ingredients.base import Ingredient, make_here
+from raydd.pipeline import memory
 from raydd.pipeline.runs.inputs import RunInputs
 
 
@@ -19,10 +20,11 @@ class LocalExecutor:
     """Decodes images that are streamed."""
 
     def check(self, run: RunInputs, progress: Progress) -> None:
-        """Refuse what needs several processes."""
+        """Refuse what needs several processes, or more memory than there is."""
         workers = run.config.cluster.num_workers
         if workers not in ("auto", 1):
             raise ResourceError(f"cluster.num_workers: {workers} workers need Ray; leave out --no-ray or ask for 1")
+        memory.require(run)
 
     def make(
         self,

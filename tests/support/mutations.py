@@ -55,21 +55,21 @@ BASES = [_base(changes) for changes in _CHANGES]
 """Whole trees, with every default, of runs that are fine."""
 
 
-def _leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all parts of a tree, inner ones too."""
     found = [path] if path else []
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return found + [below for name, part in inner for below in _leaves(part, (*path, name))]
+    return found + [below for name, part in inner for below in leaves(part, (*path, name))]
 
 
-def _at(tree: Any, path: tuple[Any, ...]) -> Any:
+def at(tree: Any, path: tuple[Any, ...]) -> Any:
     for name in path:
         tree = tree[name]
     return tree
 
 
-_SEEN = sorted({".".join(map(str, path)) for base in BASES for path in _leaves(base)})
-_NAMES = sorted({str(path[-1]) for base in BASES for path in _leaves(base)})
+_SEEN = sorted({".".join(map(str, path)) for base in BASES for path in leaves(base)})
+_NAMES = sorted({str(path[-1]) for base in BASES for path in leaves(base)})
 _NUMBERS: list[Any] = [
     *(0, 1, -1, 2, 7, 100, 10**6, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**30, -(10**30), 10**4400),
     *(0.0, -0.0, 0.5, 1.5, -1e-9, 1e-30, 1e30, 1e308, -1e308, 5e-324, float("nan"), float("inf"), -float("inf")),
@@ -116,19 +116,19 @@ _VALUES = st.one_of(st.sampled_from(_NUMBERS), st.sampled_from(_TEXTS), st.sampl
 
 def _other(tree: Tree, draw: Draw) -> Tree:
     """One part has a value of another type or size."""
-    return _replaced(tree, _part(tree, draw), draw(_VALUES))
+    return replaced(tree, _part(tree, draw), draw(_VALUES))
 
 
 def _foreign(tree: Tree, draw: Draw) -> Tree:
     """One part is as another good configuration has it: what does not go together."""
     base = draw(st.sampled_from(BASES))
-    path = draw(st.sampled_from([path for path in _leaves(base) if all(isinstance(name, str) for name in path)]))
+    path = draw(st.sampled_from([path for path in leaves(base) if all(isinstance(name, str) for name in path)]))
     tree = copy.deepcopy(tree)
     part = tree
     for name in path[:-1]:
         part = part.setdefault(name, {}) if isinstance(part, dict) else {}
     if isinstance(part, dict):
-        part[path[-1]] = copy.deepcopy(_at(base, path))
+        part[path[-1]] = copy.deepcopy(at(base, path))
     return tree
 
 
@@ -136,7 +136,7 @@ def _deleted(tree: Tree, draw: Draw) -> Tree:
     """One part is not there."""
     path = _part(tree, draw)
     tree = copy.deepcopy(tree)
-    del _at(tree, path[:-1])[path[-1]]
+    del at(tree, path[:-1])[path[-1]]
     return tree
 
 
@@ -144,7 +144,7 @@ def _renamed(tree: Tree, draw: Draw) -> Tree:
     """One part has another name, of another field or of none."""
     path = _part(tree, draw)
     tree = copy.deepcopy(tree)
-    parent = _at(tree, path[:-1])
+    parent = at(tree, path[:-1])
     odd = st.sampled_from([0, None, 1.5, True, "", ".", "a.b", "\0", "\ud800", "[red]", 10**4400, str(path[-1]) + "s"])
     name = draw(st.one_of(st.sampled_from(_NAMES), odd))
     value = parent.pop(path[-1])
@@ -156,11 +156,11 @@ def _renamed(tree: Tree, draw: Draw) -> Tree:
 def _nested(tree: Tree, draw: Draw) -> Tree:
     """One part is one level deeper, or one level up, or a list."""
     path = _part(tree, draw)
-    value = _at(tree, path)
+    value = at(tree, path)
     wrapped = [{path[-1]: value}, [value], {"name": value}, list(value) if isinstance(value, dict) else {"0": value}]
     if isinstance(value, dict) and len(path) > 1 and draw(st.booleans()):
         return {**copy.deepcopy(tree), **copy.deepcopy(value)}
-    return _replaced(tree, path, draw(st.sampled_from(wrapped)))
+    return replaced(tree, path, draw(st.sampled_from(wrapped)))
 
 
 def _swapped(tree: Tree, draw: Draw) -> Tree:
@@ -168,18 +168,18 @@ def _swapped(tree: Tree, draw: Draw) -> Tree:
     one, other = _part(tree, draw), _part(tree, draw)
     if one == other[: len(one)] or other == one[: len(other)]:
         return tree
-    first, second = _at(tree, one), _at(tree, other)
-    return _replaced(_replaced(tree, one, second), other, first)
+    first, second = at(tree, one), at(tree, other)
+    return replaced(replaced(tree, one, second), other, first)
 
 
 def _part(tree: Tree, draw: Draw) -> tuple[Any, ...]:
-    return draw(st.sampled_from(_leaves(tree) or [()])) if tree else ()
+    return draw(st.sampled_from(leaves(tree) or [()])) if tree else ()
 
 
-def _replaced(tree: Tree, path: tuple[Any, ...], value: Any) -> Tree:
+def replaced(tree: Tree, path: tuple[Any, ...], value: Any) -> Tree:
     tree, value = copy.deepcopy(tree), copy.deepcopy(value)
     if path:
-        _at(tree, path[:-1])[path[-1]] = value
+        at(tree, path[:-1])[path[-1]] = value
     return tree
 
 

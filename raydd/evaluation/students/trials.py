@@ -1,7 +1,7 @@
 """What one student is: a `Trial` with a record of its own."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import Any, Final, Literal, get_args
 
@@ -90,7 +90,7 @@ class Trial:
             set_key: of the synthetic set, and so of the training images; real ones are told apart by subject and draw.
             selection_key: of the selection where there is a `coreset`.
         """
-        own = {**asdict(self), "selection": selection_key}
+        own = {**{field.name: getattr(self, field.name) for field in fields(self)}, "selection": selection_key}
         unsaid = {name for name in ("measure_every", "searched", "selection") if own[name] is None}
         if self.mode == "single_shot":
             unsaid |= {"mode", "budget", "stage"}

@@ -49,17 +49,30 @@ class Run(RunInputs):
         """Content key of the distilled set."""
         return self.last_stage.union_key
 
+    @cached_property
+    def _trials(self) -> tuple[Trial, ...]:
+        config, data = self.config, self.data
+        planned = plan_trials(
+            config.evaluate, config.network, config.methods, config.stages, data.num_classes, data.name
+        )
+        return tuple(planned)
+
     def trials(self) -> list[Trial]:
         """The students to train, in a fixed order."""
-        config = self.config
-        return plan_trials(
-            config.evaluate, config.network, config.methods, config.stages, self.data.num_classes, self.data.name
-        )
+        return list(self._trials)
+
+    @cached_property
+    def _record_ids(self) -> dict[Trial, str]:
+        """Those that were asked for: each is asked for often, and a run may have thousands."""
+        return {}
 
     def record_id(self, trial: Trial) -> str:
         """The name of a trial's record."""
-        selection_key = None if trial.coreset is None else self.selection.key()
-        return trial.record_id(self.data.test_fingerprint, self.stages[trial.stage].union_key, selection_key)
+        if (known := self._record_ids.get(trial)) is None:
+            selection_key = None if trial.coreset is None else self.selection.key()
+            union_key = self.stages[trial.stage].union_key
+            known = self._record_ids[trial] = trial.record_id(self.data.test_fingerprint, union_key, selection_key)
+        return known
 
     def has_synthetic(self) -> bool:
         """Whether the distilled set is finished, and its average where there has to be one."""
