@@ -17,9 +17,10 @@ from typing import NoReturn, Protocol, cast
 
 from rich.markup import escape
 
-from raydd.cli import opening, output
+from raydd.cli import opening, output, streams
 from raydd.cli.output import errors
 from raydd.core.errors import RunError, UserError
+from raydd.core.failures import failure
 from raydd.core.interruption import Interrupted, heeded
 from raydd.core.version import __version__
 
@@ -97,16 +98,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         errors.print(f"[bold red]stopped:[/] there is not enough memory: {escape(str(error) or 'none is left')}")
         return 1
+    except OSError as error:
+        if (said := failure(error)) is None:
+            raise
+        errors.print(f"[bold red]stopped:[/] {escape(said)}", soft_wrap=True)
+        return 1
     except KeyboardInterrupt as interrupt:
         errors.print("interrupted; the same command goes on from here")
         return interrupt.exit_code if isinstance(interrupt, Interrupted) else 130
 
 
 def entry() -> NoReturn:
-    """The console script. Whoever reads its output may stop reading, as `head` does."""
+    """The console script. Whoever reads its output may stop reading, as `head` does; a full disk may lose it."""
+    printed = streams.prepare()
     try:
-        code = main()
-        sys.stdout.flush()
+        try:
+            code = main()
+        except SystemExit as end:  # of argparse
+            code = end.code if isinstance(end.code, int) else 0
+        code = streams.finished(code, printed)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to write the rest
         code = 1

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raydd.core.errors import UserError
+from raydd.core.failures import failure
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.")
 _ABANDONED_SECONDS = 24 * 3600
@@ -21,7 +22,6 @@ _REASONS = {
     errno.EEXIST: "a part of this path is a file, not a folder",
     errno.EISDIR: "this is a folder, not a file",
     errno.EACCES: "permission denied; choose a folder you may use",
-    errno.EROFS: "the file system is read-only; choose another folder",
 }
 
 
@@ -31,9 +31,7 @@ def explained(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _is_disk_full(error):
-            raise _disk_full(place) from error
-        reason = _REASONS.get(error.errno or 0) or first_line(error)
+        reason = failure(error) or _REASONS.get(error.errno or 0) or first_line(error)
         raise UserError(f"{place}: {reason}") from error
 
 
@@ -52,8 +50,8 @@ def temporary(folder: Path, name: str, place: str) -> Iterator[Path]:
     """Yield a fresh hidden path in `folder` (made if need be), and remove on leaving what still lies there.
 
     Raises:
-        UserError: the folder cannot be made, or the disk is full; names `place`. Other errors of the block pass as
-            they are.
+        UserError: the folder cannot be made, or the disk is full or fails; names `place`. Other errors of the block
+            pass as they are.
     """
     with explained(place):
         make_folder(folder)
@@ -61,8 +59,8 @@ def temporary(folder: Path, name: str, place: str) -> Iterator[Path]:
     try:
         yield path
     except Exception as error:
-        if _is_disk_full(error):
-            raise _disk_full(place, folder) from error
+        if said := failure(error, f" of {folder}"):
+            raise UserError(f"{place}: {said}") from error
         raise
     finally:
         path.unlink(missing_ok=True)
@@ -107,14 +105,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_disk_full(error: Exception) -> bool:
-    """Whether the disk or the quota was exhausted; libraries written in Rust or C++ say so in the text alone."""
-    codes = errno.ENOSPC, errno.EDQUOT
-    return getattr(error, "errno", None) in codes or any(os.strerror(code) in str(error) for code in codes)
-
-
-def _disk_full(place: str, folder: Path | None = None) -> UserError:
-    disk = "the disk is full" if folder is None else f"the disk of {folder} is full"
-    return UserError(f"{place}: {disk}; free some space or choose another folder, then run again")
