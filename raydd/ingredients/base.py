@@ -78,6 +78,14 @@ class Kitchen(Protocol):
     def device(self) -> torch.device:
         """Where this process computes."""
 
+    @property
+    def seed(self) -> int:
+        """Of the run's draws."""
+
+    @property
+    def teacher(self) -> "Ingredient[Any]":
+        """The run's teacher, for what is measured by it."""
+
     def compiles(self, network: NetworkConfig, recipe: Recipe, num_images: int) -> bool:
         """Whether a training on so many images is compiled."""
 

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raydd.networks.layer_inputs import told_of_inputs
+
 
 def averages(groups_N: Tensor, num_groups: int) -> Tensor:
     """The matrix [P, N], float64, that takes values of N images to their means over each group.
@@ -58,18 +60,13 @@ class FrozenMoments:
         """
         found: list[list[Tensor]] = [[] for _ in norms]
 
-        def note(layer: int, norm: nn.Module, inputs: tuple[Tensor]) -> None:
-            x = _wide(inputs[0])
+        def look(layer: int, inputs_NCHW: Tensor) -> None:
+            x = _wide(inputs_NCHW)
             found[layer].append(torch.stack([x.mean((2, 3)), x.square().mean((2, 3))]).double())
 
-        handles = [norm.register_forward_pre_hook(partial(note, layer)) for layer, norm in enumerate(norms)]
-        try:
-            with torch.no_grad():
-                for batch in batches:
-                    module(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with torch.no_grad(), told_of_inputs(dict(enumerate(norms)), look):
+            for batch in batches:
+                module(batch)
         return cls(members_PM.sum(1), [members_PM @ torch.cat(parts, 1) for parts in found])
 
     def beside(self, averages_PN: Tensor) -> tuple[Tensor, list[Tensor]]:

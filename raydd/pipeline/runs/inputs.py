@@ -75,6 +75,11 @@ class RunInputs:
         """The folders, of the run and of each stage, of the sets that distilling makes."""
         return ("synthetic", "ema") if self.config.method.has_average else ("synthetic",)
 
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.seed
+
     def key(self) -> Key:
         """The root of the run's draws."""
         return Key.root(self.config.seed)
