@@ -8,7 +8,7 @@ from typing import Any
 from raydd.core.interruption import Interruption
 from raydd.core.progress import Progress
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
-from raydd.ingredients.statistics import KIND, Wanted, DataStatistics, Pieces
+from raydd.ingredients.statistics import KIND, DataStatistics, Pieces, StatisticsWanted
 from raydd.ingredients.teacher import Teacher
 from raydd.storage import content_key
 
@@ -18,7 +18,7 @@ class MeasuredStatistics(Ingredient[DataStatistics]):
     """What the run's teacher sees of the training images."""
 
     teacher: Ingredient[Teacher]
-    asked: Wanted
+    asked: StatisticsWanted
 
     kind = KIND
     title = KIND

@@ -45,7 +45,7 @@ _KEPT, _LOGITS = "features", "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class StatisticsWanted:
     """What is measured."""
 
     norms: bool = True
@@ -79,7 +79,7 @@ class Wanted:
 
 
 @torch.no_grad()
-def measured(module: Network, batches: Iterable[Tensor], asked: Wanted) -> dict[str, Tensor]:
+def measured(module: Network, batches: Iterable[Tensor], asked: StatisticsWanted) -> dict[str, Tensor]:
     """Show images to a network in evaluation mode.
 
     Args:
@@ -154,7 +154,7 @@ class Pieces:
         there = set(self.folder.files())
         return [place for place, (name, _) in enumerate(self.all) if name not in there or not self._is_whole(name)]
 
-    def measure(self, place: int, teacher: Teacher, train: LabelledImages, asked: Wanted) -> None:
+    def measure(self, place: int, teacher: Teacher, train: LabelledImages, asked: StatisticsWanted) -> None:
         """Make a piece."""
         name, rows = self.all[place]
         batches = train.images.batches(rows.split(BATCH))
@@ -198,7 +198,7 @@ class StatisticsCard:
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     """Images of each class."""
-    asked: Wanted
+    asked: StatisticsWanted
     layers: Mapping[str, int]
     """Channels, or blocks, of each layer, by name."""
     logit_norm: float
@@ -212,7 +212,7 @@ class StatisticsCard:
     def parse(cls, data: bytes) -> "StatisticsCard":
         """Read what `dump` wrote."""
         values = json.loads(data)
-        own = {"asked": Wanted(**values["asked"]), "counts": tuple(values["counts"])}
+        own = {"asked": StatisticsWanted(**values["asked"]), "counts": tuple(values["counts"])}
         return cls(**values | own | {"class_names": tuple(values["class_names"])})
 
 
@@ -224,7 +224,7 @@ class DataStatistics:
     card: StatisticsCard
 
     @classmethod
-    def save(cls, folder: Folder, key: str, pieces: Pieces, asked: Wanted, sources: tuple[str, str]) -> None:
+    def save(cls, folder: Folder, key: str, pieces: Pieces, asked: StatisticsWanted, sources: tuple[str, str]) -> None:
         """Merge all pieces into one artefact: card, sums of all images, of classes, and features class by class.
 
         Args:

@@ -16,13 +16,13 @@ from raydd.data.prepared import LabelledImages, PreparedData
 from raydd.ingredients.base import Kitchen, make_here
 from raydd.ingredients.measured_statistics import MeasuredStatistics
 from raydd.ingredients.moments import Moments, block_moments, channel_moments, moments_of, summed
-from raydd.ingredients.statistics import Wanted, DataStatistics, Pieces, joined, measured
+from raydd.ingredients.statistics import DataStatistics, Pieces, StatisticsWanted, joined, measured
 from raydd.ingredients.teacher import Teacher
 from raydd.storage import Folder, verify_below
 from tests.reference import statistics as reference
 from tests.support import taught
 
-ALL = Wanted(block=4, features=True)
+ALL = StatisticsWanted(block=4, features=True)
 
 
 def images_of(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def images_of(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return train.images[kept.nonzero().squeeze(1)].to(dtype), train.labels[kept]
 
 
-def whole(images: Tensor, asked: Wanted = ALL) -> dict[str, Tensor]:
+def whole(images: Tensor, asked: StatisticsWanted = ALL) -> dict[str, Tensor]:
     return measured(taught.teacher(torch.float64).module, [images], asked)
 
 
@@ -91,7 +91,7 @@ def test_variance_is_within_and_between_images() -> None:
 
 def test_statistics_that_are_not_finite_stop_the_work() -> None:
     with pytest.raises(RunError, match="what the teacher sees is not finite"):
-        measured(taught.teacher().module, [torch.full((1, *taught.SHAPE), torch.inf)], Wanted())
+        measured(taught.teacher().module, [torch.full((1, *taught.SHAPE), torch.inf)], StatisticsWanted())
 
 
 # The ingredient
@@ -115,7 +115,7 @@ def data_of(images: Tensor, labels: Tensor) -> PreparedData:
 
 
 def ingredient(
-    folder: Path, asked: Wanted = ALL, key: str = "teacher", data: PreparedData | None = None
+    folder: Path, asked: StatisticsWanted = ALL, key: str = "teacher", data: PreparedData | None = None
 ) -> MeasuredStatistics:
     real = data or data_of(*images_of())
     kitchen = SimpleNamespace(folder=Folder.at(folder), work=Folder.at(folder / "work"), data=real)
@@ -237,17 +237,17 @@ def test_the_key_is_of_teacher_images_and_what_is_asked(tmp_path: Path) -> None:
         ingredient(tmp_path).key(),
         ingredient(tmp_path, key="another").key(),
         ingredient(tmp_path, data=other).key(),
-        ingredient(tmp_path, asked=Wanted()).key(),
-        ingredient(tmp_path, asked=Wanted(block=8, features=True)).key(),
+        ingredient(tmp_path, asked=StatisticsWanted()).key(),
+        ingredient(tmp_path, asked=StatisticsWanted(block=8, features=True)).key(),
     }
     assert len(keys) == 5
 
 
 def test_only_what_is_asked_is_measured() -> None:
     images, _ = images_of()
-    found = whole(images[:3], Wanted())
+    found = whole(images[:3], StatisticsWanted())
     assert all(name.startswith("norm.") or name == "logits" for name in found)
-    assert whole(images[:3], Wanted(norms=False)).keys() == {"logits"}
+    assert whole(images[:3], StatisticsWanted(norms=False)).keys() == {"logits"}
 
 
 def test_parts_are_joined_in_order() -> None:
@@ -261,7 +261,7 @@ def test_a_class_without_images_and_blocks_without_pixels_are_refused(tmp_path: 
     with pytest.raises(ConfigError, match="^data: class 'dog' has no training image"):
         Pieces(Folder.at(tmp_path), torch.tensor([0, 1, 2, 2]), ("ant", "bee", "cat", "dog"))
     with pytest.raises(ConfigError, match=r"^method.block: must be at least 1"):
-        Wanted(block=0)
+        StatisticsWanted(block=0)
 
 
 def test_moments_are_of_any_number_of_sets() -> None:
