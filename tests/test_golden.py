@@ -55,8 +55,11 @@ VOLATILE = ("seconds", "time", "peak_memory_bytes", "device", "commit")
 """Columns of the records."""
 LATER = {"evaluate.lr": "recipe", "evaluate.keep": "nothing", "data.nested": "skip", "teacher.class_order": None}
 """Fields that came after the record, with the defaults by which nothing changes."""
-LATER_OF_TRAININGS = {"decays_all": False, "norm_momentum": 0.1, "crop_padding": 0, "randaugment_fill": "mean"}
-"""The same, of every recipe and its views."""
+LATER_OF_TRAININGS = {
+    **{"decays_all": False, "norm_momentum": 0.1, "crop_padding": 0, "randaugment_fill": "mean"},
+    **{"loss": "cross_entropy", "growth": "flat", "init": "torch", "label_kind": "logits"},
+}
+"""The same, of every recipe and its views, of networks, and of what an import is."""
 UNSTEADY = ("versions", "source", "config", "path")
 """Fields of cards: what a set was made with and where it came from."""
 

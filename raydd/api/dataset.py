@@ -28,6 +28,7 @@ from raydd.data.images import Images
 from raydd.data.prepared import apply
 from raydd.evaluation.students.of_set import Lesson, recipe_of, student_key
 from raydd.evaluation.students.training import training_on
+from raydd.networks.losses import squared_error
 from raydd.sets.preview import preview
 from raydd.sets.synthetic import SyntheticSet
 from raydd.training import loop, optimizers
@@ -63,7 +64,8 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
     """A distilled set as torch's loaders take it: pairs of an image in network space and its target.
 
     Images that are stored as mosaics (IDC) are decoded; `synthetic` holds them as they are stored.
-    Targets are class indices, or label logits [K] where the set has soft labels. `train` trains any network on the set
+    Targets are class indices, or soft labels [K] where the set has them: logits or, as `synthetic.label_kind` says,
+    what the squared loss compares with. `train` trains any network on the set
     as `recipe` says; for loops of one's own, `loss` fits the targets and `lr_at` follows the schedule. `transform`
     brings real images into the space of the set's.
     """
@@ -73,6 +75,7 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
 
         Raises:
             ArtefactError: its card has no recipe.
+            ConfigError: the recipe takes a softmax of regression labels.
         """
         recipe = recipe_of(synthetic)
         if recipe is None:
@@ -97,8 +100,8 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
         channels, height, width = self.shape
         stored = "" if self.synthetic.formation is None else f" (stored as {len(self.synthetic)})"
         named = self.synthetic.card.get("run") or "no run"
-        labels = "hard labels" if self.synthetic.soft_labels is None else "soft labels"
-        about = f"{len(self)} images{stored}, {channels}x{height}x{width}, {len(self.class_names)} classes, {labels}"
+        shape, labels = f"{channels}x{height}x{width}", self.synthetic.labels_in_words
+        about = f"{len(self)} images{stored}, {shape}, {len(self.class_names)} classes, {labels}"
         return f"DistilledDataset({named}: {about}, {self.recipe.epochs} epochs to train)"
 
     def _repr_html_(self) -> str:
@@ -131,10 +134,13 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
         return transformed(image, self.preprocessing, self.shape)
 
     def loss(self, logits_BK: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross entropy of a batch against targets of this set, soft or hard, at the recipe's temperature.
+        """The mean loss of a batch against targets of this set: the recipe's, cross entropy or half the squared error.
 
-        Classes have no temperature, and classes of mixed images that `loader` yields have none either.
+        Cross entropy is at the recipe's temperature; classes have none, and classes of mixed images that `loader`
+        yields have none either. The squared error is summed over the classes.
         """
+        if self.recipe.loss == "squared":
+            return squared_error(logits_BK, targets) / len(logits_BK)
         if not targets.is_floating_point():
             return F.cross_entropy(logits_BK, targets)
         temperature = self._lesson.recipe.temperature

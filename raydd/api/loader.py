@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from raydd.core.errors import ConfigError
 from raydd.data.images import as_images
 from raydd.evaluation.students.of_set import Lesson, student_key
+from raydd.networks.losses import centred
 from raydd.training.batches import Batch
 from raydd.training.epochs import Epochs
 
@@ -79,10 +80,14 @@ class EpochLoader:
             return batch.targets
         others, kept = batch.mixed
         mixture = kept * self._shares(batch.targets) + (1 - kept) * self._shares(others)
+        if self._recipe.loss == "squared":
+            return mixture
         return self._recipe.temperature * mixture.clamp(min=torch.finfo(mixture.dtype).tiny).log()
 
     def _shares(self, targets: Tensor) -> Tensor:
-        """Float32 [B, K], each row of sum 1."""
+        """Float32 [B, K], each row of sum 1; what outputs should be under the squared loss."""
+        if self._recipe.loss == "squared":
+            return targets if targets.is_floating_point() else centred(targets, self._num_classes)
         if targets.is_floating_point():
             return (targets / self._recipe.temperature).softmax(1)
         return F.one_hot(targets, self._num_classes).float()

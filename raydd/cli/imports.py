@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from raydd.cli.output import console
 from raydd.core.errors import UserError
-from raydd.exchange.answers import LabelKind
+from raydd.exchange.answers import ForeignKind
 from raydd.exchange.formats import FORMATS
 from raydd.exchange.legacy_recipes import LEGACY
 from raydd.pipeline.imports.experts_and_teachers import import_experts, import_teacher
@@ -37,7 +37,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", required=True, metavar="FILE", help="of the run; for a set, its `data:` is enough")
     command.add_argument("--preprocess", choices=["none", "standardise", "zca"], help="the space that images are in")
     command.add_argument("--statistics", choices=["computed", "literature"], help="those of standardise")
-    command.add_argument("--soft-labels", choices=get_args(LabelKind), help="what soft labels are")
+    command.add_argument("--soft-labels", choices=get_args(ForeignKind), help="what soft labels are")
     command.add_argument("--lr", type=float, metavar="LR", help="the learned step size, where no file has it")
     command.add_argument("--experiment", type=int, metavar="N", help="of a res file, from 0; default: the last")
     command.add_argument(

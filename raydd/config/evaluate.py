@@ -142,11 +142,18 @@ class EvaluateConfig:
             raise ConfigError("evaluate.lr", "search is for sets of one stage: take recipe")
         if not method.has_learned_lr and self.protocol is None and self.recipe.lr is None:
             raise ConfigError("evaluate.recipe.lr", "this method's set comes without a step size: give one")
-        self.regimes(method)
+        if "stored" in self.regimes(method) and self.protocol is None:
+            self._check_loss(method)
         sets = len(self.baselines) + self.random_draws + 1
         if (students := sets * max(1, len(self.networks)) * self.num_students) > _MOST_STUDENTS:
             problem = f"with all draws and networks these are {students:,} students: take at most {_MOST_STUDENTS:,}"
             raise ConfigError("evaluate.num_students", problem)
+
+    def _check_loss(self, method: MethodConfig) -> None:
+        try:
+            self.recipe.require_labels(method.label_kind)
+        except ConfigError as error:
+            raise ConfigError(f"evaluate.recipe.{error.field}", error.problem) from error
 
     def askers(self) -> dict[Probe, Asker]:
         """The probes that are asked for, by name."""

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from raydd.core.errors import UserError
 
-LabelKind = Literal["logits", "probabilities", "centred"]
-"""What the numbers [K] of a soft label are."""
+ForeignKind = Literal["logits", "probabilities", "centred", "regression"]
+"""What the numbers [K] of a soft label are; centred ones become logits, regression ones stay what outputs should be."""
 
 OWN_ORDER: Final = "data"
 """The class order that is the dataset's own."""
@@ -20,7 +20,7 @@ OWN_ORDER: Final = "data"
 class Answers:
     """The user's answers; None is not answered."""
 
-    soft_labels: LabelKind | None = None
+    soft_labels: ForeignKind | None = None
     """What soft labels are."""
     lr: float | None = None
     """The learned step size."""

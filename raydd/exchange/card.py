@@ -98,6 +98,7 @@ def write_card(source: ExportSource, form: str, folder: Path) -> None:
         "class_names": list(synthetic.class_names),
         "images_of_class": source.counts,
         "label_regime": "hard" if synthetic.soft_labels is None else "stored",
+        "label_kind": synthetic.label_kind,
         "value_space": "network" if form == "pt" else "pixels",
         "quantisation": None if form == "pt" else asdict(source.quantisation),
         "preprocessing": synthetic.preprocessing.describe(),

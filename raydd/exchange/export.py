@@ -59,7 +59,8 @@ def export(folder: Folder, form: ExportFormat, to: Folder, terms: ExportTerms | 
 
     Raises:
         ArtefactError: there is no set, or it is damaged.
-        UserError: `to` holds something or cannot be written, or the licence is none; nothing was written.
+        UserError: `to` holds something or cannot be written, the licence is none, or the labels are not of the kind
+            that others take those of the format for; nothing was written.
     """
     if form not in FORMATS:
         raise ConfigError("format", f"must be one of {', '.join(FORMATS)}, is {form}")
@@ -75,6 +76,9 @@ def export(folder: Folder, form: ExportFormat, to: Folder, terms: ExportTerms | 
 def write(folder: Folder, form: ExportFormat, place: Path, terms: ExportTerms) -> ExportSource:
     """Fill an empty folder of the local disk with an export; see `export`."""
     source = ExportSource.load(folder)
+    if source.synthetic.soft_labels is not None and source.synthetic.label_kind == "regression" and form != "parquet":
+        problem = f"{form}: whoever reads it takes soft labels for logits, and those of the set are regression targets"
+        raise ConfigError("format", f"{problem}; take parquet")
     measured = written_accuracy(source, folder, quantised=form != "pt", measure=terms.measure, progress=terms.progress)
     source = replace(source, written=measured, license=terms.license or licence_of(folder))
     _WRITERS[form](source, place)

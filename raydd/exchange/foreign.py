@@ -17,8 +17,8 @@ from torch import Tensor
 from raydd.core.errors import DataError
 from raydd.data.prepared import PreparedData
 from raydd.exchange import value_space
-from raydd.exchange.answers import Answers, LabelKind
-from raydd.exchange.soft_labels import MEANING, as_logits
+from raydd.exchange.answers import Answers, ForeignKind
+from raydd.exchange.soft_labels import MEANING, as_stored
 from raydd.exchange.tensor_files import sha256
 from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet, union
@@ -40,7 +40,7 @@ class Foreign:
     """int64 [M], where the files say them beside soft labels."""
     files: tuple[Path, ...]
     """All that was read."""
-    kind: LabelKind | None = None
+    kind: ForeignKind | None = None
     """What soft labels are, where the format says it."""
     learned_lr: float | None = None
     from_pixels: bool = False
@@ -83,12 +83,13 @@ def synthetic_set(parts: Sequence[Foreign], data: PreparedData, answers: Answers
         class_names=whole.class_names,
         preprocessing=whole.preprocessing,
         formation=whole.formation,
+        label_kind=whole.label_kind,
         card={"dataset": data.name, "dataset_fingerprint": data.fingerprint, "source": source},
     )
 
 
 def _stage(part: Foreign, number: int, data: PreparedData, answers: Answers) -> SyntheticSet:
-    images = _checked_images(part, data)
+    images, kind = _checked_images(part, data), answers.soft_labels or part.kind
     labels, soft = _checked_labels(part, data.num_classes, answers)
     if answers.class_order is not None:
         here = torch.tensor([data.class_names.index(name) for name in answers.class_order])
@@ -105,6 +106,7 @@ def _stage(part: Foreign, number: int, data: PreparedData, answers: Answers) -> 
         class_names=data.class_names,
         preprocessing=data.preprocessing,
         formation=part.formation,
+        label_kind="regression" if soft is not None and kind == "regression" else "logits",
     )
 
 
@@ -128,7 +130,7 @@ def _checked_images(part: Foreign, data: PreparedData) -> Tensor:
 
 
 def _checked_labels(part: Foreign, num_classes: int, answers: Answers) -> tuple[Tensor, Tensor | None]:
-    """Classes int64 [M] and label logits [M, K], or None of hard labels."""
+    """Classes int64 [M] and soft labels [M, K] as sets have them, or None of hard labels."""
     count, where = len(part.images), part.labels_where
     if part.labels is None:
         return _class_major(count, num_classes, where), None
@@ -149,7 +151,7 @@ def _checked_labels(part: Foreign, num_classes: int, answers: Answers) -> tuple[
     if not bool(labels.isfinite().all()):
         raise DataError(f"{where}: soft labels are not all finite; take another file")
     classes = _classes(labels, where) if part.classes is None else part.classes
-    return classes, as_logits(labels, answers.soft_labels or part.kind, where)
+    return classes, as_stored(labels, answers.soft_labels or part.kind, where)
 
 
 def _classes(soft_MK: Tensor, where: str) -> Tensor:

@@ -22,6 +22,7 @@ from raydd.exchange.card import CARD, WHITENING
 from raydd.exchange.foreign import Foreign
 from raydd.exchange.tensor_files import sha256
 from raydd.methods.imported import require_space
+from raydd.networks.losses import LabelKind
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from raydd.storage.foreign_files import guarded
@@ -39,6 +40,8 @@ class OwnCard:
     class_names: tuple[str, ...]
     """In the order of the labels, [K]."""
     label_regime: Literal["hard", "stored"]
+    label_kind: LabelKind = "logits"
+    """What soft labels are."""
     learned_lr: tuple[float | None, ...]
     """Of each stage."""
     preprocessing: dict[str, Any]
@@ -98,7 +101,7 @@ class OwnCard:
         if given.class_order not in (None, self.class_names):
             raise DataError(f"{self.folder / CARD}: has the classes in another order than --class-order; leave it out")
         require_space(self._space(), data)
-        kind = given.soft_labels or ("logits" if self.label_regime == "stored" else None)
+        kind = given.soft_labels or (self.label_kind if self.label_regime == "stored" else None)
         lr = self.learned_lr[-1] if given.lr is None and self.format == "imagefolder" else given.lr
         return replace(given, soft_labels=kind, lr=lr, class_order=self.class_names)
 
@@ -150,7 +153,7 @@ def read(source: Path, data: PreparedData, answers: Answers) -> list[Foreign]:
                 classes=labels,
                 labels_where=str(source / _SET),
                 files=tuple(sorted(file for file in (source / _SET).iterdir() if file.is_file())),
-                kind=None if found.soft_labels is None else "logits",
+                kind=None if found.soft_labels is None else found.label_kind,
                 learned_lr=found.learned_lr[number],
                 formation=found.formation,
             )

@@ -1,4 +1,4 @@
-"""Soft labels of other code as logits, which are raydd's: targets of the loss are their softmax.
+"""Soft labels of other code as logits: targets of the loss are their softmax. Regression labels stay as they are.
 
 Probabilities p become log p, whose softmax they are again.
 
@@ -20,14 +20,14 @@ from typing import Final
 from torch import Tensor
 
 from raydd.core.errors import DataError
-from raydd.exchange.answers import LabelKind
+from raydd.exchange.answers import ForeignKind
 
 LEAST_PROBABILITY: Final = 1e-6
 _SUM_TOLERANCE: Final = 1e-2
 
 
-def as_logits(labels_MK: Tensor, kind: LabelKind | None, where: str) -> Tensor:
-    """Label logits float32 [M, K] of soft labels of a kind.
+def as_stored(labels_MK: Tensor, kind: ForeignKind | None, where: str) -> Tensor:
+    """Label logits float32 [M, K] of soft labels of a kind, or regression labels as they are.
 
     Raises:
         DataError: the kind is not given, or the numbers are not of it; names the place and the kind that they may be.
@@ -35,15 +35,15 @@ def as_logits(labels_MK: Tensor, kind: LabelKind | None, where: str) -> Tensor:
     found = looks_like(labels_MK)
     if kind is None:
         raise DataError(
-            f"{where}: are soft labels, and the file does not say which; add --soft-labels logits, probabilities or "
-            f"centred (one-hot less 1/K). They look like {found}"
+            f"{where}: are soft labels, and the file does not say which; add --soft-labels logits, probabilities, "
+            f"centred (one-hot less 1/K) or regression (the same, kept for a squared loss). They look like {found}"
         )
     if "probabilities" in (kind, found) and kind != found:
         raise DataError(f"{where}: are not {kind} but look like {found}; correct --soft-labels")
     return _MAPS[kind](labels_MK.double()).float()
 
 
-def looks_like(labels_MK: Tensor) -> LabelKind:
+def looks_like(labels_MK: Tensor) -> ForeignKind:
     """What soft labels may be, by signs and sums of their rows; centred ones may be logits as well."""
     sums = labels_MK.double().sum(1)
     if bool((labels_MK >= 0).all()) and bool(((sums - 1).abs() < _SUM_TOLERANCE).all()):
@@ -64,17 +64,19 @@ def _of_centred(labels_MK: Tensor) -> Tensor:
     return (kept / kept.sum(1, keepdim=True)).log()
 
 
-def _of_logits(labels_MK: Tensor) -> Tensor:
+def _as_they_are(labels_MK: Tensor) -> Tensor:
     return labels_MK
 
 
-_MAPS: Final[Mapping[LabelKind, Callable[[Tensor], Tensor]]] = {
-    "logits": _of_logits,
+_MAPS: Final[Mapping[ForeignKind, Callable[[Tensor], Tensor]]] = {
+    "logits": _as_they_are,
     "probabilities": _of_probabilities,
     "centred": _of_centred,
+    "regression": _as_they_are,
 }
-MEANING: Final[Mapping[LabelKind, str]] = {
+MEANING: Final[Mapping[ForeignKind, str]] = {
     "logits": "as they are",
+    "regression": "not: they are targets of a squared loss",
     "probabilities": "log p",
     "centred": "log p, p = max(y - mean(y) + 1/K, 1e-6) normalised: keeps the largest entry, and the minimum of the "
     "loss where y + 1/K is a distribution",

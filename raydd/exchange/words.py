@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from raydd.training.dsa import CROP_FRACTION, CUTOUT_FRACTION, MAX_BRIGHTNESS, MAX_DEGREES, MAX_SCALE
-from raydd.training.optimizers import BETAS, FIFTH, WARMUP_START
+from raydd.training.optimizers import BETAS, FIFTH, FLOOR, WARMUP_START
 from raydd.training.recipe import Recipe
 from raydd.training.views import ViewsConfig
 
@@ -87,8 +87,12 @@ def _step_size(recipe: Recipe, learned: bool) -> str:
         case "half_cosine":
             factor = f"(1 + cos(pi e / {2 * (whole - warmup)})) / 2"
             course = f"falling {rest} along a cosine to a half: times {factor} in epoch e"
+        case "cosine_floor":
+            factor = f"{FLOOR:g} + {1 - FLOOR:g} (1 + cos(pi e / {whole - warmup})) / 2"
+            course = f"falling {rest} along a cosine to a hundredth: times {factor} in epoch e"
     if warmup:
-        rising = f"rising in the first {warmup:,} epochs in equal parts from {100 * WARMUP_START:g} % of it"
+        start = 0.0 if recipe.schedule == "cosine_floor" else 100 * WARMUP_START
+        rising = f"rising in the first {warmup:,} epochs in equal parts from {start:g} % of it"
         return f"{size}; {rising}; then {course}{', counted from there' * ('epoch e' in course)}."
     return f"{size}; {course}."
 

@@ -83,7 +83,11 @@ __all__ = [
 def method_identity(method: MethodConfig) -> dict[str, Any]:
     """What of a method determines its images, for content keys.
 
-    Not where an imported set lies, and `repeat_images` only where it is asked for.
+    Not where an imported set lies, `repeat_images` only where it is asked for, and a kind of labels only where it is
+    another than logits.
     """
+    values = asdict(method)
     unsaid = {"path"} if method.repeat_images else {"path", "repeat_images"}
-    return {name: value for name, value in asdict(method).items() if name not in unsaid} | method.revision
+    if values.get("label_kind") == "logits":
+        unsaid |= {"label_kind"}
+    return {name: value for name, value in values.items() if name not in unsaid} | method.revision

@@ -18,6 +18,7 @@ from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.trajectories import TrajectoryStore
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.networks.config import NetworkConfig
+from raydd.networks.losses import LabelKind
 from raydd.sets.synthetic import SyntheticSet
 
 MethodState = dict[str, Any]
@@ -146,7 +147,11 @@ class BuildsMethod(Protocol):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Whether the set's labels are logits; if not, they are classes."""
+        """Whether the set has soft labels; if not, they are classes."""
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What soft labels are: logits, or targets of a squared loss."""
 
     @property
     def made_first(self) -> tuple[str, ...]:

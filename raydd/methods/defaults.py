@@ -12,6 +12,7 @@ from raydd.ingredients.base import Ingredient, Kitchen
 from raydd.ingredients.cost import IngredientCost
 from raydd.methods.base import Task
 from raydd.methods.cost import CostSetting, DistillCost
+from raydd.networks.losses import LabelKind
 
 USUAL_RECIPE: Final[Mapping[str, Any]] = {
     "epochs": 1000,
@@ -49,6 +50,11 @@ class MethodDefaults(NamedMethod):
     def revision(self) -> dict[str, Any]:
         """What of a method's work has changed under the same configuration, for content keys: nothing."""
         return {}
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Logits, where its sets have soft labels."""
+        return "logits"
 
     @property
     def made_first(self) -> tuple[str, ...]:

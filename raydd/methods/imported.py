@@ -24,6 +24,7 @@ from raydd.methods.base import Method, Start, Task
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import KeepsClasses
 from raydd.methods.held import HeldSet
+from raydd.networks.losses import LabelKind
 from raydd.sets.formation import Formation
 from raydd.sets.size import held_bytes, stored_bytes
 from raydd.sets.synthetic import SyntheticSet
@@ -50,6 +51,8 @@ class ImportedConfig(KeepsClasses):
     """Stored images of each class: of one stage where `stages.count` has those of the set; of all together else."""
     labels: Literal["hard", "stored"] = "hard"
     """What the set comes with: classes alone, or soft labels beside them."""
+    label_kind: LabelKind = "logits"
+    """What soft labels are: logits, or regression targets, whose students have a squared loss."""
     learned_lr: bool = False
     """Whether it comes with a step size of the student's."""
     formation: Formation | None = None
@@ -67,7 +70,7 @@ class ImportedConfig(KeepsClasses):
 
     @property
     def has_soft_labels(self) -> bool:
-        """Whether the set's labels are logits."""
+        """Whether the set has soft labels."""
         return self.labels == "stored"
 
     @property
@@ -131,6 +134,7 @@ class ImportedConfig(KeepsClasses):
         own = {
             "fingerprint": fingerprint(found),
             "labels": "hard" if found.soft_labels is None else "stored",
+            "label_kind": found.label_kind,
             "learned_lr": found.learned_lr[-1] is not None,
             "formation": found.formation,
         }
@@ -173,6 +177,7 @@ def fingerprint(synthetic: SyntheticSet) -> str:
         "learned_lr": list(synthetic.learned_lr),
         "preprocessing": synthetic.preprocessing.digest,
         "formation": None if synthetic.formation is None else asdict(synthetic.formation),
+        **({} if synthetic.label_kind == "logits" else {"label_kind": synthetic.label_kind}),
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     images = synthetic.pixels() if synthetic.is_exact else synthetic.images

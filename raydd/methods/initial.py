@@ -15,6 +15,7 @@ from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData
 from raydd.methods.base import Start, Task
 from raydd.networks.flat import FlatNetwork
+from raydd.networks.losses import LabelKind
 from raydd.training.loop import predict
 from raydd.training.sampling import repeated
 
@@ -86,13 +87,14 @@ def single_expert_logits(task: Task, images_MCHW: Tensor, epoch: int | None = No
     return predict(next(_experts(task, epoch)), images_MCHW)
 
 
-def earlier_images(task: Task, start: Start, soft: bool) -> tuple[Tensor, Tensor]:
+def earlier_images(task: Task, start: Start, soft: bool, kind: LabelKind = "logits") -> tuple[Tensor, Tensor]:
     """Images [F, C, H, W] of earlier stages and their labels, on the task's device: not copied if they lie there.
 
     Args:
         task: which says where, and in which precision.
         start: of the stage.
-        soft: whether the stage has soft labels, logits [F, K], and not classes [F].
+        soft: whether the stage has soft labels [F, K], and not classes [F].
+        kind: what soft labels are.
 
     Raises:
         ConfigError: it is otherwise with those of earlier stages.
@@ -100,6 +102,12 @@ def earlier_images(task: Task, start: Start, soft: bool) -> tuple[Tensor, Tensor
     frozen, here = start.frozen, (task.device, task.dtype)
     if frozen is None:
         return torch.empty(0, *task.data.shape), torch.empty(0)
+    if frozen.soft_labels is not None and frozen.label_kind != kind and soft:
+        raise ConfigError(
+            "stages.overrides",
+            f"stage {start.stage} has {kind} labels, but the images of earlier stages have {frozen.label_kind} ones: "
+            "let all stages have labels of one kind",
+        )
     if soft != (frozen.soft_labels is not None):
         own, theirs = ("soft", "hard") if soft else ("hard", "soft")
         raise ConfigError(

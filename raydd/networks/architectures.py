@@ -3,7 +3,8 @@
 ConvNet is that of DC, MTT and DATM (Gidaris and Komodakis, CVPR 2018): blocks of convolution, norm, ReLU and average
 pooling; what else can stand in their place is what DC searches 720 ConvNets for (Zhao et al., ICLR 2021, section 4.3).
 The others are the small-image forms in which the same papers report transfer across architectures. All start from
-torch's default initialisation, drawn from the global generator (see `raydd.core.keyed_random.seeded`).
+torch's default initialisation, where a ConvNet has no other, drawn from the global generator (see
+`raydd.core.keyed_random.seeded`).
 
 Two habits of the literature: the first convolution pads greyscale 28x28 images to 32x32 (not in ResNet-18); and images
 of 64 pixels or more are halved once more (not in ConvNet), by the first convolution or, in VGG-11, at the end. The
@@ -60,8 +61,10 @@ def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
         ConfigError: the images are smaller than the network can pool.
     """
     _check_size(config, shape)
-    body = _body(config)(config, shape)
-    return Network(body, _features_of(config, shape), num_classes)
+    network = Network(_body(config)(config, shape), _features_of(config, shape), num_classes)
+    if config.init == "lecun":
+        network.apply(_lecun)
+    return network
 
 
 @cache
@@ -96,7 +99,19 @@ def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
 
 def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
     """Gidaris and Komodakis, CVPR 2018, as DC, MTT and DATM have it: as many blocks as it is deep."""
-    return _blocks(config, shape, ((config.width, _POOLINGS[config.pooling]()) for _ in range(config.num_blocks)))
+    growth = 2 if config.growth == "doubled" else 1
+    widths = (config.width * growth**number for number in range(config.num_blocks))
+    return _blocks(config, shape, ((width, _POOLINGS[config.pooling]()) for width in widths))
+
+
+@torch.no_grad()
+def _lecun(layer: nn.Module) -> None:
+    """LeCun, Bottou, Orr and Müller, 1998, section 4.6: weights of variance 1 / fan-in; cut off at two deviations."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        assert layer.bias is not None
+        std = (layer.weight[0].numel() ** -0.5) / _CUT_DEVIATION
+        nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(layer.bias)
 
 
 def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
@@ -217,6 +232,8 @@ _NORMS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
 }
 
 _SMALLEST_IMAGENET_SIDE: Final = 33
+_CUT_DEVIATION: Final = 0.87962566103423978
+"""Standard deviation of a standard normal value that is known to lie within two of its own."""
 
 
 def _blocks(config: NetworkConfig, shape: Shape, plan: Iterable[tuple[int, nn.Module]]) -> nn.Sequential:

@@ -13,6 +13,8 @@ from raydd.networks.traits import Architecture, Traits
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 Activation = Literal["relu", "leaky_relu", "sigmoid"]
 Pooling = Literal["avg", "max", "none"]
+Growth = Literal["flat", "doubled"]
+Init = Literal["torch", "lecun"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,11 @@ class NetworkConfig:
     """What follows the norm (convnet); the slope of leaky_relu is 0.01 below 0."""
     pooling: Pooling = "avg"
     """What ends a block (convnet); none leaves the image at its size."""
+    growth: Growth = "flat"
+    """Channels of later blocks (convnet). flat: as of the first; doubled: twice those of the block before (FRePo)."""
+    init: Init = "torch"
+    """Where parameters start (convnet). torch: as its layers have it; lecun: weights normal, cut off at two deviations,
+    with a variance of 1 / fan-in, and biases 0, as Flax has it (FRePo)."""
 
     def __post_init__(self) -> None:
         """Refuse sizes below 1, and what the network does not have, with a ConfigError."""
@@ -89,7 +96,7 @@ class NetworkConfig:
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is a ConvNet as the papers distil with: instance norm, ReLU and average pooling."""
+        """Whether it is a ConvNet as the papers distil with: instance norm, ReLU, average pooling."""
         return self.name == "convnet" and self.norm == "instance" and self._blocks == _USUAL_BLOCK
 
     @property
@@ -98,7 +105,7 @@ class NetworkConfig:
         return self.norm == "batch" and "norm" in self.traits.takes
 
     def identity(self) -> dict[str, str | int]:
-        """What determines the network, for content keys; a stem, activation or pooling only where one was chosen."""
+        """What determines the network, for content keys; what blocks are of only where it was chosen."""
         unsaid = {"stem": "auto", **_USUAL_BLOCK}
         return {name: value for name, value in asdict(self).items() if unsaid.get(name) != value}
 
@@ -107,13 +114,13 @@ class NetworkConfig:
         return {name: getattr(self, name) for name in _USUAL_BLOCK}
 
 
-_USUAL_BLOCK: Final = {"activation": "relu", "pooling": "avg"}
+_USUAL_BLOCK: Final = {"activation": "relu", "pooling": "avg", "growth": "flat", "init": "torch"}
 GROUPS: Final = 4
 """Of channels, under norm: group."""
 
 TRAITS: Final[Mapping[str, Traits]] = {
     "convnet": Traits(
-        takes=("depth", "width", "norm", "activation", "pooling"),
+        takes=("depth", "width", "norm", "activation", "pooling", "growth", "init"),
         norms=("instance", "batch", "layer", "group", "none"),
     ),
     "resnet18": Traits(takes=("norm", "stem"), smallest_side=9),

@@ -15,8 +15,8 @@ class Traits:
     """Of one architecture."""
 
     takes: tuple[str, ...] = ()
-    """The fields of `NetworkConfig` that it goes by, among depth, width, norm, stem, activation and pooling. Its label
-    in tables names them. A stem, activation or pooling is refused where it is not among them."""
+    """The fields of `NetworkConfig` that it goes by, among depth, width, norm, stem, activation, pooling, growth and
+    init. Its label in tables names them. All from stem on are refused where they are not among them."""
     norms: tuple[str, ...] = ("instance", "batch", "none")
     """What `norm` may be."""
     smallest_side: int = 1

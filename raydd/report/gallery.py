@@ -172,10 +172,10 @@ def _shown(synthetic: SyntheticSet, classes: int, each: int, images_per_class: i
 
 
 def _class_label(synthetic: SyntheticSet, k: int) -> str:
-    if synthetic.soft_labels is None:
+    if (shares := synthetic.shares) is None:
         return ""
-    own = synthetic.soft_labels[synthetic.labels == k]
-    return in_words(own.softmax(1).mean(0), synthetic.class_names) if len(own) else ""
+    own = shares[synthetic.labels == k]
+    return in_words(own.mean(0), synthetic.class_names) if len(own) else ""
 
 
 def _by_class(synthetic: SyntheticSet, classes: int, each: int, side: int, when: str) -> list[list[Picture]]:
@@ -197,9 +197,9 @@ def _title(synthetic: SyntheticSet, k: int, when: str, number: int, count: int) 
 
 def _label(synthetic: SyntheticSet, i: int) -> str:
     """What the soft label of an image says."""
-    if synthetic.soft_labels is None:
+    if (shares := synthetic.shares) is None:
         return ""
-    return in_words(synthetic.soft_labels[i].softmax(0), synthetic.class_names, _MOST_OF_A_LABEL)
+    return in_words(shares[i], synthetic.class_names, _MOST_OF_A_LABEL)
 
 
 def _side(pictures: int) -> int:

@@ -30,10 +30,12 @@ def joined(parts: Mapping[str, SyntheticSet], class_names: Sequence[str]) -> Syn
 
     Raises:
         ArtefactError: sets share a class, or differ in what has to be one thing: preprocessing, the images' shape and
-            how they are decoded, stages, the recipe, whether labels are soft and step sizes learned.
+            how they are decoded, stages, the recipe, what
+            labels are and whether step sizes are learned; or labels are regression targets.
     """
     _require_disjoint(parts)
     _require_alike(parts)
+    _require_shares(parts)
     sets = list(parts.values())
     places = [torch.tensor([class_names.index(name) for name in own.class_names]) for own in sets]
     labels = torch.cat([place_K[own.labels] for place_K, own in zip(places, sets, strict=True)])
@@ -82,6 +84,13 @@ def _require_alike(parts: Mapping[str, SyntheticSet]) -> None:
                 raise ArtefactError(f"{where}: {_WAYS_OUT.get(what, what)} differs from that of {where_first}")
 
 
+def _require_shares(parts: Mapping[str, SyntheticSet]) -> None:
+    """Regression labels are centred over the classes that they were learned for, and say nothing of others."""
+    for where, own in parts.items():
+        if own.soft_labels is not None and own.label_kind == "regression":
+            raise ArtefactError(f"{where}: has regression labels, which cannot be joined with those of other classes")
+
+
 def _common(own: SyntheticSet) -> dict[str, object]:
     """What all sets that are joined have to agree in."""
     return {
@@ -89,7 +98,7 @@ def _common(own: SyntheticSet) -> dict[str, object]:
         "shape of the images": tuple(own.images.shape[1:]),
         "preprocessing": own.preprocessing.digest,
         "formation": own.formation,
-        "labels": own.soft_labels is None,
+        "labels": own.labels_in_words,
         "number of stages": len(own.learned_lr),
         "step size": tuple(lr is None for lr in own.learned_lr),
         "recipe": own.card.get("recipe"),
@@ -99,7 +108,7 @@ def _common(own: SyntheticSet) -> dict[str, object]:
 _WAYS_OUT: Final = {
     "preprocessing": "the preprocessing (distil with data.statistics: literature, or data.preprocess: none, which are "
     "the same for all classes)",
-    "labels": "whether labels are soft",
+    "labels": "what labels are",
     "step size": "whether step sizes were learned",
     "recipe": "the students' recipe",
     "formation": "how images are decoded",

@@ -19,9 +19,11 @@ from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.nn import functional as F
 
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.data.preprocessing import Preprocessing, restore
+from raydd.networks.losses import LabelKind
 from raydd.sets.formation import Formation, grey
 from raydd.sets.preview import as_picture, encoded, preview
 from raydd.storage import Artefact, ArtefactWriter, Folder, new_artefact
@@ -42,7 +44,7 @@ class SyntheticSet:
     labels: Tensor
     """int64 [M]: the class of each image."""
     soft_labels: Tensor | None = None
-    """float32 [M, K] logits, or None where labels are hard."""
+    """float32 [M, K] numbers of the `label_kind`, or None where labels are hard."""
     stage: Tensor
     """int32 [M]: the stage that made each image."""
     learned_lr: tuple[float | None, ...]
@@ -53,6 +55,8 @@ class SyntheticSet:
     """What else is known: method, dataset, evaluation recipe, seeds, versions. JSON."""
     formation: Formation | None = None
     """How the images become those that students see; None where they are those themselves."""
+    label_kind: LabelKind = "logits"
+    """What soft labels are: logits, or targets of a squared loss (FRePo)."""
 
     def __len__(self) -> int:
         """The number of images, M."""
@@ -60,8 +64,8 @@ class SyntheticSet:
 
     def __repr__(self) -> str:
         """What it is, in a line, without its values."""
-        shape, labels = "x".join(map(str, self.images.shape[1:])), "hard" if self.soft_labels is None else "soft"
-        return f"SyntheticSet({len(self)} images, {shape}, {self.num_classes} classes, {labels} labels)"
+        shape, labels = "x".join(map(str, self.images.shape[1:])), self.labels_in_words
+        return f"SyntheticSet({len(self)} images, {shape}, {self.num_classes} classes, {labels})"
 
     @property
     def num_classes(self) -> int:
@@ -74,8 +78,25 @@ class SyntheticSet:
         return len(self) // self.num_classes
 
     @property
+    def labels_in_words(self) -> str:
+        """What labels are, such as `soft labels`."""
+        soft = "soft labels" if self.label_kind == "logits" else "regression labels"
+        return "hard labels" if self.soft_labels is None else soft
+
+    @property
+    def shares(self) -> Tensor | None:
+        """What of each class soft labels say an image is: float32 [M, K], rows of sum 1; None where they are hard.
+
+        Regression labels are centred at 1/K, and what is negative then is cut off.
+        """
+        if self.soft_labels is None or self.label_kind == "logits":
+            return None if self.soft_labels is None else self.soft_labels.softmax(1)
+        raised = self.soft_labels - self.soft_labels.mean(1, keepdim=True) + 1 / self.num_classes
+        return F.normalize(raised.clamp(min=0), p=1, dim=1)
+
+    @property
     def targets(self) -> Tensor:
-        """What a student's loss compares with: the label logits where there are any, else the classes."""
+        """What a student's loss compares with: the soft labels where there are any, else the classes."""
         return self.labels if self.soft_labels is None else self.soft_labels
 
     def decoded(self) -> "SyntheticSet":
@@ -146,14 +167,17 @@ class SyntheticSet:
             class_names=tuple(card.pop("class_names")),
             preprocessing=preprocessing,
             formation=Formation(**card.pop("formation")) if "formation" in card else None,
+            label_kind=card.pop("label_kind", "logits"),
             card=card,
         )
 
     def _card(self, files: list[str]) -> dict[str, Any]:
         formation = {} if self.formation is None else {"formation": asdict(self.formation)}
+        kind = {} if self.label_kind == "logits" else {"label_kind": self.label_kind}
         return {
             **self.card,
             **formation,
+            **kind,
             "files": files,
             "class_names": list(self.class_names),
             "image_shape": list(self.images.shape[1:]),
@@ -202,9 +226,11 @@ def union(parts: list[SyntheticSet]) -> SyntheticSet:
     """All stages as one set, in the order of the stages; labels stay soft only where every part's are.
 
     Raises:
-        ConfigError: the stages' images are decoded in different ways.
+        ConfigError: the stages' images are decoded in different ways, or their soft labels are of two kinds.
     """
     _require_one_formation(parts)
+    if len({part.label_kind for part in parts if part.soft_labels is not None}) > 1:
+        raise ConfigError("stages.overrides", "stages with logits and with regression labels cannot be joined")
     soft = [part.soft_labels for part in parts if part.soft_labels is not None]
     return replace(
         parts[-1],

@@ -3,13 +3,13 @@
 Letters: B batch and b a worker's share of it, K classes, C H W, E networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from raydd.networks.losses import hard_cross_entropy, soft_cross_entropy
+from raydd.networks.losses import Loss, hard_cross_entropy, soft_cross_entropy, squared_error
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Batch:
     images: Tensor
     """[b, C, H, W], augmented."""
     targets: Tensor
-    """int64 [b] classes or [b, K] label logits."""
+    """int64 [b] classes, or [b, K] label logits or regression targets."""
     size: int
     """B, of all workers together where they share the step, and else b."""
     mixed: tuple[()] | tuple[Tensor, Tensor] = ()
@@ -44,6 +44,8 @@ def measure(
     temperature: float,
     others: Tensor | None = None,
     kept: Tensor | float = 1.0,
+    *,
+    kind: Loss = "cross_entropy",
 ) -> tuple[Tensor, Tensor]:
     """The loss of a batch, summed over its samples, and how many are classified correctly.
 
@@ -54,21 +56,24 @@ def measure(
         temperature: what logits and label logits are divided by; classes have none.
         others: second targets of mixed images, which count for the loss alone.
         kept: the weight of the first, scalar; for a pack [E].
+        kind: of the loss; label logits are regression targets where it is squared.
 
     Returns:
         Two scalars; for a pack two [E].
     """
     logits: Tensor = network(images)
     correct = logits.detach().argmax(-1) == (targets.argmax(-1) if targets.is_floating_point() else targets)
-    loss = _cross_entropy(logits, targets, temperature)
+    loss = _loss(logits, targets, temperature, kind)
     if others is not None:
-        loss = kept * loss + (1 - kept) * _cross_entropy(logits, others, temperature)
+        loss = kept * loss + (1 - kept) * _loss(logits, others, temperature, kind)
     return loss, correct.sum(-1)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _loss(logits: Tensor, targets: Tensor, temperature: float, kind: Loss) -> Tensor:
     soft = targets.is_floating_point()
-    loss = soft_cross_entropy if soft else hard_cross_entropy
+    loss: Callable[[Tensor, Tensor], Tensor] = soft_cross_entropy if soft else hard_cross_entropy
+    if kind == "squared":
+        loss = squared_error
     if soft and temperature != 1:
         logits, targets = logits / temperature, targets / temperature
     return (torch.vmap(loss) if logits.ndim == 3 else loss)(logits, targets)

@@ -72,7 +72,7 @@ class Training:
             modules: E networks of one architecture, on the device to train on; several are trained as one `Pack`.
             images: N images; a tensor is in network space, and may be memory-mapped. Another device gets one copy of
                 those that are resident; those that are not are asked for an epoch ahead, batch by batch.
-            targets: class indices int64 [N], or label logits [N, K] for soft cross entropy.
+            targets: class indices int64 [N], or soft labels [N, K]: logits, or what the squared loss compares with.
             recipe: optimiser, step size, batches, schedule and augmentation.
             keys: of each network's draws.
             compiled: whether steps are compiled; results then differ in the last digits. A last, smaller batch is
@@ -170,9 +170,12 @@ class Training:
     def _backward(self, batch: Batch) -> Tensor:
         """Set the gradients of the mean loss; returns summed losses and numbers correct [2, E]."""
         chosen = _compiled_measure() if batch.size in self._compiled_sizes else measure
-        losses, correct = chosen(self._network, batch.images, batch.targets, self.recipe.temperature, *batch.mixed)
+        recipe = self.recipe
+        losses, correct = chosen(
+            self._network, batch.images, batch.targets, recipe.temperature, *batch.mixed, kind=recipe.loss
+        )
         self._optimizer.zero_grad(set_to_none=True)
-        factor = self.recipe.temperature**2 if self.recipe.squares_temperature else 1.0
+        factor = recipe.temperature**2 if recipe.squares_temperature else 1.0
         (losses.sum() * factor / batch.size).backward()
         if self._workers > 1:
             optimizers.sum_gradients(self._network.parameters())

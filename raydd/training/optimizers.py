@@ -14,11 +14,13 @@ from torch.optim import Optimizer
 
 from raydd.core.distributed import all_reduce_sum
 
-LrSchedule = Literal["constant", "step", "step_kept", "two_steps", "cosine", "half_cosine"]
+LrSchedule = Literal["constant", "step", "step_kept", "two_steps", "cosine", "half_cosine", "cosine_floor"]
 
 BETAS: Final = (0.9, 0.999)
 WARMUP_START: Final = 0.01
 """The share of the step size that a warm-up begins with."""
+FLOOR: Final = 0.01
+"""What cosine_floor ends at."""
 FIFTH: Final = 0.2
 """What each step of two_steps multiplies by."""
 _NAMES: Final = {"momentum_buffer": "momentum"}
@@ -81,7 +83,7 @@ def lr_factor(schedule: LrSchedule, epoch: int, epochs: int, warmup_epochs: int,
     A warm-up of W epochs goes through 0.01 + 0.99 e / W, as torchvision's reference does; the E epochs after it,
     counted from 0, through (1 + cos(pi e / E)) / 2 under cosine (SRe2L, CDA), (1 + cos(pi e / 2E)) / 2 under
     half_cosine, which ends at a half (RDED, DELT), and a fifth from floor(2E / 3) and again from floor(5E / 6) on under
-    two_steps (IDC).
+    two_steps (IDC). cosine_floor has e / W in the warm-up and 0.01 + 0.99 (1 + cos(pi e / E)) / 2 after it (FRePo).
 
     Args:
         schedule: by name; constant is 1.
@@ -91,7 +93,8 @@ def lr_factor(schedule: LrSchedule, epoch: int, epochs: int, warmup_epochs: int,
         decay_epoch: the first of those at a tenth under step and step_kept.
     """
     if epoch < warmup_epochs:
-        return WARMUP_START + (1 - WARMUP_START) * epoch / warmup_epochs
+        start = 0.0 if schedule == "cosine_floor" else WARMUP_START
+        return start + (1 - start) * epoch / warmup_epochs
     done, whole = epoch - warmup_epochs, epochs - warmup_epochs
     angle = math.pi * done / whole
     match schedule:
@@ -105,6 +108,8 @@ def lr_factor(schedule: LrSchedule, epoch: int, epochs: int, warmup_epochs: int,
             return (1 + math.cos(angle)) / 2
         case "half_cosine":
             return (1 + math.cos(angle / 2)) / 2
+        case "cosine_floor":
+            return FLOOR + (1 - FLOOR) * (1 + math.cos(angle)) / 2
 
 
 def slots(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:

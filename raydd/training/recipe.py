@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal, Self
 
 from raydd.core.errors import ConfigError
+from raydd.networks.losses import LabelKind, Loss
 from raydd.training.dsa import augmentation
 from raydd.training.optimizers import LrSchedule
 from raydd.training.sampling import Sampling
@@ -28,7 +29,8 @@ class Recipe:
     schedule: LrSchedule = "constant"
     """step: a tenth of the step size and a fresh optimiser after the first half, as the papers' evaluation does;
     step_kept: the same with the momenta kept (PDD); two_steps: a fifth after 2/3 and again after 5/6 of the epochs, the
-    momenta kept (IDC); cosine: by epochs, down to 0 (SRe2L, CDA); half_cosine: down to a half (RDED, DELT)."""
+    momenta kept (IDC); cosine: by epochs, down to 0 (SRe2L, CDA); half_cosine: down to a half (RDED, DELT);
+    cosine_floor: down to a hundredth, with a warm-up from 0 (FRePo)."""
     augmentation: str = "dsa"
     """none, dsa, or some of DSA's groups: color_crop_cutout_flip_scale_rotate picks one of them for every batch,
     crop+flip takes both for every image, idc:color_crop_flip_scale_rotate color, flip and one of the others."""
@@ -39,7 +41,7 @@ class Recipe:
     gsam_adaptive: bool = True
     """[adaptive] whether GSAM looks further along large parameters."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD, or AdamW (SRe2L, CDA, RDED, DELT)."""
+    """SGD, or AdamW (SRe2L, CDA, RDED, DELT), which is Adam where the weight_decay is 0 (FRePo)."""
     warmup_epochs: int = 0
     """The first epochs, over which the step size rises linearly from a hundredth; the schedule spans the others."""
     temperature: float = 1.0
@@ -59,6 +61,10 @@ class Recipe:
     sampling: Sampling = "uniform"
     """Which images an epoch goes through. uniform: each once. class_balanced: as many in all, but equally many of every
     class: those of small classes several times, and of large ones others in every epoch."""
+
+    loss: Loss = "cross_entropy"
+    """cross_entropy: with classes, or the softmax of label logits. squared: half the squared distance to regression
+    labels, summed over classes, or to centred classes (1 - 1/K for the own one, -1/K for the others) (FRePo)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -83,9 +89,33 @@ class Recipe:
             raise ConfigError("norm_momentum", f"must be above 0 and at most 1, is {self.norm_momentum}")
         if self.decays_all and self.optimizer == "sgd":
             raise ConfigError("decays_all", "says what AdamW decays; SGD decays all parameters: take false")
+        if self.loss == "squared":
+            self._check_squared()
         if self.cutmix and self.views is not None:
             raise ConfigError("cutmix", "views have a mix of their own (views.mix): take 0")
         augmentation(self.augmentation)
+
+    def _check_squared(self) -> None:
+        """See that nothing is asked for that only shares or a softmax have."""
+        if self.temperature != 1 or self.squares_temperature:
+            raise ConfigError("temperature", "a squared loss has none: take 1, and squares_temperature false")
+        if self.views is not None:
+            raise ConfigError("views", "a teacher labels them with logits: take loss: cross_entropy, or no views")
+
+    def require_labels(self, kind: LabelKind) -> None:
+        """See that the loss is one of these labels.
+
+        Raises:
+            ConfigError: they are regression targets and the loss takes a softmax of them, or the reverse.
+        """
+        if kind == "regression" and self.loss != "squared":
+            raise ConfigError(
+                "loss",
+                "the labels are regression targets, of which a softmax means nothing: take squared, or train on the "
+                "classes alone (evaluate.labels: [hard])",
+            )
+        if kind == "logits" and self.loss == "squared":
+            raise ConfigError("loss", "the labels are logits, not targets of a squared loss: take cross_entropy")
 
     @property
     def is_gsam(self) -> bool:
@@ -135,5 +165,5 @@ class Recipe:
 
 _LATER: Final = (
     *("optimizer", "warmup_epochs", "temperature", "squares_temperature", "views", "cutmix", "sampling"),
-    *("decays_all", "norm_momentum"),
+    *("decays_all", "norm_momentum", "loss"),
 )

@@ -17,7 +17,7 @@ from raydd.core.errors import DataError, UserError
 from raydd.data.prepared import PreparedData
 from raydd.exchange.answers import Answers, class_order
 from raydd.exchange.formats import FORMATS, read
-from raydd.exchange.soft_labels import as_logits
+from raydd.exchange.soft_labels import as_stored
 from raydd.sets.formation import Formation
 from raydd.sets.synthetic import SyntheticSet
 from tests.support import foreign
@@ -378,14 +378,14 @@ def test_shuffled_soft_labels_are_sorted_by_their_largest(tmp_path: Path) -> Non
 def test_centred_labels_keep_their_largest_entry(rows: list[list[float]]) -> None:
     labels = torch.tensor(rows)
     labels -= labels.mean(1, keepdim=True)
-    found = as_logits(labels, "centred", "here")
+    found = as_stored(labels, "centred", "here")
     chosen = found.argmax(1, keepdim=True)
     assert bool((labels.gather(1, chosen) >= labels.amax(1, keepdim=True) - 1e-6).all())
     assert found.exp().sum(1).tolist() == pytest.approx([1.0] * len(rows), abs=1e-5)
 
 
 def test_centred_one_hots_are_one_hots() -> None:
-    p = as_logits(torch.eye(4) - 0.25, "centred", "here").softmax(1)
+    p = as_stored(torch.eye(4) - 0.25, "centred", "here").softmax(1)
     assert p[0].tolist() == pytest.approx([1 / (1 + 3e-6), *[1e-6 / (1 + 3e-6)] * 3], rel=1e-4)
     assert math.isclose(float(p.sum()), 4, rel_tol=1e-6)
 

@@ -455,3 +455,25 @@ def test_auto_is_the_literatures_depth(side: int, depth: int) -> None:
     assert auto.sized(side) == NetworkConfig(depth=depth, width=4)
     assert NetworkConfig(depth=1).sized(side).depth == 1
     assert len(build(auto.sized(side), (3, side, side), 2).body) == depth
+
+
+@pytest.mark.parametrize("width, expected", [(128, 1_561_000), (32, 114_000), (16, 34_000)])
+def test_doubled_widths_have_frepos_number_of_parameters(width: int, expected: int) -> None:
+    """The sizes and features of the paper's ConvNet, rounded to thousands."""
+    config = NetworkConfig(width=width, norm="none", growth="doubled", init="lecun")
+    net = build(config, (3, 32, 32), 10)
+    assert num_parameters(net) == pytest.approx(expected, rel=0.02)
+    assert net.head.in_features == 16 * 4 * width
+    assert config.label == f"convnet-d3-w{width}-none-doubled-lecun" and not config.is_usual
+
+
+def test_lecuns_initialisation_has_a_variance_of_one_over_fan_in() -> None:
+    torch.manual_seed(0)
+    net = build(NetworkConfig(width=64, norm="none", growth="doubled", init="lecun"), (3, 32, 32), 10)
+    layers = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    assert len(layers) == 4
+    for layer in layers[1:]:
+        fan_in = layer.weight[0].numel()
+        assert float(layer.weight.detach().var()) * fan_in == pytest.approx(1, abs=0.05)
+        assert float(layer.weight.detach().abs().max()) * fan_in**0.5 < 2 / 0.879
+    assert all(not bool(layer.bias.any()) for layer in layers)

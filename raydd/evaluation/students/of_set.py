@@ -39,7 +39,12 @@ class Lesson:
             stored: the set.
             decoded: the same as students see it.
             recipe: of the training.
+
+        Raises:
+            ConfigError: the loss of the recipe is not one of the set's labels.
         """
+        if recipe.views is None and stored.soft_labels is not None:
+            recipe.require_labels(stored.label_kind)
         if recipe.views is not None or stored.soft_labels is None:
             recipe = replace(recipe, temperature=1.0)
         views = None
@@ -49,6 +54,7 @@ class Lesson:
         training_set = TrainingSet(
             images=decoded.images,
             targets=decoded.targets,
+            label_kind=stored.label_kind,
             learned_lr=stored.learned_lr[-1],
             images_per_class=stored.images_per_class,
             bytes_total=stored.images.numel() * 4,

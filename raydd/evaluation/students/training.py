@@ -28,6 +28,7 @@ from raydd.evaluation.students.metrics import (
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.setting import build_seeded
 from raydd.ingredients.view_labels import ViewLabels
+from raydd.networks.losses import LabelKind
 from raydd.training.fit import Told, Watcher, fit, loss_curve
 from raydd.training.loop import EpochResult, Training, accuracy, predict
 from raydd.training.recipe import Recipe
@@ -46,9 +47,11 @@ class TrainingSet:
     images: Images | Tensor
     """[M, C, H, W] in network space."""
     targets: Tensor
-    """int64 [M] classes, or float32 [M, K] label logits."""
+    """int64 [M] classes, or float32 [M, K] soft labels of the `label_kind`."""
     classes: Tensor | None = None
-    """int64 [M], where the targets are logits."""
+    """int64 [M], where the targets are soft labels."""
+    label_kind: LabelKind = "logits"
+    """What soft targets are."""
     learned_lr: float | None
     """The step size that comes with the set."""
     images_per_class: int
@@ -181,7 +184,12 @@ def training_on(
         number: which training this is of those that the networks go through, from 0.
         compiled: whether steps are compiled.
         before: where the training before this one ended: networks, and momenta where they are carried on.
+
+    Raises:
+        ConfigError: the recipe's loss is not one of the set's labels.
     """
+    if training_set.targets.is_floating_point():
+        recipe.require_labels(training_set.label_kind)
     own = [key.child("training") for key in keys]
     training = Training(
         modules,

@@ -14,7 +14,7 @@ from raydd.config import RunConfig
 from raydd.core.errors import UserError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import PreparedData, prepare
-from raydd.exchange.answers import Answers, LabelKind, class_order
+from raydd.exchange.answers import Answers, ForeignKind, class_order
 from raydd.exchange.formats import FORMATS, read
 from raydd.exchange.legacy_recipes import LEGACY
 from raydd.exchange.own_exports import OwnCard
@@ -49,7 +49,7 @@ class Import:
     """What messages call the configuration."""
     values: Mapping[str, Any]
     """The configuration as plain data; `data` alone is enough for a set."""
-    soft_labels: LabelKind | None = None
+    soft_labels: ForeignKind | None = None
     lr: float | None = None
     experiment: int | None = None
     factor: int | None = None
@@ -157,6 +157,7 @@ def _configuration(wanted: Import, found: SyntheticSet, own: OwnCard | None) -> 
             "images_per_class": sizes[0],
             "labels": "hard" if found.soft_labels is None else "stored",
             "learned_lr": learned,
+            **({} if found.label_kind == "logits" else {"label_kind": found.label_kind}),
             **({} if found.formation is None else {"formation": asdict(found.formation)}),
         },
         "stages": _stages(sizes),
@@ -203,12 +204,11 @@ def _require_space(wanted: Import) -> None:
 
 
 def _facts(found: SyntheticSet, config: RunConfig) -> tuple[str, ...]:
-    labels = "hard labels" if found.soft_labels is None else "soft labels"
     rates = ", ".join("none" if lr is None else f"{lr:g}" for lr in found.learned_lr)
     decoded = "" if found.formation is None else f", each a mosaic of {found.formation.num_decoded(1)} training images"
     lines = [
-        f"{len(found)} images of {found.num_classes} classes{decoded}, {labels}, learned step size {rates}; "
-        f"recipe {config.evaluate.recipe_name}"
+        f"{len(found)} images of {found.num_classes} classes{decoded}, {found.labels_in_words}, "
+        f"learned step size {rates}; recipe {config.evaluate.recipe_name}"
     ]
     for values in found.card["source"]["values"][-1:]:
         shown = {name: "[" + ", ".join(f"{value:.3g}" for value in values[name]) + "]" for name in values}

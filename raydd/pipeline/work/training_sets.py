@@ -35,6 +35,7 @@ def _chosen(run: Run, trial: Trial) -> TrainingSet:
             images=seen.images,
             targets=seen.targets if trial.labels == "stored" else seen.labels,
             classes=seen.labels if trial.labels == "stored" else None,
+            label_kind=chosen.label_kind,
             learned_lr=chosen.learned_lr[-1],
             images_per_class=chosen.images_per_class,
             bytes_total=sum(stored_bytes(part.folder / name) for part in parts),
