@@ -14,6 +14,7 @@ from typing import Any, Final, get_args
 from raydd.config.evaluate import EvaluateConfig
 from raydd.ingredients.teacher import TeacherConfig
 from raydd.methods import MethodConfig
+from raydd.networks.config import TRAITS
 from raydd.training.recipe import Recipe
 
 _ITS_OWN: Final[Mapping[str, tuple[str, ...]]] = {
@@ -23,7 +24,7 @@ _ITS_OWN: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Recipes, and what of them is that of any recipe wherever it is left out: shipped configs go by it."""
 _LR: Final = "lr"
-_NETWORKS: Final = ("convnet", "resnet18", "vgg11")
+_NETWORKS: Final = frozenset(name for name, traits in TRAITS.items() if "norm" in traits.takes)
 """That may have batch norms."""
 
 

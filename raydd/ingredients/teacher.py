@@ -185,7 +185,7 @@ def require_batch_norm(network: NetworkConfig) -> None:
         raise ConfigError(
             "teacher.network",
             f"{network.label} has no batch norm, whose running statistics images are recovered by: take a convnet, "
-            "resnet18 or vgg11 with norm: batch (students may be without)",
+            "a ResNet, vgg11 or another network of torchvision's with norm: batch (students may be without)",
         )
 
 

@@ -6,9 +6,10 @@ The others are the small-image forms in which the same papers report transfer ac
 torch's default initialisation, where a ConvNet has no other, drawn from the global generator (see
 `raydd.core.keyed_random.seeded`).
 
-Two habits of the literature: the first convolution pads greyscale 28x28 images to 32x32 (not in ResNet-18); and images
-of 64 pixels or more are halved once more (not in ConvNet), by the first convolution or, in VGG-11, at the end. The
-decoupled family's ResNet-18 for small images does not halve those of 64 pixels: `stem: small`.
+Two habits of the literature: the first convolution pads greyscale 28x28 images to 32x32 (not in ResNets and the others
+of `torchvision_bodies.py`, nor in WRN-16-2); and images of 64 pixels or more are halved once more (not in ConvNet), by
+the first convolution or, in VGG-11, at the end. The decoupled family's ResNet-18 for small images does not halve those
+of 64 pixels: `stem: small`.
 
 Letters: B batch, K classes, C H W, F features.
 """
@@ -17,7 +18,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache
 from typing import Final
 
 import torch
@@ -25,8 +26,12 @@ from torch import Tensor, nn
 
 from raydd.core import process
 from raydd.core.errors import ArtefactError, ConfigError
-from raydd.networks.config import GROUPS, NetworkConfig
+from raydd.networks.config import NetworkConfig
+from raydd.networks.norms import norm
+from raydd.networks.stems import extra_stride
+from raydd.networks.torchvision_bodies import TORCHVISION
 from raydd.networks.traits import Architecture, Shape
+from raydd.networks.wide_resnet import wide_resnet
 
 
 class Network(nn.Module):
@@ -92,7 +97,8 @@ def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
         if wanted != found and not name.endswith("num_batches_tracked"):
             raise ArtefactError(
                 f"the stored parameters are not this network's: {name} is {found} there and {wanted} in the network; "
-                "name the network that they are of (for a resnet18 its stem too), and the data with their classes"
+                "name the network that they are of (and its stem, where it has a choice), and the data with their "
+                "classes"
             )
     module.load_state_dict(state, strict=False)
 
@@ -117,37 +123,13 @@ def _lecun(layer: nn.Module) -> None:
 def _vgg11(config: NetworkConfig, shape: Shape) -> nn.Module:
     """Simonyan and Zisserman, ICLR 2015, with one linear layer. At 64 pixels the last map keeps every other pixel."""
     plan = ((width, nn.MaxPool2d(2) if pooled else nn.Identity()) for width, pooled in _VGG11)
-    return _blocks(config, shape, plan).append(nn.AvgPool2d(1, stride=_extra_stride(shape)))
-
-
-def _resnet18(config: NetworkConfig, shape: Shape) -> nn.Module:
-    """He et al., CVPR 2016. The stem of small images, below 128 pixels, is one 3x3 convolution without pooling."""
-    channels = shape[0]
-    from torchvision.models import resnet18  # here, because importing torchvision takes seconds
-
-    net: nn.Module = resnet18(norm_layer=partial(_norm, config))
-    if _has_large_stem(config, shape):
-        net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    else:
-        stride = _extra_stride(shape) if config.stem == "auto" else 1
-        net.conv1 = nn.Conv2d(channels, 64, 3, stride=stride, padding=1, bias=False)
-        net.maxpool = nn.Identity()
-    net.fc = nn.Identity()
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.reset_parameters()
-    return net
-
-
-def _has_large_stem(config: NetworkConfig, shape: Shape) -> bool:
-    """Whether a ResNet-18 takes images in as on ImageNet."""
-    return min(shape[1:]) >= 128 if config.stem == "auto" else config.stem == "imagenet"
+    return _blocks(config, shape, plan).append(nn.AvgPool2d(1, stride=extra_stride(shape)))
 
 
 def _alexnet(config: NetworkConfig, shape: Shape) -> nn.Module:
     """Krizhevsky et al., NeurIPS 2012, as DC shrank it: five convolutions, no norm, one linear layer."""
     return nn.Sequential(
-        nn.Conv2d(shape[0], 128, 5, stride=_extra_stride(shape), padding=2 + _extra_padding(shape)),
+        nn.Conv2d(shape[0], 128, 5, stride=extra_stride(shape), padding=2 + _extra_padding(shape)),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Conv2d(128, 192, 5, padding=2),
@@ -166,7 +148,7 @@ def _alexnet(config: NetworkConfig, shape: Shape) -> nn.Module:
 def _lenet(config: NetworkConfig, shape: Shape) -> nn.Module:
     """LeCun et al., 1998, with ReLU and max pooling."""
     convolutions = nn.Sequential(
-        nn.Conv2d(shape[0], 6, 5, stride=_extra_stride(shape), padding=_extra_padding(shape)),
+        nn.Conv2d(shape[0], 6, 5, stride=extra_stride(shape), padding=_extra_padding(shape)),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Conv2d(6, 16, 5),
@@ -185,11 +167,12 @@ def _mlp(config: NetworkConfig, shape: Shape) -> nn.Module:
 
 BODIES: Final[Mapping[str, Callable[[NetworkConfig, Shape], nn.Module]]] = {
     "convnet": _convnet,
-    "resnet18": _resnet18,
     "vgg11": _vgg11,
     "alexnet": _alexnet,
     "lenet": _lenet,
     "mlp": _mlp,
+    "wrn16_2": wide_resnet,
+    **TORCHVISION,
 }
 """What builds raydd's own bodies."""
 
@@ -212,25 +195,6 @@ _POOLINGS: Final[Mapping[str, Callable[[], nn.Module]]] = {
 }
 
 
-def _norm(config: NetworkConfig, channels: int, size: tuple[int, int] | None = None) -> nn.Module:
-    """The norm of maps [C, H, W]; its H and W where that is `layer`."""
-    if config.norm == "layer":
-        assert size is not None
-        return nn.LayerNorm((channels, *size))
-    return _NORMS[config.norm](channels)
-
-
-def _instance_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(channels, channels)
-
-
-_NORMS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
-    "instance": _instance_norm,
-    "batch": nn.BatchNorm2d,
-    "group": partial(nn.GroupNorm, GROUPS),
-    "none": nn.Identity,
-}
-
 _SMALLEST_IMAGENET_SIDE: Final = 33
 _CUT_DEVIATION: Final = 0.87962566103423978
 """Standard deviation of a standard normal value that is known to lie within two of its own."""
@@ -244,7 +208,7 @@ def _blocks(config: NetworkConfig, shape: Shape, plan: Iterable[tuple[int, nn.Mo
     for num_maps, pool in plan:
         parts = {
             "conv": nn.Conv2d(channels, num_maps, 3, padding=padding),
-            "norm": _norm(config, num_maps, (height, width)),
+            "norm": norm(config, num_maps, (height, width)),
             config.activation: _ACTIVATIONS[config.activation](),
             "pool": pool,
         }
@@ -257,11 +221,6 @@ def _blocks(config: NetworkConfig, shape: Shape, plan: Iterable[tuple[int, nn.Mo
 def _extra_padding(shape: Shape) -> int:
     """What makes greyscale 28x28 images 32x32, pixels on every side."""
     return 2 if shape == (1, 28, 28) else 0
-
-
-def _extra_stride(shape: Shape) -> int:
-    """What halves images of 64 pixels or more."""
-    return 2 if min(shape[1:]) >= 64 else 1
 
 
 def _num_features(body: nn.Module, shape: Shape) -> int:

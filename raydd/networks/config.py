@@ -22,18 +22,21 @@ class NetworkConfig:
     """Which network to build."""
 
     name: str = "convnet"
-    """convnet, resnet18, vgg11, alexnet, lenet, mlp, or what another package adds."""
+    """convnet, resnet18, resnet50, vgg11, alexnet, lenet, mlp, wrn16_2, mobilenet_v2, efficientnet_b0,
+    shufflenet_v2_x0_5, shufflenet_v2_x1_0, densenet121, or what another package adds."""
     width: int = 128
     """Channels of every block (convnet)."""
     depth: int | Literal["auto"] = 3
     """Number of blocks, each of which halves the image where it pools (convnet). auto is the literature's choice by the
     size of the images: 3 at 32 pixels, 4 at 64, 5 at 128, 6 at 224; 2 at the least."""
     norm: Norm = "instance"
-    """Normalisation after each convolution (convnet, resnet18, vgg11). Only convnet has layer, over a whole map with a
-    scale and a shift for each of its values, and group, over a fourth of the channels."""
+    """Normalisation of what convolutions make (convnet, ResNets, vgg11, wrn16_2; batch alone: the other networks of
+    torchvision). Only convnet has layer, over a whole map with a scale and a shift for each of its values, and group,
+    over a fourth of the channels."""
     stem: Literal["auto", "small", "imagenet"] = "auto"
-    """How an image is taken in (resnet18). small: a 3x3 convolution, at full size; imagenet: a 7x7 convolution and a
-    pooling, which leave a quarter of each side; auto: by the image's size."""
+    """How an image is taken in (torchvision's networks). small: a 3x3 convolution, at full size; imagenet: as
+    published, for a ResNet a 7x7 convolution and a pooling, which leave a quarter of each side; auto: by the image's
+    size."""
     activation: Activation = "relu"
     """What follows the norm (convnet); the slope of leaky_relu is 0.01 below 0."""
     pooling: Pooling = "avg"
@@ -51,7 +54,7 @@ class NetworkConfig:
             if (value := getattr(self, field)) != "auto" and value < 1:
                 raise ConfigError(f"network.{field}", f"must be at least 1, not {value}")
         if self.stem != "auto" and "stem" not in traits.takes:
-            raise ConfigError("network.stem", f"only resnet18 has a choice of stems, {self.name} takes auto")
+            raise ConfigError("network.stem", f"only torchvision's have a choice of stems, {self.name} takes auto")
         self._check_blocks(traits)
         if self.norm == "group" and self.width % GROUPS:
             raise ConfigError("network.width", f"must be a multiple of {GROUPS} for norm: group, not {self.width}")
@@ -60,7 +63,8 @@ class NetworkConfig:
         """See that what only the blocks of a ConvNet can be made of is left as it is."""
         if self.norm not in (norms := traits.norms):
             taken = " or ".join(filter(None, (", ".join(norms[:-1]), norms[-1])))
-            raise ConfigError("network.norm", f"only convnet has {self.norm}, {self.name} takes {taken}")
+            known = "" if self.norm in _WIDESPREAD else f"only convnet has {self.norm}, "
+            raise ConfigError("network.norm", f"{known}{self.name} takes {taken}")
         for field, usual in _USUAL_BLOCK.items():
             if field not in traits.takes and getattr(self, field) != usual:
                 raise ConfigError(f"network.{field}", f"only convnet has a choice, {self.name} takes {usual}")
@@ -115,8 +119,16 @@ class NetworkConfig:
 
 
 _USUAL_BLOCK: Final = {"activation": "relu", "pooling": "avg", "growth": "flat", "init": "torch"}
+_WIDESPREAD: Final = ("instance", "batch", "none")
+"""Norms that more than convnet has."""
 GROUPS: Final = 4
 """Of channels, under norm: group."""
+
+
+def _batch_normed(smallest_side: int, student_lr: float = 1e-3) -> Traits:
+    """Of a network of torchvision's that is made with batch norms alone."""
+    return Traits(takes=("norm", "stem"), norms=("batch",), smallest_side=smallest_side, student_lr=student_lr)
+
 
 TRAITS: Final[Mapping[str, Traits]] = {
     "convnet": Traits(
@@ -124,13 +136,20 @@ TRAITS: Final[Mapping[str, Traits]] = {
         norms=("instance", "batch", "layer", "group", "none"),
     ),
     "resnet18": Traits(takes=("norm", "stem"), smallest_side=9),
+    "resnet50": Traits(takes=("norm", "stem"), smallest_side=9),
     "vgg11": Traits(takes=("norm",), smallest_side=32, student_lr=5e-4),
     "alexnet": Traits(smallest_side=8, student_lr=1e-4),
     "lenet": Traits(smallest_side=16),
     "mlp": Traits(),
+    "wrn16_2": Traits(takes=("norm",), smallest_side=5),
+    "mobilenet_v2": _batch_normed(17, student_lr=2.5e-3),
+    "efficientnet_b0": _batch_normed(17, student_lr=2e-3),
+    "shufflenet_v2_x0_5": _batch_normed(9),
+    "shufflenet_v2_x1_0": _batch_normed(9),
+    "densenet121": _batch_normed(16),
 }
-"""Of raydd's own networks. The step sizes are RDED's and DELT's [code]; LeNet and MLP, which they do not train, have
-that of most. A ResNet-18 leaves two pixels, as an instance norm makes a constant of one; how far a ConvNet pools is a
+"""Of raydd's own networks. The step sizes are RDED's and DELT's [code]; those that they do not train have that
+of most. A ResNet leaves two pixels, as an instance norm makes a constant of one; how far a ConvNet pools is a
 matter of its depth."""
 
 

@@ -11,7 +11,16 @@ _WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "net.", "network.", "back
 _COUNTED: Final = ("total_ops", "total_params")
 """What thop leaves in a network: no parameters."""
 _HEAD: Final = re.compile(r"(?:fc|linear|classifier|head)\.(?:\d+\.|fc\.)?(?P<rest>weight|bias)")
-"""The last layer of ResNets, alone or in a sequence."""
+"""The last layer of torchvision's networks, alone or in a sequence."""
+_OF_TORCHVISION: Final = (
+    "layer1.0.conv1.weight",  # ResNets
+    "features.0.0.weight",  # MobileNetV2, EfficientNet
+    "stage2.0.branch1.0.weight",  # ShuffleNetV2
+    "features.conv0.weight",  # DenseNet
+)
+"""Each is in the files of one or two of them."""
+_DOTTED: Final = re.compile(r"(?<=denselayer)(?P<head>\d+\.)(?P<layer>norm|conv)\.(?P<number>[12])(?=\.)")
+"""How DenseNet's published files name its layers."""
 _LISTED: Final = re.compile(r"layers\.(?P<kind>conv|norm)\.(?P<block>\d+)\.(?P<rest>.+)")
 """The ConvNet of RDED's and DELT's code."""
 _NUMBERED: Final = re.compile(r"features\.(?P<place>\d+)\.(?P<rest>.+)")
@@ -21,13 +30,13 @@ _NUMBERED: Final = re.compile(r"features\.(?P<place>\d+)\.(?P<rest>.+)")
 def named_as_here(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A network's parameters and buffers under raydd's names; those that are under no name that is known stay.
 
-    Known are torchvision's ResNet-18 (`layer1.0.conv1.weight`, `fc.bias`) and that of pytorch-cifar
+    Known are torchvision's networks that raydd has (`layer1.0.conv1.weight`, `fc.bias`), the ResNet-18 of pytorch-cifar
     (`layer2.0.shortcut.0.weight`, `linear.bias`), the ConvNets of RDED and DELT (`layers.conv.0.weight`,
     `classifier.bias`) and of DC (`features.0.weight`), each behind what may be put in front of all names.
     """
     plain = _unwrapped({name: tensor for name, tensor in state.items() if not name.endswith(_COUNTED)})
-    if "layer1.0.conv1.weight" in plain:
-        return {_of_resnet(name): tensor for name, tensor in plain.items()}
+    if any(name in plain for name in _OF_TORCHVISION):
+        return {_of_torchvision(name): tensor for name, tensor in plain.items()}
     blocks = _blocks(plain)
     return {_renamed(name, blocks): tensor for name, tensor in plain.items()}
 
@@ -39,9 +48,11 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _of_resnet(name: str) -> str:
-    found = _HEAD.fullmatch(name)
-    return f"body.{name.replace('.shortcut.', '.downsample.')}" if found is None else f"head.{found['rest']}"
+def _of_torchvision(name: str) -> str:
+    if found := _HEAD.fullmatch(name):
+        return f"head.{found['rest']}"
+    plain = _DOTTED.sub(r"\g<head>\g<layer>\g<number>", name.replace(".shortcut.", ".downsample."))
+    return f"body.{plain}"
 
 
 def _blocks(state: Mapping[str, Tensor]) -> dict[int, str]:

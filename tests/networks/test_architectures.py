@@ -377,7 +377,9 @@ def test_images_too_small_to_pool_are_refused(config: NetworkConfig, shape: tupl
 def test_a_stem_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^network\.stem: imagenet needs images of at least 33 pixels .* not 32x40"):
         build(NetworkConfig(name="resnet18", stem="imagenet"), (3, 32, 40), 10)
-    with pytest.raises(ConfigError, match=r"^network\.stem: only resnet18 has a choice of stems, vgg11 takes auto"):
+    with pytest.raises(
+        ConfigError, match=r"^network\.stem: only torchvision's have a choice of stems, vgg11 takes auto"
+    ):
         NetworkConfig(name="vgg11", stem="small")
 
 
