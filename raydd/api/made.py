@@ -12,7 +12,7 @@ from raydd.config import RunConfig
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.data.prepared import apply
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.students.of_set import tested_students
 from raydd.networks.config import NetworkConfig
 from raydd.pipeline import execution

@@ -8,6 +8,7 @@ from raydd.api.dataset import DistilledDataset
 from raydd.api.places import RunPlace, folder_of
 from raydd.api.shown import Shown, shown
 from raydd.evaluation import records
+from raydd.evaluation.record import SCHEMA
 from raydd.evaluation.tables import probe_tables
 from raydd.exchange import export as exporting
 from raydd.exchange import hub
@@ -17,7 +18,7 @@ from raydd.pipeline.imports.append import append as join
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 
-RECORDS = records.SCHEMA
+RECORDS = SCHEMA
 """The columns of `results`."""
 PROBES = probe_tables.SCHEMA
 """The columns of `probes`."""
@@ -120,7 +121,7 @@ def append(*paths: RunPlace, to: str | Path) -> Folder:
 
 
 def results(*paths: RunPlace) -> pa.Table:
-    """The records of one or several runs, one row a student (see `raydd.evaluation.records.SCHEMA`).
+    """The records of one or several runs, one row a student (see `raydd.evaluation.record.SCHEMA`).
 
     Raises:
         ArtefactError: a record is damaged, or is of students of another set than the run's.

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raydd.cli import tables
-from raydd.evaluation.records import Probe
+from raydd.evaluation.record import Probe
 from raydd.evaluation.students.trials import SETS
 from raydd.evaluation.tables import probe_tables
 from raydd.evaluation.tables.probe_tables import TITLES, ProbeRow

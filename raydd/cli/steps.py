@@ -9,6 +9,9 @@ from raydd.cli import fields, probes, tables
 from raydd.cli.fields import arguments
 from raydd.cli.output import console
 from raydd.cli.progress import shown_progress
+from raydd.evaluation import records
+from raydd.evaluation.tables.summary import final_stages, summarise
+from raydd.evaluation.tables.verdict import verdict
 from raydd.pipeline import execution
 from raydd.pipeline.runs.run import REPORT, Run
 
@@ -41,8 +44,9 @@ def print_report(done: Run) -> None:
 
 
 def _print_results(done: Run) -> None:
-    tables.print_whole(tables.results(done), console)
-    if said := tables.sentence(done):
+    every = summarise(records.read(done.results))
+    tables.print_whole(tables.results(done, every), console)
+    if said := verdict(final_stages(every)):
         _say(said)
 
 

@@ -1,7 +1,7 @@
 """What the command line prints as tables."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,8 @@ from rich.table import Table
 
 from raydd.cli.output import PlainConsole
 from raydd.data.placement import Residence
-from raydd.evaluation import records
 from raydd.evaluation.tables import words
-from raydd.evaluation.tables.summary import final_stages, summarise
-from raydd.evaluation.tables.verdict import verdict
+from raydd.evaluation.tables.summary import SummaryRow, final_stages
 from raydd.pipeline.compare import SeededConfig
 from raydd.pipeline.runs.run import Run
 from raydd.plan import Plan
@@ -25,9 +23,8 @@ _NO_NUMBER = {"not run": "not run", "unfinished": "unfinished", "failed": "faile
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
-def results(run: Run) -> Table:
+def results(run: Run, every: Sequence[SummaryRow]) -> Table:
     """Mean and spread of the students' test accuracy after the last stage, one row for each training set."""
-    every = summarise(records.read(run.results))
     rows = final_stages(every)
     ways = ("augmentation", "mode", "budget", "stage")
     told_apart = [name for name in ways if len({getattr(row, name) for row in rows} - {None}) > 1]
@@ -53,11 +50,6 @@ def results(run: Run) -> Table:
     if len(rows) < len(every):
         table.caption = "after the last stage; the report has the curve over all stages"
     return table
-
-
-def sentence(run: Run) -> str | None:
-    """What the table says, in a sentence."""
-    return verdict(final_stages(summarise(records.read(run.results))))
 
 
 def comparison(compared: pa.Table, states: Mapping[SeededConfig, str]) -> Table:

@@ -11,7 +11,7 @@ from raydd.evaluation.probes.probe import Asker
 from raydd.evaluation.probes.realism import RealismConfig
 from raydd.evaluation.probes.robustness import RobustnessConfig
 from raydd.evaluation.probes.search import SearchConfig
-from raydd.evaluation.records import Budget, LabelRegime, Probe, StageMode
+from raydd.evaluation.record import Budget, LabelRegime, Probe, StageMode
 from raydd.evaluation.students import protocols
 from raydd.evaluation.students.protocols import Protocol
 from raydd.methods import MethodConfig

@@ -14,7 +14,7 @@ from typing import get_args
 
 from raydd.config.evaluate import EvaluateConfig
 from raydd.config.stages import StagesConfig, matched_epochs
-from raydd.evaluation.records import Budget, LabelRegime, StageMode, Subject
+from raydd.evaluation.record import Budget, LabelRegime, StageMode, Subject
 from raydd.evaluation.students.trials import SETS, Trial
 from raydd.ingredients.coreset import Coreset
 from raydd.methods import MethodConfig

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from raydd.config import RunConfig
 from raydd.core.errors import RunError, UserError
 from raydd.evaluation import records
+from raydd.evaluation.record import SCHEMA
 from raydd.pipeline.runs.run import CONFIG, REPORT, Run
 from raydd.pipeline.work import probes as asked
 from raydd.storage import Folder
@@ -25,7 +26,7 @@ SeededConfig = tuple[str, int]
 RunState = Literal["not run", "unfinished", "finished", "failed"]
 
 
-_nothing = records.SCHEMA.empty_table
+_nothing = SCHEMA.empty_table
 
 
 @dataclass(frozen=True)

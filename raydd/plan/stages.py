@@ -6,7 +6,7 @@ Letters: N real images.
 from raydd.config import RunConfig
 from raydd.data import DataFacts
 from raydd.data.size import data_bytes
-from raydd.evaluation.records import LabelRegime
+from raydd.evaluation.record import LabelRegime
 from raydd.evaluation.students.trials import Trial
 from raydd.plan.experts import pack_size
 from raydd.plan.step import Step, together

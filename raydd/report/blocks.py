@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from raydd.evaluation.records import LabelRegime
+from raydd.evaluation.record import LabelRegime
 from raydd.evaluation.tables.architectures import architectures
 from raydd.evaluation.tables.pooling import Facts, PooledLine, after_all_stages, told_apart
 from raydd.evaluation.tables.scores import scores

@@ -5,10 +5,11 @@ Letters: K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raydd.evaluation.records import read_confusion
@@ -58,8 +59,8 @@ def confusion_table(
     Raises:
         ArtefactError: a record is damaged.
     """
-    own = [one for one in table.to_pylist() if _is_of(one, row)]
-    found = [counts for one in own if (counts := read_confusion(folder, one["record_id"])) is not None]
+    own = table.filter(_is_of(table, row))["record_id"].to_pylist()
+    found = [counts for name in own if (counts := read_confusion(folder, name)) is not None]
     found = [counts for counts in found if len(counts) == len(class_names)]
     if not found:
         return None
@@ -74,8 +75,12 @@ def confusion_table(
     )
 
 
-def _is_of(record: dict[str, Any], row: SummaryRow) -> bool:
-    return record["status"] == "ok" and all(record[name] == getattr(row, name) for name in _ALIKE)
+def _is_of(table: pa.Table, row: SummaryRow) -> pa.ChunkedArray:
+    """Which records are of students of a group that finished, bool [rows]."""
+    found = pc.equal(table["status"], "ok")
+    for name in _ALIKE:
+        found = pc.and_(found, pc.fill_null(pc.equal(table[name], getattr(row, name)), False))
+    return found
 
 
 def _mistakes(shares_KK: NDArray[np.float64], class_names: Sequence[str]) -> list[Mistake]:

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pyarrow as pa
 
-from raydd.evaluation.records import Subject
+from raydd.evaluation.record import Subject
 
 _CENTROID, _PAIRWISE = "centroid_similarity", "pairwise_similarity"
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from raydd.evaluation.records import Subject
+from raydd.evaluation.record import Subject
 from raydd.report.contents import JsonLine
 
 Floats = NDArray[np.float64]

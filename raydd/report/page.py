@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from raydd.evaluation.tables.collection import leaves
-from raydd.evaluation.tables.summary import final_stages, summarise
+from raydd.evaluation.tables.summary import final_stages
 from raydd.evaluation.tables.verdict import verdict
 from raydd.evaluation.tables.words import SUBJECTS
 from raydd.report import curves, figures, probes
@@ -79,6 +79,7 @@ def write(run: Folder, flops: Mapping[str, int] | None = None) -> None:
 
 def _render(run: RunContents, flops: Mapping[str, int]) -> str:
     found, similar = results(run.table, run.network), similarities(run.table)
+    rows = [entry.row for entry in found.entries]
     return rendered(
         "page.html",
         name=run.table["run"][0].as_py(),
@@ -90,10 +91,10 @@ def _render(run: RunContents, flops: Mapping[str, int]) -> str:
         similarities=similar,
         is_taught=found.has_teacher or has_teacher(_method(run)),
         similarity=_similarity(similar),
-        by_stage=accuracy_by_stage(run.table, SUBJECTS),
+        by_stage=accuracy_by_stage(rows, SUBJECTS),
         stages=stage_gallery(run.after) if run.after else None,
         probes=probes.sections(run.probes, run.pictures),
-        verdict=verdict(final_stages(summarise(run.table))),
+        verdict=verdict(final_stages(rows)),
         shown_pixels=SHOWN_PIXELS,
         sections=_sections(run),
         gallery=_gallery(run),

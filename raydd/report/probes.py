@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from raydd.evaluation.probes import continual, search
-from raydd.evaluation.records import Probe
+from raydd.evaluation.record import Probe
 from raydd.evaluation.tables import probe_tables
 from raydd.evaluation.tables.probe_tables import TITLES, ProbeRow
 from raydd.evaluation.tables.words import SUBJECTS

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from raydd.evaluation.tables.summary import SummaryRow, summarise, with_all_images
+from raydd.evaluation.tables.summary import SummaryRow, with_all_images
 from raydd.report.drawing import COLOUR, Panel, panel
 
 Way = tuple[str, str]
@@ -32,17 +31,17 @@ _EXPLAINED = {
 _TOLD_APART = ("subject", "network", "labels", "recipe")
 
 
-def accuracy_by_stage(table: pa.Table, names: Mapping[str, str]) -> list[Panel]:
+def accuracy_by_stage(summary: Sequence[SummaryRow], names: Mapping[str, str]) -> list[Panel]:
     """Draw what students of the distilled set reached after each stage; nothing where there is only one.
 
     Args:
-        table: records.
+        summary: of all records.
         names: what the page calls the subjects.
 
     Returns:
         A panel for each network, label regime and recipe.
     """
-    rows = [row for row in with_all_images(summarise(table)) if row.subject in ("synthetic", "ema") and row.n]
+    rows = [row for row in with_all_images(summary) if row.subject in ("synthetic", "ema") and row.n]
     if len({row.stage for row in rows}) < 2:
         return []
     varying = [name for name in _TOLD_APART if len({getattr(row, name) for row in rows}) > 1]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydd.evaluation.tables.summary import Difference, SummaryRow, difference, pool_draws, summarise
 from raydd.evaluation.tables.words import HEADLINE_LABELS
@@ -80,12 +81,12 @@ def results(table: pa.Table, network: str | None) -> Results:
     rows = summarise(table)
     varying = {name for name in WORDS if len({_value(row, name) for row in rows} - {None}) > 1}
     entries = [Entry(row, _conditions(row, varying), draws) for row, draws in zip(rows, pool_draws(table), strict=True)]
-    failed = [row for row in table.to_pylist() if row["status"] != "ok"]
+    failed = table.filter(pc.not_equal(table["status"], "ok"))
     return Results(
         entries=entries,
         shared=_conditions(rows[0], set(WORDS) - varying - _HEADING - set(said_of_stages_alone(rows))),
         tiles=_tiles(entries, network),
-        failures=[{name: row[name] for name in ("record_id", "subject", "network", "error")} for row in failed],
+        failures=failed.select(["record_id", "subject", "network", "error"]).to_pylist(),
         has_teacher=any(row.labels in _OF_TEACHER for row in rows),
     )
 

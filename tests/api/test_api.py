@@ -27,7 +27,7 @@ from raydd.core.progress import Numbers, Work
 from raydd.data import DataConfig
 from raydd.data.fit_preprocessing import fit_zca
 from raydd.data.prepared import prepare
-from raydd.evaluation.records import SCHEMA
+from raydd.evaluation.record import SCHEMA
 from raydd.ingredients.setting import build_seeded
 from raydd.networks.config import NetworkConfig
 from raydd.sets.synthetic import SyntheticSet

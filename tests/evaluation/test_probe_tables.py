@@ -9,7 +9,7 @@ import pytest
 
 import raydd
 from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record, record_id
 from raydd.evaluation.tables.probe_tables import HEADLINES, ProbeRow, compare, rows, shown
 from raydd.storage import Folder
 from tests.evaluation.test_records import make_failure, make_record
@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 def found(probe: str, number: int = 0, variant: str = "", **changes: object) -> Record:
     """An answer; `metrics`, and whatever else differs."""
     name = f"{probe}-{number}-{variant.replace(' ', '-')}-{'-'.join(map(str, changes.values()))}"
-    own = {"record_id": records.record_id({"name": name}), "labels": "hard"} | changes
+    own = {"record_id": record_id({"name": name}), "labels": "hard"} | changes
     return make_record(probe=probe, variant=variant, student_seed=number, **own)
 
 

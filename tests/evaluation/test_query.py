@@ -18,6 +18,7 @@ from rich.console import Console
 from raydd.cli import query as command
 from raydd.core.errors import UserError
 from raydd.evaluation import records
+from raydd.evaluation.record import SCHEMA
 from raydd.evaluation.tables import collection, query
 from raydd.evaluation.tables.pooling import after_all_stages, pool, told_apart
 from raydd.evaluation.tables.query import Condition
@@ -60,7 +61,7 @@ def table() -> pa.Table:
         metrics = {} if row["metrics.ece"] is None else {"ece": row["metrics.ece"]}
         record = make_record(**plain, metrics=metrics, record_id=f"{number:016x}", student_seed=number)
         values = {**record.__dict__, "metrics": list(metrics.items())}
-        made = pa.Table.from_pylist([values], records.SCHEMA)
+        made = pa.Table.from_pylist([values], SCHEMA)
         parts.append(
             made.append_column("param.evaluate.recipe.lr", pa.array([row["param.evaluate.recipe.lr"]], pa.float64()))
         )

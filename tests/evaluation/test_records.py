@@ -15,7 +15,7 @@ import pytest
 
 from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
-from raydd.evaluation.records import SCHEMA, Record
+from raydd.evaluation.record import SCHEMA, Record, record_id
 from raydd.evaluation.tables.summary import difference, pool_draws, summarise
 from raydd.storage import Folder, new_artefact
 
@@ -63,7 +63,7 @@ def make_record(**changes: object) -> Record:
         "time": datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC),
     } | changes
     identity = {name: values[name] for name in ("subject", "labels", "network", "student_seed", "distill_seed")}
-    return Record(**{"record_id": records.record_id(identity)} | values)
+    return Record(**{"record_id": record_id(identity)} | values)
 
 
 def make_failure(**changes: object) -> Record:
@@ -113,10 +113,10 @@ def test_a_record_comes_back_as_it_was(folder: Folder, record: Record) -> None:
 
 
 def test_the_id_follows_from_the_identity_alone() -> None:
-    one = records.record_id({"network": "convnet", "recipe": {"epochs": 3, "lr": None}})
+    one = record_id({"network": "convnet", "recipe": {"epochs": 3, "lr": None}})
     assert len(one) == 16 and int(one, 16) >= 0
-    assert one == records.record_id({"recipe": {"lr": None, "epochs": 3}, "network": "convnet"})
-    assert one != records.record_id({"network": "convnet", "recipe": {"epochs": 4, "lr": None}})
+    assert one == record_id({"recipe": {"lr": None, "epochs": 3}, "network": "convnet"})
+    assert one != record_id({"network": "convnet", "recipe": {"epochs": 4, "lr": None}})
 
 
 def test_a_record_is_either_finished_or_failed() -> None:
@@ -178,8 +178,10 @@ def digested(table: pa.Table) -> bytes:
     [
         ({"budget": None}, "has no budget"),
         ({"test_accuracy": 61.5}, "test_accuracy is 61.5, not a fraction"),
-        ({"test_accuracy": None}, "a record that is ok has a test accuracy"),
-        ({"status": "failed"}, "a failed record has an error"),
+        ({"test_accuracy": None}, "says both that the student finished and that it did not"),
+        ({"status": "failed"}, "says both that the student finished and that it did not"),
+        ({"status": "done"}, "its status is neither ok nor failed"),
+        ({"status": None}, "has no status"),
         ({"time": None, "run": None}, "has no run, time"),
     ],
 )
@@ -217,9 +219,11 @@ def test_records_of_students_of_another_set_are_found(tmp_path: Path) -> None:
         pass
     records.require_own(run, records.read(run / "results"))
     records.write(run / "results", make_record(record_id="f" * 16, config_key="f" * 16))
-    with pytest.raises(ArtefactError, match="part-f{16}.parquet: is of students of another set"):
+    with pytest.raises(ArtefactError, match="results: the record f{16} is of students of another set"):
         records.require_own(run, records.read(run / "results"))
-    assert dict(records.keys(run / "results")) == {PART: make_record().config_key, f"part-{'f' * 16}.parquet": "f" * 16}
+    assert sorted(records.names(run / "results")) == sorted([make_record().record_id, "f" * 16])
+    assert records.set_aside(run / "results", {make_record().config_key}, run / "aside") == 1
+    assert (run / "results").files() == [PART] and (run / "aside").files() == [f"part-{'f' * 16}.parquet"]
 
 
 @pytest.mark.parametrize(

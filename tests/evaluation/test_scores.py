@@ -17,7 +17,7 @@ from raydd.core.progress import NoProgress
 from raydd.data import DataConfig
 from raydd.data.prepared import PreparedData, prepare
 from raydd.evaluation import records
-from raydd.evaluation.records import Record, Subject
+from raydd.evaluation.record import Record, Subject
 from raydd.evaluation.students.training import Provenance, Pupil, TrainingSet, train_students
 from raydd.evaluation.students.trials import Trial
 from raydd.evaluation.tables.architectures import SCHEMA as MATRIX

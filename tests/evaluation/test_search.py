@@ -24,7 +24,7 @@ from raydd.evaluation import records
 from raydd.evaluation.probes.probe import Answer, Question, View
 from raydd.evaluation.probes.rank_correlation import estimate, kendall, spearman
 from raydd.evaluation.probes.search import EARLY, SearchConfig, regret, searched
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.students.training import TrainingSet, student_training
 from raydd.evaluation.students.trials import Trial
 from raydd.networks import Network

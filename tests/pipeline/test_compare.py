@@ -15,8 +15,8 @@ from rich.console import Console
 
 from raydd.cli import tables
 from raydd.core.progress import Numbers, Progress, Work
-from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation import record, records
+from raydd.evaluation.record import Record
 from raydd.evaluation.tables.comparison import SCHEMA, compare
 from raydd.storage import Folder
 from tests.cli.test_main import Captured, Interrupted, require_refusal
@@ -42,7 +42,7 @@ def read(tmp_path: Path) -> Callable[..., pa.Table]:
     def table(*students: Record) -> pa.Table:
         folder = Folder.at(tmp_path / str(next(folders)))
         for number, student in enumerate(students):
-            values = {name: getattr(student, name) for name in records.SCHEMA.names}
+            values = {name: getattr(student, name) for name in record.SCHEMA.names}
             records.write(folder, Record(**values | {"record_id": f"{number:016x}"}))
         return records.read(folder)
 

@@ -17,7 +17,7 @@ from raydd import config as configs
 from raydd.config.sweep import Range, SweepConfig, columns, described, with_values
 from raydd.core.errors import ConfigError
 from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.tables import best
 from raydd.evaluation.tables.best import Tried
 from raydd.storage import Folder

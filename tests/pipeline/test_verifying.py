@@ -66,7 +66,7 @@ def test_a_record_of_another_run_is_seen(swept: SmallRun, tmp_path: Path) -> Non
     shutil.copytree(swept.out, out)
     stranger = next((other.out / "results").glob("part-*.parquet"))
     shutil.copy(stranger, out / "results")
-    with pytest.raises(ArtefactError, match=f"{stranger.name}: is of students of another set"):
+    with pytest.raises(ArtefactError, match=f"the record {stranger.stem[5:]} is of students of another set"):
         verify(Folder.at(out))
     with pytest.raises(ArtefactError, match="of students of another set"):
         records.require_own(Folder.at(out), records.read(Folder.at(out) / "results"))

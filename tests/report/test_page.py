@@ -17,7 +17,7 @@ from raydd import report
 from raydd.core.errors import ArtefactError
 from raydd.data.preprocessing import Standardise
 from raydd.evaluation import records
-from raydd.evaluation.records import Subject
+from raydd.evaluation.record import Subject
 from raydd.evaluation.tables.words import SUBJECTS as SUBJECT_NAMES
 from raydd.evaluation.tables.words import labels as regime
 from raydd.report import curves, figures

@@ -17,7 +17,7 @@ from raydd import report
 from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
 from raydd.evaluation.probes.rank_correlation import Estimate
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record, record_id
 from raydd.report import probe_figures, probes
 from raydd.sets.preview import preview
 from raydd.storage import Folder
@@ -59,7 +59,7 @@ PROXIES = {
 def answer(probe: str, metrics: dict[str, float], **changes: object) -> Record:
     """A probe's record, with an id that follows from what is asked of what."""
     nothing = {"train_accuracy": None, "test_accuracy": None, "class_accuracy": None, "run": EVIL, "dataset": EVIL}
-    name = records.record_id({"probe": probe, **{name: str(value) for name, value in changes.items()}})
+    name = record_id({"probe": probe, **{name: str(value) for name, value in changes.items()}})
     return make_record(**{"record_id": name, "probe": probe, "variant": "", "metrics": metrics, **nothing, **changes})
 
 

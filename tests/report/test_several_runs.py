@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.tables import collection, query
 from raydd.evaluation.tables.collection import Collection
 from raydd.evaluation.tables.pooling import pool

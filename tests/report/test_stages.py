@@ -13,7 +13,8 @@ from PIL import Image
 
 from raydd import report
 from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record, record_id
+from raydd.evaluation.tables.summary import summarise
 from raydd.evaluation.tables.words import SUBJECTS as SUBJECT_NAMES
 from raydd.report.gallery import stage_gallery
 from raydd.report.stages import accuracy_by_stage
@@ -45,7 +46,7 @@ LEGEND = {
 def student(mode: str, budget: str, stage: int, seed: int, accuracy: float, **changes: object) -> Record:
     """A record of a chain after a stage, or of a single shot."""
     images = SIZES[stage] if mode == "new_only" else SO_FAR[stage]
-    name = records.record_id({"mode": mode, "budget": budget, "stage": stage, "seed": seed, **changes})
+    name = record_id({"mode": mode, "budget": budget, "stage": stage, "seed": seed, **changes})
     values = {
         "record_id": name,
         "mode": mode,
@@ -104,7 +105,7 @@ def drawn(svg: str, colour: str) -> list[np.ndarray]:
 
 
 def test_the_curve_goes_through_the_means_at_the_images_so_far(run: Folder) -> None:
-    (panel,) = accuracy_by_stage(records.read(run / "results"), SUBJECT_NAMES)
+    (panel,) = accuracy_by_stage(summarise(records.read(run / "results")), SUBJECT_NAMES)
     assert dict(panel.legend) == LEGEND
     colours = dict(zip(WAYS, LEGEND, strict=True))
     lines = {way: drawn(panel.svg, colour) for way, colour in colours.items() if way[0] != "single_shot"}
@@ -119,7 +120,7 @@ def test_the_curve_goes_through_the_means_at_the_images_so_far(run: Folder) -> N
 
 
 def test_the_band_is_one_standard_deviation_over_students(run: Folder) -> None:
-    (panel,) = accuracy_by_stage(records.read(run / "results"), SUBJECT_NAMES)
+    (panel,) = accuracy_by_stage(summarise(records.read(run / "results")), SUBJECT_NAMES)
     (line,) = drawn(panel.svg, "synthetic")
     place = r'<use xlink:href="#(\w+)" x="0" y="([\d.]+)" style="fill: var\(--synthetic\); fill-opacity: 0.18'
     ((name, below),) = re.findall(place, panel.svg)
@@ -141,7 +142,7 @@ def test_networks_and_labels_have_panels_of_their_own(run: Folder, tmp_path: Pat
     other = Folder.at(tmp_path)
     add_students(other)
     add_students(other, network="resnet18")
-    titles = [panel.title for panel in accuracy_by_stage(records.read(other / "results"), SUBJECT_NAMES)]
+    titles = [panel.title for panel in accuracy_by_stage(summarise(records.read(other / "results")), SUBJECT_NAMES)]
     assert titles == [f"Accuracy after each stage, {name}" for name in ("convnet-d1-w8-instance", "resnet18")]
 
 

@@ -12,7 +12,7 @@ from raydd.core.progress import NoProgress
 from raydd.data import DataConfig
 from raydd.data.prepared import PreparedData, prepare
 from raydd.evaluation.probes.probe import Answer, Asker, Question, View
-from raydd.evaluation.records import Probe
+from raydd.evaluation.record import Probe
 from raydd.evaluation.students.training import TrainingSet, student_training
 from raydd.evaluation.students.trials import Trial
 from raydd.networks import Network

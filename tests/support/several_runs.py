@@ -8,7 +8,7 @@ import yaml
 
 from raydd.data.preprocessing import Standardise
 from raydd.evaluation import records
-from raydd.evaluation.records import Record, record_id
+from raydd.evaluation.record import Record, record_id
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
 from tests.evaluation.test_records import make_failure, make_record

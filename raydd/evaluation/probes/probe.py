@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress, Work
 from raydd.data.prepared import PreparedData
-from raydd.evaluation.records import Probe
+from raydd.evaluation.record import Probe
 from raydd.evaluation.students.training import TrainingSet
 from raydd.evaluation.students.trials import Trial
 from raydd.networks import Network

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from raydd.core.keyed_random import Key
 from raydd.core.progress import Progress
 from raydd.data.prepared import PreparedData
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.students.training import Provenance, Pupil, TrainingSet, train_students
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.view_labels import HardLabels

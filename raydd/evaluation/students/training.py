@@ -18,7 +18,7 @@ from raydd.core.progress import Progress
 from raydd.core.version import commit
 from raydd.data.images import Images
 from raydd.data.prepared import LabelledImages, PreparedData
-from raydd.evaluation.records import Confusion, Record
+from raydd.evaluation.record import Confusion, Record
 from raydd.evaluation.students.metrics import (
     accuracy_per_class,
     beside_accuracy,

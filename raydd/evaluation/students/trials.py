@@ -6,7 +6,13 @@ from itertools import groupby
 from typing import Any, Final, Literal, get_args
 
 from raydd.core.progress import Work
-from raydd.evaluation.records import Budget, LabelRegime, StageMode, Subject, record_id
+from raydd.evaluation.record import (
+    Budget,
+    LabelRegime,
+    StageMode,
+    Subject,
+    record_id,
+)
 from raydd.ingredients.coreset import Coreset
 from raydd.networks.config import NetworkConfig
 from raydd.training.recipe import Recipe

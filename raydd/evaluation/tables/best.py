@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from raydd.evaluation.records import Subject
+from raydd.evaluation.record import Subject
 
 _CELL = ("subject", "labels", "network", "images_per_class", "dataset", "mode", "budget")
 _WITHIN = ("recipe", "augmentation", "optimizer", "epochs")

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from raydd.core.errors import ArtefactError, UserError
-from raydd.evaluation import records
+from raydd.evaluation import record_files, records
 from raydd.storage import Folder, yaml_files
 
 REAL = ("random", "k_center", "herding", "full")
@@ -92,7 +92,7 @@ def collect(folders: Sequence[Folder]) -> Collection:
     results = [run if _has_records(run) else run / _RESULTS for run in runs]
     table = records.read(*results)
     names = dict(zip(table["record_id"].to_pylist(), table["run"].to_pylist(), strict=True))
-    owned = [[part.removeprefix("part-").removesuffix(".parquet") for part in one.files()] for one in results]
+    owned = [records.names(one) for one in results]
     sources = _told_apart(
         [
             _source(run, place, next(names[name] for name in own if name in names))
@@ -147,7 +147,7 @@ def _below(folder: Folder, depth: int) -> Iterator[Folder]:
 
 
 def _has_records(folder: Folder) -> bool:
-    return any(name.startswith("part-") and name.endswith(".parquet") for name in folder.files())
+    return any(map(record_files.is_file, folder.files()))
 
 
 def _source(run: Folder, results: Folder, name: str) -> RecordSource:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from raydd.evaluation.records import Budget, StageMode
+from raydd.evaluation.record import Budget, StageMode
 from raydd.evaluation.students.trials import SETS
 from raydd.evaluation.tables.summary import CONDITIONS, SummaryRow, final_stages, summarise, with_all_images
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from raydd.evaluation.records import Subject
+from raydd.evaluation.record import Subject
 from raydd.evaluation.tables.collection import REAL, replaced
 from raydd.evaluation.tables.summary import SummaryRow, final_stages, pool_draws, summarise, with_all_images
 

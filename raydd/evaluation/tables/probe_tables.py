@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raydd.evaluation.probes import search
 from raydd.evaluation.probes.search import Searched
-from raydd.evaluation.records import Probe, Subject
+from raydd.evaluation.record import Probe, Subject
 
 HEADLINES: Final[Mapping[Probe, tuple[str, ...]]] = {
     "copies": ("pixel_copies", "feature_copies", "moved_copies"),

@@ -4,17 +4,16 @@ Letters: K classes.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from statistics import fmean, stdev
 from typing import Any, get_args
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from raydd.evaluation.records import Subject
-
-RecordRow = dict[str, Any]
+from raydd.evaluation.record import PAIRS, SCHEMA, Subject
 
 _GROUP = (
     "subject",
@@ -118,7 +117,7 @@ def summarise(table: pa.Table) -> list[SummaryRow]:
     Returns:
         One row per group, the synthetic set's first, then its average, starting state, the selections, all the data.
     """
-    return _summarise(table.to_pylist())
+    return _summarise(table)
 
 
 def pool_draws(table: pa.Table) -> list[SummaryRow]:
@@ -127,10 +126,17 @@ def pool_draws(table: pa.Table) -> list[SummaryRow]:
     Students of one draw are not independent samples of what a random subset reaches: the spread over draws is the
     honest one for selections, and for a method distilled with several seeds.
     """
-    students = table.to_pylist()
-    finished = [row for row in students if row["status"] == "ok"]
-    draws = [rows[0] | _average(rows) for rows in _split(finished, (*_GROUP, "distill_seed"))]
-    return _summarise(draws + [row for row in students if row["status"] != "ok"])
+    names = (*_GROUP, "status", *_AVERAGED, "class_accuracy", "metrics")
+    observed = table.select(names).cast(
+        pa.schema([pa.field(name, pa.float64() if name in _AVERAGED else SCHEMA.field(name).type) for name in names])
+    )
+    draws = [
+        draw.select((*_GROUP, "status")).slice(0, 1).to_pylist()[0] | _average(draw)
+        for draw in _split(_finished(table), (*_GROUP, "distill_seed"))
+    ]
+    pooled = [{**draw, "metrics": list(draw["metrics"].items())} for draw in draws]
+    failed = observed.filter(pc.not_equal(observed["status"], "ok"))
+    return _summarise(pa.concat_tables([pa.Table.from_pylist(pooled, observed.schema), failed]))
 
 
 def final_stages(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
@@ -167,16 +173,16 @@ def difference(a: SummaryRow, b: SummaryRow) -> Difference:
     return Difference(a.mean - b.mean, math.sqrt(a.std**2 / a.n + b.std**2 / b.n))
 
 
-def _summarise(rows: list[RecordRow]) -> list[SummaryRow]:
-    return sorted((_summary_row(group) for group in _split(rows, _GROUP)), key=_place)
+def _summarise(table: pa.Table) -> list[SummaryRow]:
+    return sorted((_summary_row(group) for group in _split(table, _GROUP)), key=_place)
 
 
-def _summary_row(group: list[RecordRow]) -> SummaryRow:
-    finished = [row for row in group if row["status"] == "ok"]
-    accuracies = tuple(row["test_accuracy"] for row in finished)
+def _summary_row(group: pa.Table) -> SummaryRow:
+    finished = _finished(group)
+    accuracies = tuple(finished["test_accuracy"].to_pylist())
     averages = _average(finished)
     return SummaryRow(
-        **{name: group[0][name] for name in _GROUP},
+        **{name: group[name][0].as_py() for name in _GROUP},
         n=len(accuracies),
         failed=len(group) - len(finished),
         mean=averages.pop("test_accuracy"),
@@ -186,25 +192,42 @@ def _summary_row(group: list[RecordRow]) -> SummaryRow:
     )
 
 
-def _split(rows: list[RecordRow], names: tuple[str, ...]) -> Iterable[list[RecordRow]]:
-    groups: dict[tuple[Any, ...], list[RecordRow]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in names), []).append(row)
-    return groups.values()
+def _finished(table: pa.Table) -> pa.Table:
+    return table.filter(pc.equal(table["status"], "ok"))
 
 
-def _average(rows: list[RecordRow]) -> RecordRow:
-    classes = [row["class_accuracy"] for row in rows if row["class_accuracy"]]
-    per_class = tuple(fmean(accuracies) for accuracies in zip(*classes, strict=True))
-    said = [dict(row["metrics"] or ()) for row in rows]
-    metrics = {name: fmean(own[name] for own in said if name in own) for name in dict.fromkeys(chain(*said))}
-    averages: RecordRow = {name: _mean(row[name] for row in rows) for name in _AVERAGED}
-    return averages | {"class_accuracy": per_class, "metrics": metrics}
+def _split(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
+    """The rows that are equal in some columns, together; in the order in which the first of each stands."""
+    codes = np.zeros(len(table), np.int64)
+    for name in names:
+        encoded = table[name].combine_chunks().dictionary_encode("encode")
+        own = encoded.indices.to_numpy(zero_copy_only=False)
+        _, codes = np.unique(codes * len(encoded.dictionary) + own, return_inverse=True)
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    return (table.take(groups[code]) for code in np.argsort(first))
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+def _average(students: pa.Table) -> dict[str, Any]:
+    """Means of what is measured, over those of whom it was."""
+    averages: dict[str, Any] = {name: _mean(students[name]) for name in _AVERAGED}
+    return averages | {"class_accuracy": _per_class(students), "metrics": _metrics(students)}
+
+
+def _mean(values: pa.ChunkedArray) -> float | None:
+    known = values.drop_null().to_pylist()
     return fmean(known) if known else None
+
+
+def _per_class(students: pa.Table) -> tuple[float, ...]:
+    classes = filter(None, students["class_accuracy"].to_pylist())
+    return tuple(fmean(accuracies) for accuracies in zip(*classes, strict=True))
+
+
+def _metrics(students: pa.Table) -> dict[str, float]:
+    pairs = pc.list_flatten(students["metrics"].cast(PAIRS))
+    names, values = pc.struct_field(pairs, "key"), pc.struct_field(pairs, "value")
+    return {name: fmean(values.filter(pc.equal(names, name)).to_pylist()) for name in names.unique().to_pylist()}
 
 
 def _place(row: SummaryRow) -> tuple[Any, ...]:

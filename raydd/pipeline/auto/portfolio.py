@@ -8,7 +8,7 @@ from raydd.config import RunConfig
 from raydd.config.cluster import ClusterConfig
 from raydd.config.evaluate import EvaluateConfig
 from raydd.data import DataConfig
-from raydd.evaluation.records import LabelRegime
+from raydd.evaluation.record import LabelRegime
 from raydd.ingredients.experts import ExpertsConfig
 from raydd.ingredients.ranking import RankingConfig
 from raydd.ingredients.teacher import TeacherConfig

@@ -15,7 +15,7 @@ from raydd.core.errors import ConfigError, RunError
 from raydd.core.interruption import Interruption
 from raydd.core.progress import RUN, TESTED, Numbers, Progress, Work
 from raydd.data import prepared
-from raydd.evaluation.records import Subject
+from raydd.evaluation.record import Subject
 from raydd.evaluation.students.trials import SETS
 from raydd.ingredients.base import SIGNALS, Ingredient, Spread
 from raydd.pipeline import compare, execution

@@ -20,7 +20,7 @@ from raydd.config import RunConfig
 from raydd.config.sweep import SweepConfig, described
 from raydd.core.errors import ArtefactError, ConfigError
 from raydd.core.progress import OfPart, Progress, Work
-from raydd.evaluation import records
+from raydd.evaluation import record_files, records
 from raydd.evaluation.students.trials import SETS, LabelStore
 from raydd.evaluation.tables import best
 from raydd.evaluation.tables.best import Score, Tried
@@ -298,7 +298,8 @@ def _lend_teacher(sweep: Sweep, run: Run) -> None:
 
 
 def _concluded(sweep: Sweep, tried: Sequence[Tried], timing: Timing | None) -> Swept:
-    """Compare the points, and write what an execution leaves beside the records."""
+    """Compare the points, and write what an execution leaves beside the records; many of those become one file."""
+    record_files.bundle(sweep.results)
     found = best.scores(tried, records.read(sweep.results))
     winners = best.best(found)
     of_set = [score for score in winners if score.subject in SETS]

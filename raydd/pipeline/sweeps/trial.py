@@ -16,7 +16,7 @@ from raydd.core.errors import ConfigError, HeldError, RunError, UserError
 from raydd.core.progress import NoProgress
 from raydd.core.version import commit
 from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.students.training import Provenance, Pupil, train_students
 from raydd.evaluation.students.trials import SETS, LabelStore, Trial
 from raydd.ingredients.base import in_order, make_here

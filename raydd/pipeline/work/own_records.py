@@ -17,10 +17,5 @@ def set_aside(run: Run, progress: Progress) -> None:
         ArtefactError: a record is damaged.
     """
     own = {stage.union_key for stage in run.stages}
-    others = [name for name, key in records.keys(run.results) if key not in own]
-    for name in others:
-        (run.work / ASIDE).write(name, run.results.read(name))
-        run.results.delete(name)
-    if others:
-        count = len(others)
+    if count := records.set_aside(run.results, own, run.work / ASIDE):
         progress.update(Work("records", "of other sets"), count, count, f"moved to {(run.work / ASIDE).uri}")

@@ -18,7 +18,7 @@ from raydd.data.prepared import PreparedData
 from raydd.evaluation import records
 from raydd.evaluation.probes import probe
 from raydd.evaluation.probes.probe import Question
-from raydd.evaluation.records import Record
+from raydd.evaluation.record import Record
 from raydd.evaluation.students.training import TrainingSet, circumstances, described, student_training
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.base import SIGNALS, Ingredient
@@ -51,7 +51,7 @@ def record_id(run: Run, question: Question) -> str:
         "teacher": run.teacher.key() if "teacher" in run.made_first else None,
         "seed": run.config.seed,
     }
-    return records.record_id(identity)
+    return content_key(identity)
 
 
 def answers(run: Run) -> pa.Table:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from raydd.core.interruption import Interruption
 from raydd.core.progress import ACCURACY, Progress, result
-from raydd.evaluation import records
-from raydd.evaluation.records import Record
+from raydd.evaluation import record_files, records
+from raydd.evaluation.record import Record
 from raydd.evaluation.students.training import NetworkState, Provenance, Pupil, train_students
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients.base import SIGNALS, Ingredient
@@ -193,8 +193,9 @@ class StudentRecords(RunTrials[pa.Table]):
         return {"test_accuracy": fmean(record.test_accuracy or 0.0 for record in made)}
 
     def finish(self) -> None:
-        """Keep the best, where it is to be."""
+        """Keep the best, where it is to be; put many records into one file."""
         publish(self.run)
+        record_files.bundle(self.run.results)
 
     def open(self) -> pa.Table:
         """All records of the run."""

@@ -7,7 +7,7 @@ union as a student does, by the same recipe and the same trainer.
 from collections.abc import Sequence
 
 from raydd.core.progress import Progress, Work
-from raydd.evaluation.records import LabelRegime
+from raydd.evaluation.record import LabelRegime
 from raydd.evaluation.students.training import training_on
 from raydd.evaluation.students.trials import Trial
 from raydd.ingredients import experts
