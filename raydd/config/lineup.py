@@ -120,5 +120,5 @@ def _adapted(recipe: Recipe, subject: Subject, labels: LabelRegime, config: Eval
         recipe = replace(recipe, temperature=1.0)
     if subject == "full":
         lr = recipe.lr if config.full_lr is None else config.full_lr
-        recipe = replace(recipe, epochs=config.full_epochs, lr=lr)
+        recipe = recipe.shortened(config.full_epochs, lr)
     return recipe

@@ -16,6 +16,7 @@ from raydd.core.errors import ConfigError
 _SHARED: Final = ("images_per_class", "repeat_images")
 _IN_THE_WAY: Final[Mapping[str, tuple[str, ...]]] = {
     "evaluate.recipe.lr": ("evaluate.recipe.lr",),
+    "evaluate.recipe.loss": ("evaluate.recipe", "evaluate.recipe_name"),
     "evaluate.recipe.views": ("evaluate.recipe", "evaluate.protocol", "evaluate.recipe_name"),
     "evaluate.protocol": ("evaluate.recipe", "evaluate.protocol", "evaluate.recipe_name"),
     "evaluate.labels": ("evaluate.labels",),

@@ -7,6 +7,7 @@ from pydantic import Discriminator
 
 from raydd.core.plugins import METHODS, plugins
 from raydd.methods.base import Method, Start, Task
+from raydd.methods.bilevel.frepo import FRePoConfig
 from raydd.methods.condensation.dc import DCConfig, DSAConfig
 from raydd.methods.condensation.dm import DMConfig
 from raydd.methods.condensation.idc import IDCConfig
@@ -32,6 +33,7 @@ OWN: Final = (
     DSAConfig,
     DMConfig,
     IDCConfig,
+    FRePoConfig,
     CoresetConfig,
     ImportedConfig,
 )
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         | DSAConfig
         | DMConfig
         | IDCConfig
+        | FRePoConfig
         | CoresetConfig
         | ImportedConfig
     )
@@ -65,6 +68,7 @@ __all__ = [
     "DELTConfig",
     "DMConfig",
     "DSAConfig",
+    "FRePoConfig",
     "FTDConfig",
     "IDCConfig",
     "ImportedConfig",

@@ -137,6 +137,12 @@ class Recipe:
         """The recipe with its own step size, or else with that which a set has learned, if any."""
         return self if self.lr is not None else replace(self, lr=learned_lr)
 
+    def shortened(self, epochs: int, lr: float | None) -> Self:
+        """The recipe with so many epochs and a step size; a warm-up that does not fit is as large a part of them."""
+        fits = self.warmup_epochs < epochs
+        warmup = self.warmup_epochs if fits else self.warmup_epochs * epochs // self.epochs
+        return replace(self, epochs=epochs, lr=lr, warmup_epochs=warmup)
+
     def identity(self) -> dict[str, Any]:
         """What determines a training, for content keys.
 

@@ -12,7 +12,7 @@ from raydd.config.completion import completed, unsaid
 from raydd.core.errors import ConfigError
 from raydd.training.recipe import Recipe
 
-METHODS = ("mtt", "ftd", "datm", "delt", "cda", "sre2l", "rded", "dc", "dsa", "dm", "idc", "coreset")
+METHODS = ("mtt", "ftd", "datm", "delt", "cda", "sre2l", "rded", "dc", "dsa", "dm", "idc", "frepo", "coreset")
 
 
 def parsed(**values: Any) -> RunConfig:

@@ -27,7 +27,8 @@ from raydd.methods.condensation.dc import (
     settle_batch_norms,
 )
 from raydd.methods.condensation.dm import DMConfig, MeanFeatures
-from raydd.methods.condensation.family import Condensation, CondensationConfig, drawn_network, siamese
+from raydd.methods.condensation.family import Condensation, CondensationConfig, siamese
+from raydd.methods.drawn import drawn_network
 from raydd.methods.initial import random_real
 from raydd.networks import Network
 from raydd.networks.config import NetworkConfig

@@ -18,8 +18,9 @@ from raydd.data.fit_preprocessing import fit_zca
 from raydd.data.preprocessing import Standardise
 from raydd.methods import IDCConfig, Start, Task, method_identity
 from raydd.methods.base import NetworkStates
-from raydd.methods.condensation.family import Condensation, drawn_network, drift, siamese
+from raydd.methods.condensation.family import Condensation, drift, siamese
 from raydd.methods.condensation.idc import Mosaics, mosaics
+from raydd.methods.drawn import drawn_network
 from raydd.methods.initial import random_real
 from raydd.networks.config import NetworkConfig
 from raydd.networks.flat import FlatNetwork

@@ -22,8 +22,6 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from raydd import networks
-from raydd.core import keyed_random
 from raydd.core.distributed import all_reduce_sum, shard
 from raydd.core.errors import ConfigError, RunError
 from raydd.core.keyed_random import Key
@@ -40,6 +38,7 @@ from raydd.methods.condensation.compared import (
 from raydd.methods.condensation.cost import Comparisons, Condensing, condensing_cost
 from raydd.methods.cost import CostSetting, DistillCost
 from raydd.methods.defaults import KeepsClasses
+from raydd.methods.drawn import drawn_network
 from raydd.methods.initial import class_labels
 from raydd.networks import Network
 from raydd.sets.synthetic import SyntheticSet
@@ -304,16 +303,6 @@ def drift(
     return images_LCHW - rates * reach * velocity_LCHW, left * velocity_LCHW
 
 
-def drawn_network(task: Task, key: Key, iteration: int, start: Start | None = None) -> Network:
-    """The network of an iteration, a copy of its own: freshly initialised, or one of the pool where a stage has one."""
-    start = start or Start()
-    with keyed_random.seeded(key.child("network", iteration)):
-        network = networks.build(task.network, task.data.shape, task.data.num_classes)
-    if start.pool and not _is_fresh(start.fresh_fraction, key, iteration):
-        network.load_state_dict(start.pool[keyed_random.integer(key.child("member", iteration), 0, len(start.pool))])
-    return network.to(task.device, task.dtype).train()
-
-
 def siamese(name: str) -> Augmentation:
     """The augmentation of that name (see `raydd.training.dsa.augmentation`) whose samples share one set of parameters.
 
@@ -331,10 +320,6 @@ def _shared(independent: Augmentation) -> Augmentation:
             return Chain(tuple(_shared(part) for part in independent.parts))
         case _:
             return independent
-
-
-def _is_fresh(fraction: float, key: Key, iteration: int) -> bool:
-    return float(keyed_random.uniform(key.child("fresh", iteration), torch.zeros(1, dtype=torch.int64))) < fraction
 
 
 def _rows_by_class(labels: Tensor, num_classes: int) -> list[Tensor]:
