@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -105,9 +106,13 @@ def load_state(module: Network, state: Mapping[str, Tensor]) -> None:
 
 def _convnet(config: NetworkConfig, shape: Shape) -> nn.Module:
     """Gidaris and Komodakis, CVPR 2018, as DC, MTT and DATM have it: as many blocks as it is deep."""
+    return _blocks(config, shape, ((width, _POOLINGS[config.pooling]()) for width in _widths(config)))
+
+
+def _widths(config: NetworkConfig) -> list[int]:
+    """The channels of a ConvNet's blocks."""
     growth = 2 if config.growth == "doubled" else 1
-    widths = (config.width * growth**number for number in range(config.num_blocks))
-    return _blocks(config, shape, ((width, _POOLINGS[config.pooling]()) for width in widths))
+    return [config.width * growth**number for number in range(config.num_blocks)]
 
 
 @torch.no_grad()
@@ -249,9 +254,8 @@ def _check_size(config: NetworkConfig, shape: Shape) -> None:
 
 def _check_weights(config: NetworkConfig, shape: Shape) -> None:
     """Refuse a ConvNet whose convolutions alone take more memory than there is, before any of it is asked for."""
-    parameters = 9 * config.width * (shape[0] + (config.num_blocks - 1) * config.width)
+    parameters = 9 * sum(before * after for before, after in pairwise([shape[0], *_widths(config)]))
     if 4 * parameters > (most := process.memory_bytes(torch.device("cpu"))):
-        problem = (
-            f"{config.num_blocks} blocks of {config.width:,} channels have {4 * parameters / 1e9:,.0f} GB of weights"
-        )
+        size = f"{4 * parameters / 1e9:,.0f} GB of weights"
+        problem = f"{config.num_blocks} blocks from {config.width:,} channels on have {size}"
         raise ConfigError("network.width", f"{problem}, and this machine has {most / 1e9:,.0f} GB of memory")

@@ -99,11 +99,13 @@ def test_what_multiplies_has_a_bound_together() -> None:
 
 
 def test_weights_beyond_memory_are_not_asked_for() -> None:
-    """64 layers of 65,536 channels have 9.7 TB."""
-    config = NetworkConfig(width=2**16, depth=64, pooling="none")
-    with pytest.raises(ConfigError, match=r"64 blocks of 65,536 channels have 9,7\d\d GB of weights") as refused:
-        networks.build(config, (3, 32, 32), 10)
-    assert refused.value.field == "network.width"
+    """64 layers of 65,536 channels have 9.7 TB, 12 blocks that grow from 128 channels on 1.6."""
+    flat = NetworkConfig(width=2**16, depth=64, pooling="none")
+    grown = NetworkConfig(width=128, depth=12, pooling="none", growth="doubled")
+    for config, words in ((flat, "64 blocks from 65,536 channels on have 9,741"), (grown, "have 1,649")):
+        with pytest.raises(ConfigError, match=f"{words} GB of weights") as refused:
+            networks.build(config, (3, 32, 32), 10)
+        assert refused.value.field == "network.width"
 
 
 def test_work_beyond_memory_is_refused_before_it_begins(tmp_path: Path) -> None:
