@@ -25,7 +25,7 @@ from raydd.pipeline import observers
 from raydd.pipeline.executor import Executor
 from raydd.pipeline.graph import NumberedSteps, WrittenReport, target
 from raydd.pipeline.local import LocalExecutor
-from raydd.pipeline.runs.conflicts import require_same
+from raydd.pipeline.runs.conflicts import require_apart, require_same
 from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.run import CONFIG, LOCK, Run
 from raydd.pipeline.runs.size import counted
@@ -195,6 +195,7 @@ def _results(run: Run) -> list[Ingredient[Any]]:
 def _check(run: Run) -> None:
     """Everything that can be wrong before the work begins."""
     run.folder.check_writable()
+    require_apart(run)
     _check_networks(run)
     require_images(run.data, run.config.images_per_class, run.config.method.repeat_images)
     require_same(run, everything(_targets(run)))

@@ -11,7 +11,7 @@ from raydd.config.cluster import ClusterConfig
 from raydd.core.progress import ObservedProgress, Progress
 from raydd.pipeline.runs.run import CONFIG, versions
 from raydd.storage import Folder
-from raydd.storage.event_log import EVENTS, EventLog
+from raydd.storage.event_log import EVENTS, METRICS, EventLog
 from raydd.storage.growing_files import GrowingFolder
 
 
@@ -53,7 +53,7 @@ def observed(
         who: what the first event is to say besides.
     """
     with ExitStack() as stack:
-        events = GrowingFolder(folder / "metrics")
+        events = GrowingFolder(folder / METRICS)
         stack.callback(events.close)
         log.open(events.file(EVENTS))
         stack.callback(log.close)

@@ -10,7 +10,7 @@ from raydd.config.sweep import described
 from raydd.core import process
 from raydd.core.errors import UserError
 from raydd.pipeline.runs.resolved import resolved
-from raydd.pipeline.runs.run import Run
+from raydd.pipeline.runs.run import SWEEPS, Run
 from raydd.pipeline.sweeps.points import Sweep
 from raydd.plan import Plan, make_plan
 from raydd.plan.machine import device_here, seconds_here, speed_here
@@ -86,7 +86,7 @@ def of_sweep(config: RunConfig, processes: int) -> SweepOutlook:
     """
     assert config.sweep is not None
     base = Run.of(config)
-    sweep = Sweep(base, base.folder / "sweeps" / config.sweep.name(config.seed), "planned")
+    sweep = Sweep(base, base.folder / SWEEPS / config.sweep.name(config.seed), "planned")
     known = config.sweep.points(config.seed)
     made: set[str] = set()
     points, shared = [], 0.0

@@ -23,7 +23,7 @@ from raydd.plan.experts import pack_size, trajectories
 from raydd.plan.jobs import part_of
 from raydd.plan.rates import LegKind, Rates, leg_kind
 from raydd.storage import Folder
-from raydd.storage.event_log import EVENTS
+from raydd.storage.event_log import EVENTS, METRICS
 from raydd.training.cost import training
 
 
@@ -161,10 +161,10 @@ class _Finished:
         return found
 
     def _metrics(self) -> list[str]:
-        return (self.folder / "metrics").files()
+        return (self.folder / METRICS).files()
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "metrics").read(name).decode().splitlines()]
+        return [json.loads(line) for line in (self.folder / METRICS).read(name).decode().splitlines()]
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -172,7 +172,7 @@ class _Finished:
         try:
             yield
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            where = (self.folder / "metrics").uri
+            where = (self.folder / METRICS).uri
             raise ArtefactError(f"{where}/{name}: damaged ({error!r}); name another run") from error
 
     def _workers(self) -> int:

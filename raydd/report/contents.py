@@ -16,7 +16,7 @@ from raydd.core.errors import ArtefactError
 from raydd.evaluation import records
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
-from raydd.storage.event_log import EVENTS
+from raydd.storage.event_log import EVENTS, METRICS
 
 JsonLine = dict[str, Any]
 """One line of a metrics file."""
@@ -87,7 +87,7 @@ def read(folder: Folder) -> RunContents:
         raise ArtefactError(
             f"{folder.uri}: nothing to report, there is no results/part-*.parquet; evaluate first (raydd evaluate)"
         )
-    metrics = folder / "metrics"
+    metrics = folder / METRICS
     stages = folder / "stages"
     starts = [_synthetic(stages / stage / "init") for stage in stages.folders()]
     return RunContents(

@@ -22,6 +22,8 @@ from raydd.core.errors import RunError, UserError
 from raydd.core.progress import STEP, TESTED, WAITING, Numbers, Work
 from raydd.storage.local import explained
 
+METRICS: Final = "metrics"
+"""The folder of a run in which curves and events are written down."""
 EVENTS: Final = "events.jsonl"
 
 

@@ -84,6 +84,16 @@ class Folder:
         parts = urlsplit(self.uri)
         return Folder(parts._replace(path="/".join([parts.path, *map(quote, names)])).geturl())
 
+    def above(self) -> Iterator["Folder"]:
+        """The folders that this one lies in, the innermost first; in an object store up to the bucket."""
+        if self.is_local:
+            yield from (Folder(str(path)) for path in self.path.parents)
+            return
+        parts = urlsplit(self.uri)
+        names = parts.path.split("/")
+        for count in range(len(names) - 1, 0, -1):
+            yield Folder(parts._replace(path="/".join(names[:count])).geturl())
+
     @property
     def is_local(self) -> bool:
         """Whether this is a folder on a local disk."""

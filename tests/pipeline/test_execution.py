@@ -23,6 +23,7 @@ from raydd.ingredients.base import Ingredient
 from raydd.methods.trajectory.cost import matching_step
 from raydd.pipeline import execution
 from raydd.pipeline.local import LocalExecutor
+from raydd.pipeline.runs import conflicts
 from raydd.pipeline.runs.inputs import RunInputs
 from raydd.pipeline.runs.run import Run
 from raydd.pipeline.verifying import verify
@@ -30,6 +31,7 @@ from raydd.pipeline.work import auto
 from raydd.plan import DataFacts
 from raydd.sets.synthetic import SyntheticSet
 from raydd.storage import Folder
+from tests.support.alarms import attempt
 from tests.support.small import (
     COMMON,
     STUDENTS,
@@ -211,6 +213,26 @@ def test_experts_of_another_config_are_never_taken_over(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="expert-00000.arrow: these trajectories were made for another seed: 0"):
         execution.execute(other, LocalExecutor(), NoProgress())
     assert state(small.out) == before
+
+
+@pytest.mark.parametrize("below", ["inner", "synthetic", "work/x/y", "sweeps"])
+def test_a_run_inside_another_is_refused(below: str, tmp_path: Path) -> None:
+    """It would be checked, packed and deleted with the outer one; what a sweep has below is its own affair."""
+    outer = finished_run(tmp_path)
+    before = outer.artefacts()
+    code, message = attempt("run", outer.file, "--no-ray", "--quiet", "--out", outer.out / below)
+    assert code == 2 and f"{below} lies inside the run {outer.out}; choose a folder beside it" in message
+    assert outer.artefacts() == before
+    conflicts.require_apart(Run(configs.load(str(outer.file)), Folder.at(outer.out / "sweeps" / "a" / "sets" / "b")))
+    conflicts.require_apart(Run(configs.load(str(outer.file)), Folder.at(outer.out)))
+
+
+def test_a_config_in_a_folder_above_is_no_run(tmp_path: Path) -> None:
+    """People keep a config.yaml at the top of a project, and results below it."""
+    run = small_run(tmp_path)
+    shutil.copy(run.file, tmp_path / "config.yaml")
+    (tmp_path / "metrics").mkdir()
+    conflicts.require_apart(Run(configs.load(str(run.file)), Folder.at(run.out)))
 
 
 def test_a_folder_of_an_earlier_version_is_not_explained_by_its_mistakes(tmp_path: Path) -> None:

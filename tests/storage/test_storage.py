@@ -532,3 +532,14 @@ def test_content_keys_tell_payloads_apart() -> None:
     assert len({content_key(payload) for payload in payloads}) == len(payloads)
     with pytest.raises(ValueError, match="[Nn]a[Nn]|JSON"):
         content_key({"a": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("place", "above"),
+    [
+        ("/a/b/c", ["/a/b", "/a", "/"]),
+        ("s3://bucket/a/b?region=x", ["s3://bucket/a?region=x", "s3://bucket?region=x"]),
+    ],
+)
+def test_the_folders_above_one(place: str, above: list[str]) -> None:
+    assert [folder.uri for folder in Folder.at(place).above()] == above

@@ -6,8 +6,9 @@ from typing import Any
 from raydd import config as configs
 from raydd.core.errors import ArtefactError, ConfigError, UserError
 from raydd.ingredients.base import Ingredient
-from raydd.pipeline.runs.run import CONFIG, Run
+from raydd.pipeline.runs.run import CONFIG, SWEEPS, Run
 from raydd.storage import Artefact, Folder
+from raydd.storage.event_log import EVENTS, METRICS
 
 _MAKES_NOT = (
     "experts.store",
@@ -18,6 +19,25 @@ _MAKES_NOT = (
     "stages.store",
     "stages.keep_trajectories",
 )
+
+
+def require_apart(run: Run) -> None:
+    """See that a new run does not lie inside another one, which would be checked, packed and deleted with it.
+
+    Sweeps have runs of their own in a folder for them.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if run.folder.has(CONFIG):
+        return
+    inner = run.folder
+    for above in run.folder.above():
+        is_run = above.has(CONFIG) and (above / METRICS).has(EVENTS)
+        if is_run and (inner != above / SWEEPS or inner == run.folder):
+            problem = f"{run.folder.uri} lies inside the run {above.uri}; choose a folder beside it"
+            raise ConfigError("out", problem)
+        inner = above
 
 
 def require_same(run: Run, ingredients: Iterable[Ingredient[Any]]) -> None:

@@ -23,6 +23,7 @@ from raydd.ingredients.teacher_ranking import TeacherRanking
 from raydd.ingredients.trained_teacher import TrainedTeacher
 from raydd.networks.config import NetworkConfig
 from raydd.storage import Folder, content_key
+from raydd.storage.event_log import METRICS
 from raydd.training.cost import training
 from raydd.training.recipe import Recipe
 
@@ -68,7 +69,7 @@ class RunInputs:
     @property
     def metrics(self) -> Folder:
         """JSON lines of experts and distilling."""
-        return self.folder / "metrics"
+        return self.folder / METRICS
 
     @property
     def sets(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from raydd.pipeline.runs.resolved import resolved
 from raydd.pipeline.runs.stage import Stage, has_set
 from raydd.storage import Folder, content_key
 
-CONFIG, REPORT, LOCK = "config.yaml", "report.html", "run.lock"
+CONFIG, REPORT, LOCK, SWEEPS = "config.yaml", "report.html", "run.lock", "sweeps"
 
 
 class Run(RunInputs):

@@ -26,7 +26,7 @@ from raydd.ingredients.observer import Observer
 from raydd.ingredients.teacher import Teacher
 from raydd.ingredients.trained_teacher import TrainedTeacher
 from raydd.methods.initial import require_images
-from raydd.pipeline.runs.run import Run
+from raydd.pipeline.runs.run import SWEEPS, Run
 from raydd.storage import Folder
 
 
@@ -69,7 +69,7 @@ class Sweep:
     @property
     def shared(self) -> Folder:
         """Experts, teachers and rankings that the run itself does not have, of all sweeps around it."""
-        return self.base.folder / "sweeps" / "shared"
+        return self.base.folder / SWEEPS / "shared"
 
     def run(self, config: RunConfig) -> "PointRun":
         """The run of a point's config."""

@@ -30,7 +30,7 @@ from raydd.ingredients.teacher import KIND as TEACHER
 from raydd.pipeline import execution, observers
 from raydd.pipeline.executor import Executor
 from raydd.pipeline.runs.resolved import resolved
-from raydd.pipeline.runs.run import CONFIG, LOCK, Run
+from raydd.pipeline.runs.run import CONFIG, LOCK, SWEEPS, Run
 from raydd.pipeline.sweeps import trial
 from raydd.pipeline.sweeps.points import Point, Sweep
 from raydd.pipeline.sweeps.trial import PointWork
@@ -155,7 +155,7 @@ def sweep(config: RunConfig, executor: Executor, workers: Workers, progress: Pro
     workers.check(config.sweep)
     base = Run.of(config)
     base.folder.check_writable()
-    made = Sweep(base, base.folder / "sweeps" / config.sweep.name(config.seed), secrets.token_hex(8))
+    made = Sweep(base, base.folder / SWEEPS / config.sweep.name(config.seed), secrets.token_hex(8))
     points = [made.point(number, values) for number, values in enumerate(config.sweep.points(config.seed))]
     if config.sweep.scheduler == "asha" and (distilling := [point for point in points if made.distils(point)]):
         problem = f"asha stops students, not distilling: {distilling[0].title} has a set of its own; take fifo"
