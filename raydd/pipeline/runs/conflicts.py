@@ -1,6 +1,7 @@
 """What a run's folder holds already: nothing that is finished there is replaced by what another configuration makes."""
 
 from collections.abc import Iterable, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 from raydd import config as configs
@@ -31,13 +32,17 @@ def require_apart(run: Run) -> None:
     """
     if run.folder.has(CONFIG):
         return
-    inner = run.folder
-    for above in run.folder.above():
-        is_run = above.has(CONFIG) and (above / METRICS).has(EVENTS)
-        if is_run and (inner != above / SWEEPS or inner == run.folder):
+    inside = [run.folder, *run.folder.above()]
+    for inner, above in pairwise(inside):
+        if _is_run(above) and (inner != above / SWEEPS or inner == run.folder):
             problem = f"{run.folder.uri} lies inside the run {above.uri}; choose a folder beside it"
             raise ConfigError("out", problem)
-        inner = above
+
+
+def _is_run(folder: Folder) -> bool:
+    """Whether this is a run's folder, and not that of a sweep around a run, which looks the same."""
+    is_of_sweep = any(inner == above / SWEEPS for inner, above in pairwise(islice(folder.above(), 2)))
+    return not is_of_sweep and folder.has(CONFIG) and (folder / METRICS).has(EVENTS)
 
 
 def require_same(run: Run, ingredients: Iterable[Ingredient[Any]]) -> None:
