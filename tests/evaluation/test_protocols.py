@@ -92,7 +92,8 @@ def test_every_protocol_takes_every_network() -> None:
     assert len(names) >= 6
     for name in PROTOCOLS:
         for network in names:
-            assert recipe(name, 10, 10, "cifar10", NetworkConfig(name=network)).lr in (1e-3, 5e-4, 1e-4)
+            own = NetworkConfig(name=network, norm=TRAITS[network].norms[0])
+            assert recipe(name, 10, 10, "cifar10", own).lr in (2.5e-3, 2e-3, 1e-3, 5e-4, 1e-4)
 
 
 def test_views_of_mosaics() -> None:
