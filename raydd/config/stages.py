@@ -87,6 +87,9 @@ class StagesConfig:
         Raises:
             ConfigError: it is not.
         """
+        if self.count > 1 and not method.takes_stages:
+            problem = f"{method.name} makes its set in one stage: take 1, and a larger method.images_per_class"
+            raise ConfigError("stages.count", problem)
         if self.teacher_conditions and not method.is_taught:
             raise ConfigError("stages.teacher_conditions", "is for methods that recover images from a teacher")
         for condition in self.teacher_conditions:

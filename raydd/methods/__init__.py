@@ -16,6 +16,7 @@ from raydd.methods.decoupled.cda import CDAConfig
 from raydd.methods.decoupled.delt import DELTConfig
 from raydd.methods.decoupled.rded import RDEDConfig
 from raydd.methods.decoupled.sre2l import SRe2LConfig
+from raydd.methods.decoupled.wmdd import WMDDConfig
 from raydd.methods.imported import ImportedConfig
 from raydd.methods.trajectory.datm import DATMConfig
 from raydd.methods.trajectory.ftd import FTDConfig
@@ -29,6 +30,7 @@ OWN: Final = (
     CDAConfig,
     SRe2LConfig,
     RDEDConfig,
+    WMDDConfig,
     DCConfig,
     DSAConfig,
     DMConfig,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         | CDAConfig
         | SRe2LConfig
         | RDEDConfig
+        | WMDDConfig
         | DCConfig
         | DSAConfig
         | DMConfig
@@ -80,6 +83,7 @@ __all__ = [
     "SRe2LConfig",
     "Start",
     "Task",
+    "WMDDConfig",
     "method_identity",
 ]
 

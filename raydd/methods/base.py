@@ -188,6 +188,10 @@ class BuildsMethod(Protocol):
         """Whether the images of all stages are there from the beginning."""
 
     @property
+    def takes_stages(self) -> bool:
+        """Whether its set can be made in several stages."""
+
+    @property
     def stage_conditions(self) -> tuple[str, ...]:
         """What a later stage may be conditioned on by the teacher: `stages.teacher_conditions`."""
 

@@ -100,6 +100,11 @@ class MethodDefaults(NamedMethod):
         return False
 
     @property
+    def takes_stages(self) -> bool:
+        """It can."""
+        return True
+
+    @property
     def stage_conditions(self) -> tuple[str, ...]:
         """None: a later stage begins in networks that were trained on earlier ones."""
         return ()

@@ -201,12 +201,17 @@ def gradient_messages(network: NetworkConfig, facts: DataFacts) -> Messages:
     return ((1, 4 * network_size(network, facts)[0]), (2 * norms, 0))
 
 
-@cached_by_shape
 def _batch_norms(network: NetworkConfig, facts: DataFacts) -> int:
     """How many layers of a network sum over the whole batch."""
+    return len(norm_channels(network, facts))
+
+
+@cached_by_shape
+def norm_channels(network: NetworkConfig, facts: DataFacts) -> tuple[int, ...]:
+    """The channels of every batch norm of a network."""
     with torch.device("meta"):
         module = networks.build(network, facts.shape, facts.num_classes)
-    return sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
+    return tuple(layer.num_features for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))
 
 
 class Meter(TorchDispatchMode):

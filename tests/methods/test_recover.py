@@ -265,8 +265,9 @@ def test_packed_is_unpacked(config: RecoverConfig, dtype: torch.dtype, tolerance
         images = method.state_dict()["images"]
         method.iteration = 4  # all images take part
         leaf = images.clone().requires_grad_()
-        ce_P, bn_P = method._losses(leaf)
-        gradient = torch.autograd.grad((ce_P + config.bn_weight * bn_P).sum(), leaf)[0]
+        weights, terms = method._term_weights, method._losses(leaf)
+        loss = torch.stack([weights[name] * term_P.sum() for name, term_P in terms.items()]).sum()
+        gradient = torch.autograd.grad(loss, leaf)[0]
         gradients += [gradient[method._rows.groups == group] for group in pack]
     packed, alone = gradients[: len(groups)], gradients[len(groups) :]
     for one, other in zip(packed, alone, strict=True):
@@ -367,7 +368,7 @@ def test_bf16_is_close_to_fp32() -> None:
         method = build(replace(DELT, precision=precision))
         images = method.state_dict()["images"].requires_grad_()
         method.iteration = 4
-        ce_P, bn_P = method._losses(images)
+        ce_P, bn_P = method._losses(images).values()
         assert ce_P.dtype == bn_P.dtype == torch.float64
         gradients.append(torch.autograd.grad((ce_P + 0.5 * bn_P).sum(), images)[0].flatten())
         losses.append(torch.stack([ce_P, bn_P]))

@@ -52,3 +52,44 @@ def transport_cost(masses: Tensor, costs: Tensor) -> float:
     found = linprog(costs.flatten().numpy(), A_eq=np.vstack([rows, columns]), b_eq=ends, method="highs")
     assert found.success
     return float(found.fun)
+
+
+def wmdd_loss(
+    network: nn.Module,
+    images: Tensor,
+    labels: list[int],
+    atoms: Tensor,
+    wanted: dict[str, tuple[Tensor, Tensor]],
+    weights: tuple[float, float, float],
+    squared: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The whole loss of one class group, its cross entropy, moments and features.
+
+    Args:
+        network: in evaluation mode; its features are what its last linear layer is given.
+        images: [N, C, H, W], augmented.
+        labels: of the images.
+        atoms: [N, F].
+        wanted: of each batch norm, by name and in order: mean and variance of every class, [classes, C].
+        weights: of cross entropy, features and moments; that of the first batch norm is 1.
+        squared: whether features count by the mean of squared distances, not by the root of their sum.
+    """
+    seen: dict[str, Tensor] = {}
+    layers = {layer: name for name, layer in network.named_modules() if name in wanted or layer is network.head}
+    handles = [
+        layer.register_forward_pre_hook(lambda own, args: seen.__setitem__(layers[own], args[0])) for layer in layers
+    ]
+    logits = network(images)
+    for handle in handles:
+        handle.remove()
+    ce = -sum(logits[i].log_softmax(0)[label] for i, label in enumerate(labels)) / len(labels)
+    moments = torch.zeros((), dtype=images.dtype)
+    for name, (mean, variance) in wanted.items():
+        for label in sorted(set(labels)):
+            own = torch.stack([seen[name][i] for i in range(len(labels)) if labels[i] == label])
+            pixels = own.permute(1, 0, 2, 3).flatten(1)
+            far = torch.norm(variance[label] - pixels.var(1, correction=0)) + torch.norm(mean[label] - pixels.mean(1))
+            moments = moments + far / len(set(labels))
+    difference = seen["head"] - atoms
+    features = difference.square().sum(1).mean() if squared else torch.linalg.matrix_norm(difference)
+    return weights[0] * ce + weights[1] * features + weights[2] * moments, ce, moments, features

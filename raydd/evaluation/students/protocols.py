@@ -3,7 +3,8 @@
 Accuracies of the decoupled family depend on the protocol more than on the method (RD3), so that every set is compared
 under one of these. Sources are the papers and, where marked [code], their released code: SRe2L
 (https://arxiv.org/abs/2306.13092), CDA (https://arxiv.org/abs/2311.18838), RDED (https://arxiv.org/abs/2312.03526),
-DELT (https://arxiv.org/abs/2411.19946) and RD3 (https://arxiv.org/abs/2509.19743).
+DELT (https://arxiv.org/abs/2411.19946), RD3 (https://arxiv.org/abs/2509.19743) and WMDD
+(https://arxiv.org/abs/2311.18531).
 
 Common to all: views mixed by CutMix with Beta(1, 1) and labels at temperature 20, AdamW with decay 0.01 on weights of
 more than one dimension, where not said otherwise. Batches are never larger than the set. In the code of RDED and DELT
@@ -20,7 +21,21 @@ from raydd.networks.config import NetworkConfig
 from raydd.training.recipe import Recipe
 from raydd.training.views import ViewsConfig
 
-Protocol = Literal["sre2l", "cda", "rded", "delt", "rd3"]
+Protocol = Literal["sre2l", "cda", "rded", "delt", "rd3", "wmdd"]
+
+
+_ADAMW: Final = Recipe(
+    epochs=300,
+    lr=1e-3,
+    weight_decay=0.01,
+    batch_size=1024,
+    schedule="cosine",
+    augmentation="none",
+    optimizer="adamw",
+    temperature=20.0,
+    views=ViewsConfig(),
+)
+"""SRe2L's on ImageNet-1K."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +94,7 @@ def _sre2l(case: _Case) -> Recipe:
     answer in the repository's issue 10, which allows up to 800 epochs), on images shifted by up to 4 pixels, with all
     parameters decayed [code].
     """
-    adamw = Recipe(
-        epochs=300,
-        lr=1e-3,
-        weight_decay=0.01,
-        batch_size=1024,
-        schedule="cosine",
-        augmentation="none",
-        optimizer="adamw",
-        temperature=20.0,
-        views=ViewsConfig(),
-    )
+    adamw = _ADAMW
     match case.family:
         case "tiny":
             sgd = replace(adamw, optimizer="sgd", lr=0.2, momentum=0.9, weight_decay=1e-4)
@@ -147,6 +152,14 @@ def _rd3(case: _Case) -> Recipe:
     return replace(_rded(case), epochs=400, lr=1e-3, batch_size=50)
 
 
+def _wmdd(case: _Case) -> Recipe:
+    """WMDD [code]: SRe2L's of ImageNet on all sets, in batches of 100, of a tenth as many where sets are that small.
+
+    Students weigh images by the masses of their atoms, which are equal in the published runs, as here.
+    """
+    return replace(_ADAMW, batch_size=100 if case.images_per_class >= 10 else 10 * case.images_per_class)
+
+
 def _batch_size(case: _Case) -> int:
     """RDED's and DELT's rule [code], which has twice the paper's batches for 100 and for 1,000 classes.
 
@@ -164,6 +177,7 @@ PROTOCOLS: Final[Mapping[Protocol, Callable[[_Case], Recipe]]] = {
     "rded": _rded,
     "delt": _delt,
     "rd3": _rd3,
+    "wmdd": _wmdd,
 }
 
 _RANDAUGMENT: Final[Mapping[str, tuple[int, float]]] = {

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
+from torch import Tensor
 
 from raydd.core.errors import ConfigError
 from raydd.core.keyed_random import Key
 from raydd.methods.base import Start, Task
 from raydd.methods.decoupled import earlylate
-from raydd.methods.decoupled.family import Clock, GroupMethod, RecoverConfig
+from raydd.methods.decoupled.contiguous import ContiguousConfig
+from raydd.methods.decoupled.family import Clock, GroupMethod
 from raydd.methods.decoupled.recover import Recover
-from raydd.methods.decoupled.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class DELTConfig(RecoverConfig):
+class DELTConfig(ContiguousConfig):
     """DELT; the defaults are the published ones, equal for all datasets.
 
     With round_iterations equal to iterations all images take part all the time: its ablation "our init" alone.
@@ -45,22 +45,6 @@ class DELTConfig(RecoverConfig):
             problem = f"must divide method.iterations ({self.iterations}), is {self.round_iterations}"
             raise ConfigError("method.round_iterations", problem)
 
-    def num_groups(self, num_classes: int) -> int:
-        """Classes over classes a group, rounded up."""
-        return -(-num_classes // self._classes_per_group)
-
-    def rows(self, group: int, num_classes: int) -> Rows:
-        """All images of consecutive classes; the last group may have fewer of them."""
-        first = group * self._classes_per_group
-        labels = torch.arange(first, min(first + self._classes_per_group, num_classes))
-        starts = earlylate.starts(self.images_per_class, self.iterations, self.round_iterations)
-        return Rows.joined(
-            [
-                Rows(torch.full_like(starts, group), torch.full_like(starts, label), torch.arange(len(starts)), starts)
-                for label in labels.tolist()
-            ]
-        )
-
     def image_iterations(self, num_classes: int) -> int:
         """S, of all classes."""
         return num_classes * earlylate.image_iterations(self.images_per_class, self.iterations, self.round_iterations)
@@ -69,10 +53,6 @@ class DELTConfig(RecoverConfig):
         """A distiller of the task's class groups, at their starting images."""
         return Recover(self, task, start, key, lr_clock=self.lr_clock, crop_clock=self.crop_clock)
 
-    @property
-    def _classes_per_group(self) -> int:
-        """One where a class alone fills the batch.
-
-        (The published code then lets a batch hold a part of a class, with a schedule of its own.)
-        """
-        return max(1, self.batch_size // self.images_per_class)
+    def _starts(self) -> Tensor:
+        """In parts, round_iterations apart."""
+        return earlylate.starts(self.images_per_class, self.iterations, self.round_iterations)

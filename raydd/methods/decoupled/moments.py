@@ -8,7 +8,8 @@ Source: SRe2L (Yin, Xing and Shen, https://arxiv.org/abs/2306.13092, equation 8)
 with the moments over images and pixels of the input of layer l, the variance divided by their number. Several groups
 of images go through the network side by side, each with moments of its own. Those may be of its images together with
 others that are constants: with n_f of these and n of those m = (n_f m_f + n m_n) / (n_f + n) for the mean and for the
-mean square, and so the constants are computed once.
+mean square, and so the constants are computed once. Groups may be compared with targets of
+their own in the place of the running statistics.
 
 Letters: P groups, N images, M images that are constants, L layers, C channels, H W.
 """
@@ -24,6 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raydd.networks.layer_inputs import told_of_inputs
+
+Target = tuple[Tensor, Tensor]
+"""What mean and variance are to be, float64 [C], or [P, C] where every group has its own."""
 
 
 def averages(groups_N: Tensor, num_groups: int) -> Tensor:
@@ -85,7 +89,11 @@ class FrozenMoments:
 
 
 def measured_norm(
-    x_NCHW: Tensor, norm: nn.BatchNorm2d, averages_PN: Tensor, constants: Tensor | None = None
+    x_NCHW: Tensor,
+    norm: nn.BatchNorm2d,
+    averages_PN: Tensor,
+    constants: Tensor | None = None,
+    targets: Target | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a batch norm in evaluation mode makes of its input, and R_l of every group; differentiable once, in x.
 
@@ -96,6 +104,7 @@ def measured_norm(
         norm: the layer, which is frozen.
         averages_PN: see `averages`; what is not of x counts as 0.
         constants: float64 [2, P, C], what other images add to mean and mean square; nothing by default.
+        targets: what moments are compared with; the running statistics by default.
 
     Returns:
         The output [N, C, H, W], of the type of the input, and float64 [P].
@@ -103,27 +112,33 @@ def measured_norm(
     assert norm.running_mean is not None and norm.running_var is not None
     mean_C, var_C = norm.running_mean.double(), norm.running_var.double()
     scale_C, shift_C = norm.weight.double() / (var_C + norm.eps).sqrt(), norm.bias.double()
+    wanted = (mean_C, var_C) if targets is None else targets
     y_NCHW, distance_P = _MeasuredNorm.apply(
-        x_NCHW, scale_C, shift_C - mean_C * scale_C, mean_C, var_C, averages_PN, constants
+        x_NCHW, scale_C, shift_C - mean_C * scale_C, *wanted, averages_PN, constants
     )
     return y_NCHW, distance_P
 
 
 @contextmanager
 def measuring(
-    norms: Sequence[nn.BatchNorm2d], averages_PN: Tensor, frozen: FrozenMoments | None = None
+    norms: Sequence[nn.BatchNorm2d],
+    averages_PN: Tensor,
+    frozen: FrozenMoments | None = None,
+    targets: Sequence[Target] | None = None,
 ) -> Iterator[Mapping[int, Tensor]]:
     """While this is open a forward pass through these layers leaves here R_l [P] under the number of each.
 
-    With frozen images R_l is of the moments of these and of those that pass, together.
+    With frozen images R_l is of the moments of these and of those that pass, together; with targets of each layer it is
+    the distance from these.
     """
     found: dict[int, Tensor] = {}
     constants_L: Sequence[Tensor | None] = [None] * len(norms)
+    targets_L: Sequence[Target | None] = [None] * len(norms) if targets is None else targets
     if frozen is not None:
         averages_PN, constants_L = frozen.beside(averages_PN)
 
     def forward(layer: int, x_NCHW: Tensor) -> Tensor:
-        y_NCHW, found[layer] = measured_norm(x_NCHW, norms[layer], averages_PN, constants_L[layer])
+        y_NCHW, found[layer] = measured_norm(x_NCHW, norms[layer], averages_PN, constants_L[layer], targets_L[layer])
         return y_NCHW
 
     for layer, norm in enumerate(norms):

@@ -17,7 +17,8 @@ Letters: M synthetic images, N those that take part, F images of earlier stages,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -110,26 +111,28 @@ class Recover:
 
         Returns:
             The means over the class groups of the loss, of its terms `ce` and `bn_loss`, and `bn_share`, what the
-            weighted second makes of it; step size `lr` and least crop `crop_scale` of the images that joined first; how
-            many images are `active`; and `image_iterations`, all that was done.
+            weighted second makes of it, and the same of terms that a method has besides; step size `lr` and least crop
+            `crop_scale` of the images that joined first; how many images are `active`; and `image_iterations`, all
+            that was done.
 
         Raises:
             RunError: the loss is not finite.
         """
         config, active = self.config, int((self._rows.starts <= self.iteration).sum())
         images = self._values["images"][:active].requires_grad_()
-        ce_P, bn_P = self._losses(images)
-        (gradient,) = torch.autograd.grad((ce_P + config.bn_weight * bn_P).sum(), images)
-        ce, bn = torch.stack([ce_P, bn_P]).mean(1).tolist()
-        loss = ce + config.bn_weight * bn
+        terms, weights = self._losses(images), self._term_weights
+        weighted_P: Tensor = sum(weights[name] * term_P for name, term_P in terms.items())  # type: ignore[assignment]
+        (gradient,) = torch.autograd.grad(weighted_P.sum(), images)
+        means = dict(zip(terms, torch.stack([*terms.values()]).mean(1).tolist(), strict=True))
+        loss = sum(weights[name] * mean for name, mean in means.items())
         if not math.isfinite(loss):
             raise RunError(f"iteration {self.iteration}: the loss is {loss}; lower method.image_lr or method.bn_weight")
         self._update(gradient)
         row = {
             "loss": loss,
-            "ce": ce,
-            "bn_loss": bn,
-            "bn_share": config.bn_weight * bn / loss if loss else 0.0,
+            "ce": means.pop("ce"),
+            **{f"{name}_loss": mean for name, mean in means.items()},
+            **{f"{name}_share": weights[name] * mean / loss if loss else 0.0 for name, mean in means.items()},
             "lr": cosine_lr(config.image_lr, self.iteration, config.iterations),
             "crop_scale": config.crop_scale(self.iteration, config.iterations),
             "active": active,
@@ -172,17 +175,36 @@ class Recover:
         images = self._values["images"].detach().cpu()[rows]
         return exact_set(self.task, self.start, images, self._rows.labels[rows], card)
 
-    def _losses(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropy and R of every class group, float64 [P] each."""
+    @property
+    def _term_weights(self) -> Mapping[str, float]:
+        """By which the terms of the loss count."""
+        return {"ce": 1.0, "bn": self.config.bn_weight}
+
+    def _losses(self, images_NCHW: Tensor) -> dict[str, Tensor]:
+        """Cross entropy and R of every class group, and what else a method has, float64 [P] each."""
         active = len(images_NCHW)
         averages_PN = averages(self._group_index[:active], len(self._groups)).to(self.task.device)
         augmented = self._augmented(images_NCHW).contiguous(memory_format=torch.channels_last)
-        with measuring(self._norms, averages_PN, self._frozen) as distances, self._precision():
-            logits = self._teacher(augmented)
+        with self._measuring(averages_PN) as distances, self._precision():
+            features_NF = self._teacher.features(augmented)
+            logits = self._teacher.head(features_NF)
         ce_N = F.cross_entropy(logits.to(self.task.dtype), self._labels[:active], reduction="none")
         if self._weights is not None:
             ce_N = ce_N * self._weights[:active]
-        return averages_PN @ ce_N.double(), bn_loss(distances, self.config.first_bn_weight)
+        bn_P = self._of_groups(bn_loss(distances, self.config.first_bn_weight))
+        return {"ce": averages_PN @ ce_N.double(), "bn": bn_P} | self._feature_terms(features_NF, averages_PN)
+
+    def _measuring(self, averages_PN: Tensor) -> AbstractContextManager[Mapping[int, Tensor]]:
+        """What measures moments while images pass: those of each class group, against the running statistics."""
+        return measuring(self._norms, averages_PN, self._frozen)
+
+    def _of_groups(self, distances: Tensor) -> Tensor:
+        """R of every class group, [P], by what was measured."""
+        return distances
+
+    def _feature_terms(self, features_NF: Tensor, averages_PN: Tensor) -> dict[str, Tensor]:
+        """Terms of the loss by what the last layer sees, [P] each: none."""
+        return {}
 
     def _frozen_moments(self, frozen: SyntheticSet) -> FrozenMoments | None:
         """Of the earlier images of each group's classes, as the teacher sees them; None where there are none."""
