@@ -14,6 +14,7 @@ from raydd.methods.condensation.idc import IDCConfig
 from raydd.methods.coreset import CoresetConfig
 from raydd.methods.decoupled.cda import CDAConfig
 from raydd.methods.decoupled.delt import DELTConfig
+from raydd.methods.decoupled.fadrm import FADRMConfig
 from raydd.methods.decoupled.rded import RDEDConfig
 from raydd.methods.decoupled.sre2l import SRe2LConfig
 from raydd.methods.decoupled.wmdd import WMDDConfig
@@ -30,6 +31,7 @@ OWN: Final = (
     CDAConfig,
     SRe2LConfig,
     RDEDConfig,
+    FADRMConfig,
     WMDDConfig,
     DCConfig,
     DSAConfig,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         | CDAConfig
         | SRe2LConfig
         | RDEDConfig
+        | FADRMConfig
         | WMDDConfig
         | DCConfig
         | DSAConfig
@@ -71,6 +74,7 @@ __all__ = [
     "DELTConfig",
     "DMConfig",
     "DSAConfig",
+    "FADRMConfig",
     "FRePoConfig",
     "FTDConfig",
     "IDCConfig",

@@ -67,15 +67,20 @@ def build(config: NetworkConfig, shape: Shape, num_classes: int) -> Network:
         ConfigError: the images are smaller than the network can pool.
     """
     _check_size(config, shape)
-    network = Network(_body(config)(config, shape), _features_of(config, shape), num_classes)
+    network = Network(_body(config)(config, shape), num_features(config, shape), num_classes)
     if config.init == "lecun":
         network.apply(_lecun)
     return network
 
 
 @cache
-def _features_of(config: NetworkConfig, shape: Shape) -> int:
-    """F of the network's body, found once for all that are built; no draw of the caller's is used up."""
+def num_features(config: NetworkConfig, shape: Shape) -> int:
+    """F of the network's body, found once for all that are built; no draw of the caller's is used up.
+
+    Raises:
+        ConfigError: the images are smaller than the network can pool.
+    """
+    _check_size(config, shape)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         return _num_features(_body(config)(config, shape), shape)
 

@@ -12,7 +12,23 @@ from raydd.config.completion import completed, unsaid
 from raydd.core.errors import ConfigError
 from raydd.training.recipe import Recipe
 
-METHODS = ("mtt", "ftd", "datm", "delt", "cda", "sre2l", "rded", "wmdd", "dc", "dsa", "dm", "idc", "frepo", "coreset")
+METHODS = (
+    "mtt",
+    "ftd",
+    "datm",
+    "delt",
+    "cda",
+    "sre2l",
+    "rded",
+    "fadrm",
+    "wmdd",
+    "dc",
+    "dsa",
+    "dm",
+    "idc",
+    "frepo",
+    "coreset",
+)
 
 
 def parsed(**values: Any) -> RunConfig:
@@ -22,7 +38,7 @@ def parsed(**values: Any) -> RunConfig:
 @pytest.mark.parametrize("name", METHODS)
 def test_data_and_a_method_are_a_config(name: str) -> None:
     config = parsed(method={"name": name, "images_per_class": 5})
-    taught = name in ("delt", "cda", "sre2l", "rded", "wmdd")
+    taught = name in ("delt", "cda", "sre2l", "rded", "fadrm", "wmdd")
     assert config.evaluate.protocol == (name if taught else None)
     assert config.network.norm == ("batch" if taught else "instance")
     assert (config.evaluate.recipe.lr is None) == (name in ("mtt", "ftd", "datm") or taught)

@@ -11,7 +11,23 @@ from tests.support import ROOT
 from tests.support.small import CONFIG, raydd, small_run
 
 Captured = pytest.CaptureFixture[str]
-METHODS = ("mtt", "ftd", "datm", "delt", "cda", "sre2l", "rded", "wmdd", "dc", "dsa", "dm", "idc", "frepo", "coreset")
+METHODS = (
+    "mtt",
+    "ftd",
+    "datm",
+    "delt",
+    "cda",
+    "sre2l",
+    "rded",
+    "fadrm",
+    "wmdd",
+    "dc",
+    "dsa",
+    "dm",
+    "idc",
+    "frepo",
+    "coreset",
+)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -90,7 +90,7 @@ def test_null_and_lists() -> None:
     assert config.evaluate.recipe.lr is None and config.data.image_size == 16
 
 
-METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, wmdd, dc, dsa, dm, idc, frepo, coreset, imported"
+METHODS = "mtt, ftd, datm, delt, cda, sre2l, rded, fadrm, wmdd, dc, dsa, dm, idc, frepo, coreset, imported"
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "cda": {"name": "cda", "images_per_class": 2, "iterations": 4, "batch_size": 10, "init": "random"},
     "sre2l": {"name": "sre2l", "images_per_class": 2, "iterations": 4, "batch_size": 4},
     "rded": {"name": "rded", "images_per_class": 2, "candidates": 6, "crops": 2},
+    "fadrm": {"name": "fadrm", "images_per_class": 2, "iterations": 4, "segments": 2, "batch_size": 4},
 }
-GROUPS = {"delt": 4, "cda": 2, "sre2l": 6, "rded": 10}
-ITERATIONS = {"delt": 10 * (9 + 6 + 3), "cda": 10 * 2 * 4, "sre2l": 10 * 2 * 4, "rded": 0}
+GROUPS = {"delt": 4, "cda": 2, "sre2l": 6, "rded": 10, "fadrm": 6}
+ITERATIONS = {"delt": 10 * (9 + 6 + 3), "cda": 10 * 2 * 4, "sre2l": 10 * 2 * 4, "rded": 0, "fadrm": 10 * 2 * 4}
 
 
 def small(folder: Path, **changes: Mapping[str, object]) -> SmallRun:

@@ -1,1 +1,1 @@
-"""The decoupled family, which distils a teacher: SRe2L, CDA, RDED, DELT."""
+"""The decoupled family, which distils a teacher: SRe2L, CDA, FADRM, RDED, DELT."""

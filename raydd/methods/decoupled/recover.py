@@ -53,7 +53,9 @@ BETAS, EPSILON = (0.5, 0.9), 1e-8
 FROZEN_AT_ONCE = 256
 """Images of earlier stages that are shown to the teacher together."""
 
-_TENSORS = ("images", "first_moment", "second_moment")
+MOMENTS = ("first_moment", "second_moment")
+"""Adam's, in the state."""
+_TENSORS = ("images", *MOMENTS)
 
 
 class Recover:
@@ -171,9 +173,17 @@ class Recover:
 
     def _set(self, rows: Tensor, done: int) -> SyntheticSet:
         """Some of the images, which took so many image-iterations, as a set."""
+        return self._set_of(self._values["images"].detach(), rows, done)
+
+    def _set_of(self, images_MCHW: Tensor, rows: Tensor, done: int) -> SyntheticSet:
+        """The same, where the images are such, at the size of the data."""
         card = accounts(done, len(rows) * self.iteration)
-        images = self._values["images"].detach().cpu()[rows]
-        return exact_set(self.task, self.start, images, self._rows.labels[rows], card)
+        return exact_set(self.task, self.start, images_MCHW.cpu()[rows], self._rows.labels[rows], card)
+
+    @property
+    def _adam_steps(self) -> int:
+        """Updates since Adam began, with the one that comes."""
+        return self.iteration + 1
 
     @property
     def _term_weights(self) -> Mapping[str, float]:
@@ -250,7 +260,7 @@ class Recover:
         images, mean, square = (self._values[name][:active] for name in _TENSORS)
         rates, which_N = self._scheduled(self._lr_starts[:active], partial(cosine_lr, self.config.image_lr))
         lr_N = self._own(torch.tensor(rates, dtype=torch.float64)[which_N])
-        adam_step(images, mean, square, gradient_NCHW, lr_N, self.iteration + 1)
+        adam_step(images, mean, square, gradient_NCHW, lr_N, self._adam_steps)
         images.clamp_(*self._range)
 
     def _scheduled(self, starts_N: Tensor, schedule: Callable[[int, int], float]) -> tuple[list[float], Tensor]:
