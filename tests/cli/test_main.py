@@ -84,13 +84,13 @@ MISTAKES = {
     "value for a part": ({"data": 3}, "data:", "got 3"),
     "unknown method": (
         {"method.name": "dream"},
-        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, fadrm, wmdd, dc, dsa, dm, idc, frepo, coreset, "
-        "imported, is dream",
+        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, fadrm, wmdd, dc, dsa, dm, idc, frepo, "
+        "coreset, imported, is dream",
     ),
     "no method": (
         {"method": {"image_lr": 1.0}},
-        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, fadrm, wmdd, dc, dsa, dm, idc, frepo, coreset, "
-        "imported, is missing",
+        "method.name: must be one of mtt, ftd, datm, delt, cda, sre2l, rded, fadrm, wmdd, dc, dsa, dm, idc, frepo, "
+        "coreset, imported, is missing",
     ),
     "not finite": ({"method.image_lr": float("nan")}, "method.image_lr:", "finite"),
     "too large a seed": ({"seed": 2**70}, "seed: must fit into 64 bits"),
