@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,9 +81,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collects the sizes of the batches that are given to compiled code, and leaves them uncompiled."""
     sizes: list[int] = []
 
-    def counted(network: nn.Module, images: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def counted(network: nn.Module, images: Tensor, targets: Tensor, *rest: Any, **named: Any) -> tuple[Tensor, Tensor]:
         sizes.append(images.shape[-4])
-        return loop.measure(network, images, targets, temperature)
+        return loop.measure(network, images, targets, *rest, **named)
 
     monkeypatch.setattr(loop, "_compiled_measure", lambda: counted)
     return sizes

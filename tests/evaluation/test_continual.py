@@ -410,7 +410,7 @@ def test_soft_labels_know_nothing_of_other_classes() -> None:
     ("changes", "named"),
     [
         ({"class_names": ("dog", "elk", "bee")}, "has the class bee, as a has"),
-        ({"soft_labels": None}, "whether labels are soft"),
+        ({"soft_labels": None}, "what labels are"),
         ({"learned_lr": (None,)}, "whether step sizes were learned"),
         ({"learned_lr": (0.1, 0.2)}, "number of stages"),
         ({"preprocessing": preprocessing("none")}, "data.statistics: literature"),
